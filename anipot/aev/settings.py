@@ -1,0 +1,150 @@
+"""AEVSettings: the constants that define an atomic environment vector, and its layout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from anipot.elements import parse_elements
+from anipot.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class AEVSettings:
+    """Constants of the AEV, named as in the ANI paper.
+
+    Source: Smith, Isayev, Roitberg, Chem. Sci. 2017, 8, 3192, eqs. 2 to 4, with NeuroChem's
+    prefactors 0.25 (radial) and 2 (angular) and theta = acos(0.95 cos).
+
+    - ``elements``: symbols in the order in which the AEV's blocks stand;
+    - ``radial_cutoff`` (Rcr), ``angular_cutoff`` (Rca): angstrom;
+    - ``radial_eta`` (EtaR) and ``radial_shifts`` (ShfR): 1/angstrom^2 and angstrom;
+    - ``angular_eta`` (EtaA) and ``angular_shifts`` (ShfA): 1/angstrom^2 and angstrom;
+    - ``zeta`` (Zeta) and ``angle_shifts`` (ShfZ): none and radian.
+
+    Layout of one atom's AEV: ``[radial | angular]``. Radial: a block per neighbour element, in it
+    EtaR outer, ShfR inner. Angular: a block per pair of elements (upper triangle, row by row: HH HC HN HO CC
+    ...), in it EtaA, Zeta, ShfA, ShfZ from the outermost to the innermost.
+    """
+
+    elements: tuple[str, ...]
+    radial_cutoff: float
+    angular_cutoff: float
+    radial_eta: tuple[float, ...]
+    radial_shifts: tuple[float, ...]
+    angular_eta: tuple[float, ...]
+    zeta: tuple[float, ...]
+    angular_shifts: tuple[float, ...]
+    angle_shifts: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "elements", parse_elements(self.elements))
+        for name in ("radial_cutoff", "angular_cutoff"):
+            value = float(getattr(self, name))
+            object.__setattr__(self, name, value)
+            if not (math.isfinite(value) and value > 0):
+                raise SettingsError(f"{name} must be a positive number of angstrom, not {value}")
+        if self.angular_cutoff > self.radial_cutoff:
+            raise SettingsError(
+                f"angular_cutoff ({self.angular_cutoff}) must not exceed radial_cutoff ({self.radial_cutoff})"
+            )
+        for name in (
+            "radial_eta", "radial_shifts", "angular_eta", "zeta", "angular_shifts", "angle_shifts",
+        ):  # fmt: skip
+            values = tuple(float(v) for v in getattr(self, name))
+            object.__setattr__(self, name, values)
+            if not values or not all(math.isfinite(v) for v in values):
+                raise SettingsError(f"{name} must be a non-empty list of finite numbers")
+        if min(self.zeta) < 1:
+            raise SettingsError(f"zeta must be at least 1 (the AEV must be smooth), not {min(self.zeta)}")
+
+    # ---- lengths -----------------------------------------------------------------------------
+
+    @property
+    def n_elements(self) -> int:
+        return len(self.elements)
+
+    @property
+    def radial_terms(self) -> int:
+        """Columns of one radial block (16 for ANI-1x)."""
+        return len(self.radial_eta) * len(self.radial_shifts)
+
+    @property
+    def angular_terms(self) -> int:
+        """Columns of one angular block (32 for ANI-1x)."""
+        return (
+            len(self.angular_eta) * len(self.zeta) * len(self.angular_shifts) * len(self.angle_shifts)
+        )
+
+    @property
+    def radial_length(self) -> int:
+        """Columns of the radial part (64 for ANI-1x)."""
+        return self.n_elements * self.radial_terms
+
+    @property
+    def angular_length(self) -> int:
+        """Columns of the angular part (320 for ANI-1x)."""
+        return self.n_elements * (self.n_elements + 1) // 2 * self.angular_terms
+
+    @property
+    def length(self) -> int:
+        """Columns of the AEV: 384 for ANI-1x, 1008 for ANI-2x."""
+        return self.radial_length + self.angular_length
+
+    def pair_index(self, a: int, b: int) -> int:
+        """Place of the angular block of neighbour elements ``a`` and ``b`` (indices, any order)."""
+        a, b = min(a, b), max(a, b)
+        return a * self.n_elements - a * (a - 1) // 2 + (b - a)
+
+    # ---- published and other settings --------------------------------------------------------
+
+    @classmethod
+    def ani1x(cls, elements: str | Iterable[str] = "HCNO") -> AEVSettings:
+        """The constants of ANI-1x and ANI-1ccx, as written in their parameter files (8 digits)."""
+        return cls(
+            elements=parse_elements(elements),
+            radial_cutoff=5.2,
+            angular_cutoff=3.5,
+            radial_eta=(16.0,),
+            radial_shifts=tuple(round(0.9 + k * 4.3 / 16, 7) for k in range(16)),
+            angular_eta=(8.0,),
+            zeta=(32.0,),
+            angular_shifts=(0.9, 1.55, 2.2, 2.85),
+            angle_shifts=(
+                0.19634954, 0.58904862, 0.98174770, 1.3744468,
+                1.7671459, 2.1598449, 2.5525440, 2.9452431,
+            ),
+        )  # fmt: skip
+
+    @classmethod
+    def ani2x(cls, elements: str | Iterable[str] = "HCNOSFCl") -> AEVSettings:
+        """The constants of ANI-2x, as written in its parameter file (8 digits)."""
+        return cls(
+            elements=parse_elements(elements),
+            radial_cutoff=5.1,
+            angular_cutoff=3.5,
+            radial_eta=(19.7,),
+            radial_shifts=tuple(round(0.8 + k * 4.3 / 16, 7) for k in range(16)),
+            angular_eta=(12.5,),
+            zeta=(14.1,),
+            angular_shifts=tuple(round(0.8 + k * 2.7 / 8, 7) for k in range(8)),
+            angle_shifts=(0.39269908, 1.1780972, 1.9634954, 2.7488936),
+        )
+
+    @classmethod
+    def named(cls, name: str, elements: str | Iterable[str] | None = None) -> AEVSettings:
+        """Settings by name, ``"ani1x"`` or ``"ani2x"``, for any elements."""
+        makers = {"ani1x": cls.ani1x, "ani2x": cls.ani2x}
+        if name not in makers:
+            raise SettingsError(f"unknown AEV settings {name!r}; known: {', '.join(makers)}")
+        return makers[name]() if elements is None else makers[name](elements)
+
+    def with_elements(self, elements: str | Iterable[str]) -> AEVSettings:
+        """The same constants for other elements."""
+        return replace(self, elements=parse_elements(elements))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists, as saved with a potential; ``AEVSettings(**d)`` reads it back exactly."""
+        return asdict(self)

@@ -1,0 +1,193 @@
+"""Batch: some conformers on a device, atoms sorted by element. BatchLoader: batches in a known order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anipot.conformers import Conformers
+from anipot.elements import index_table, symbol_of
+from anipot.errors import DataError, SettingsError
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B conformers with N atoms in all, **atoms sorted by element** (then as in the conformers).
+
+    So each element's network reads one contiguous slice and nothing is padded or masked. A *row* is
+    an atom's place in this order; *conformer order* is the order in which the user has the atoms.
+
+    ===============  ============  =================  ==========================================
+    array            shape         unit, type         meaning
+    ===============  ============  =================  ==========================================
+    ``coordinates``  (N, 3)        angstrom           the model's precision
+    ``species``      (N,)          int64              place of the element in the model's order
+    ``counts``       E ints                           atoms of each element: the slices' lengths
+    ``conformer``    (N,)          int64              conformer of the batch, 0..B-1
+    ``rows``         (N,)          int64              rows[a]: row of atom a of conformer order
+    ``atoms``        (N,)          int64              atoms[r]: atom of conformer order in row r
+    ``offsets``      (B+1,)        int64              atoms of conformer b, in conformer order
+    ``cells``        (B, 3, 3)     angstrom           lattice vectors in rows, or None
+    ``pbc``          (B, 3)        bool               periodic directions, or None
+    ``index``        (B,)          int64              the conformers' numbers in the data set
+    ``data_atoms``   (N,)          int64              data_atoms[r]: atom of the data set in row r
+    ``energies``     (B,)          hartree, float64   NaN where there is no label, or None
+    ``forces``       (N, 3)        hartree/angstrom   by row; NaN where there is no label, or None
+    ===============  ============  =================  ==========================================
+    """
+
+    coordinates: Tensor
+    species: Tensor
+    counts: tuple[int, ...]
+    conformer: Tensor
+    rows: Tensor
+    atoms: Tensor
+    offsets: Tensor
+    cells: Tensor | None
+    pbc: Tensor | None
+    index: Tensor
+    data_atoms: Tensor
+    energies: Tensor | None = None
+    forces: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def n_atoms(self) -> Tensor:
+        """(B,) int64: atoms in each conformer."""
+        return self.offsets[1:] - self.offsets[:-1]
+
+    def sum_atoms(self, values: Tensor) -> Tensor:
+        """(B,) float64: sum over the atoms of each conformer of ``values`` (N,), by row."""
+        sums = torch.zeros(len(self), dtype=torch.float64, device=values.device)
+        return sums.index_add(0, self.conformer, values.double())
+
+    def conformer_order(self, values: Tensor) -> Tensor:
+        """``values`` (N, ...) by row, put into conformer order."""
+        return values[self.rows]
+
+    @staticmethod
+    def of(
+        conformers: Conformers,
+        elements: Sequence[str],
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Batch:
+        """All of ``conformers`` as one batch. Raises DataError for an element not in ``elements``."""
+        loader = BatchLoader(
+            conformers, max(len(conformers), 1), elements, dtype=dtype, device=device
+        )
+        return loader.batch(torch.arange(len(conformers), device=device))
+
+
+class BatchLoader:
+    """Batches of a data set, in an order that is a function of (seed, epoch) alone.
+
+    The data set lies on ``device`` as flat arrays, and batches are put together there. ``epoch(e,
+    start)`` can begin at any batch, so that an interrupted epoch goes on where it was.
+    Raises DataError when the data contains an element that is not in ``elements``.
+    """
+
+    def __init__(
+        self,
+        conformers: Conformers,
+        batch_size: int,
+        elements: Sequence[str],
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if batch_size < 1:
+            raise SettingsError(f"batch_size must be at least 1, not {batch_size}")
+        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+        self.n_elements = len(elements)
+        self.dtype, self.device = dtype, torch.device(device)
+        species = index_table(elements)[conformers.atomic_numbers]
+        check_known(conformers, species, elements)
+
+        def tensor(array: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
+            if not array.flags.writeable:  # a memory-mapped file: torch would warn
+                array = array.copy()
+            return torch.as_tensor(array).to(self.device, dtype)
+
+        self._species = tensor(species.astype(np.int16))
+        self._coordinates = tensor(conformers.coordinates)
+        self._offsets = tensor(conformers.offsets)
+        periodic = conformers.periodic
+        self._cells = tensor(conformers.cells) if periodic and conformers.cells is not None else None
+        self._pbc = tensor(conformers.pbc) if periodic and conformers.pbc is not None else None
+        self._energies = None if conformers.energies is None else tensor(conformers.energies)
+        self._forces = None if conformers.forces is None else tensor(conformers.forces)
+
+    def __len__(self) -> int:
+        """Number of batches in an epoch."""
+        return -(-self.n_conformers // self.batch_size)
+
+    @property
+    def n_conformers(self) -> int:
+        return len(self._offsets) - 1
+
+    def order(self, epoch: int) -> Tensor:
+        """(M,) int64: the conformers in the order of an epoch."""
+        if not self.shuffle:
+            return torch.arange(self.n_conformers, device=self.device)
+        rng = np.random.default_rng([self.seed, epoch])
+        return torch.as_tensor(rng.permutation(self.n_conformers)).to(self.device)
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from batch number ``start`` on."""
+        order = self.order(epoch)
+        for k in range(start, len(self)):
+            yield self.batch(order[k * self.batch_size : (k + 1) * self.batch_size])
+
+    def batch(self, index: Tensor) -> Batch:
+        """The batch of the conformers with the numbers ``index`` (B,) int64."""
+        first = self._offsets[index]
+        n_atoms = self._offsets[index + 1] - first
+        offsets = torch.zeros(len(index) + 1, dtype=torch.int64, device=self.device)
+        torch.cumsum(n_atoms, 0, out=offsets[1:])
+        conformer = torch.repeat_interleave(n_atoms)
+        in_data = torch.arange(len(conformer), device=self.device) + (first - offsets[:-1])[conformer]
+        species = self._species[in_data]
+        species, atoms = torch.sort(species, stable=True)
+        species = species.long()
+        in_data = in_data[atoms]
+        rows = torch.empty_like(atoms)
+        rows[atoms] = torch.arange(len(atoms), device=self.device)
+        counts = torch.bincount(species, minlength=self.n_elements).tolist()
+        return Batch(
+            coordinates=self._coordinates[in_data].to(self.dtype),
+            species=species,
+            counts=tuple(counts),
+            conformer=conformer[atoms],
+            rows=rows,
+            atoms=atoms,
+            offsets=offsets,
+            cells=None if self._cells is None else self._cells[index].to(self.dtype),
+            pbc=None if self._pbc is None else self._pbc[index],
+            index=index,
+            data_atoms=in_data,
+            energies=None if self._energies is None else self._energies[index],
+            forces=None if self._forces is None else self._forces[in_data].to(self.dtype),
+        )
+
+
+def check_known(conformers: Conformers, species: np.ndarray, elements: Sequence[str]) -> None:
+    """Raise DataError naming the first atom whose element is not in ``elements`` (``species`` -1)."""
+    unknown = np.flatnonzero(species < 0)
+    if not len(unknown):
+        return
+    atom = int(unknown[0])
+    conformer = int(np.searchsorted(conformers.offsets, atom, side="right")) - 1
+    symbol = symbol_of(int(conformers.atomic_numbers[atom]))
+    raise DataError(
+        f"atom {atom - conformers.offsets[conformer]} of {conformers.describe(conformer)} is {symbol}, "
+        f"which this model does not know; it knows {', '.join(elements)}"
+    )

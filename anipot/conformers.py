@@ -1,0 +1,475 @@
+"""Conformers: the data set type of anipot. Flat arrays, no padding, nothing hidden."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from anipot import elements as el
+from anipot import splits
+from anipot.errors import DataError, SettingsError
+from anipot.files import atomic_write
+from anipot.units import HARTREE_TO_KCALMOL
+
+#: Labels and whether they are per conformer ("M") or per atom ("A").
+LABELS = {"energies": "M", "forces": "A", "stress": "M"}
+
+
+@dataclass(frozen=True, eq=False)
+class Conformers:
+    """M conformers with A atoms in all.
+
+    ===================  ==========  ==================  =========================================
+    array                shape       unit, type          meaning
+    ===================  ==========  ==================  =========================================
+    ``atomic_numbers``   (A,)        uint8               conformer after conformer
+    ``coordinates``      (A, 3)      angstrom, float     as precise as the file was
+    ``offsets``          (M+1,)      int64               atoms of conformer m: offsets[m]:offsets[m+1]
+    ``energies``         (M,)        hartree, float64    total energies; None if unknown
+    ``forces``           (A, 3)      hartree/angstrom    None if unknown
+    ``cells``            (M, 3, 3)   angstrom            lattice vectors in rows; None: molecules
+    ``pbc``              (M, 3)      bool                periodic directions; None: molecules
+    ``stress``           (M, 3, 3)   hartree/angstrom^3  ASE's sign: dE/dstrain / volume
+    ``molecule``         (M,)        int32               group of the file, index in molecule_names
+    ===================  ==========  ==================  =========================================
+
+    A label that only some conformers have is NaN where it lacks, and ``masks[label]`` (M,) bool says
+    where it is there; a label without a mask is complete. ``grouped_by`` says what the groups of
+    the file are: molecules, or only formulas (as in ANI-1x). ``level_of_theory`` and ``sources``
+    (file names) are what is known of the origin. Objects are never changed in place.
+    """
+
+    atomic_numbers: np.ndarray
+    coordinates: np.ndarray
+    offsets: np.ndarray
+    energies: np.ndarray | None = None
+    forces: np.ndarray | None = None
+    cells: np.ndarray | None = None
+    pbc: np.ndarray | None = None
+    stress: np.ndarray | None = None
+    molecule: np.ndarray = field(default=None)  # type: ignore[assignment]
+    molecule_names: tuple[str, ...] = ()
+    masks: dict[str, np.ndarray] = field(default_factory=dict)
+    grouped_by: str = "molecule"
+    level_of_theory: str = ""
+    sources: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        def fix(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)
+
+        fix("atomic_numbers", np.asarray(self.atomic_numbers, dtype=np.uint8))
+        fix("offsets", np.asarray(self.offsets, dtype=np.int64))
+        coordinates = np.asarray(self.coordinates)
+        if coordinates.dtype not in (np.float32, np.float64):
+            coordinates = coordinates.astype(np.float64)
+        fix("coordinates", coordinates)
+        m, a = len(self.offsets) - 1, len(self.atomic_numbers)
+        if m < 0 or self.offsets[0] != 0 or self.offsets[-1] != a or (np.diff(self.offsets) < 0).any():
+            raise DataError("offsets must rise from 0 to the number of atoms")
+        if self.molecule is None:
+            groups, names = _group_by_formula(self.atomic_numbers, self.offsets)
+            fix("molecule", groups)
+            fix("molecule_names", names)
+            fix("grouped_by", "formula")
+        fix("molecule", np.asarray(self.molecule, dtype=np.int32))
+        if self.energies is not None:
+            fix("energies", np.asarray(self.energies, dtype=np.float64))
+        if self.cells is not None and self.pbc is None:
+            fix("pbc", np.ones((m, 3), dtype=bool))
+        shapes = {
+            "coordinates": (a, 3),
+            "energies": (m,),
+            "forces": (a, 3),
+            "cells": (m, 3, 3),
+            "pbc": (m, 3),
+            "stress": (m, 3, 3),
+            "molecule": (m,),
+        }
+        for name, shape in shapes.items():
+            array = getattr(self, name)
+            if array is not None and array.shape != shape:
+                raise DataError(
+                    f"{name} has shape {array.shape}, but {m} conformers with {a} atoms need {shape}"
+                )
+        for label, mask in self.masks.items():
+            if label not in LABELS or np.shape(mask) != (m,):
+                raise DataError(f"masks[{label!r}] must be a label's mask of shape ({m},)")
+
+    # ---- sizes -------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def n_atoms(self) -> np.ndarray:
+        """(M,) int64: atoms in each conformer."""
+        return np.diff(self.offsets)
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """The elements that occur, by atomic number."""
+        return el.sorted_elements(np.unique(self.atomic_numbers))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        arrays = [v for v in vars(self).values() if isinstance(v, np.ndarray)]
+        return sum(a.nbytes for a in [*arrays, *self.masks.values()])
+
+    @property
+    def periodic(self) -> bool:
+        """Whether any conformer is periodic in any direction."""
+        return self.pbc is not None and bool(self.pbc.any())
+
+    def __repr__(self) -> str:
+        return (
+            f"Conformers({len(self):,} conformers of {len(np.unique(self.molecule)):,} "
+            f"{self.grouped_by}s, {len(self.atomic_numbers):,} atoms, {''.join(self.elements)})"
+        )
+
+    def has(self, label: str) -> np.ndarray:
+        """(M,) bool: which conformers have a label (``"energies"``, ``"forces"``, ``"stress"``)."""
+        if getattr(self, label) is None:
+            return np.zeros(len(self), dtype=bool)
+        return self.masks.get(label, np.ones(len(self), dtype=bool))
+
+    def describe(self, index: int) -> str:
+        """A conformer in words, for messages: its number, formula and molecule."""
+        index = int(index)
+        name = self.molecule_names[self.molecule[index]]
+        numbers = self.atomic_numbers[self.offsets[index] : self.offsets[index + 1]]
+        return f"conformer {index} ({el.formula(numbers)}, {self.grouped_by} {name!r})"
+
+    # ---- composition -------------------------------------------------------------------------
+
+    def composition(self, elements: Sequence[str] | None = None) -> np.ndarray:
+        """(M, E) int64: how often each element occurs in each conformer.
+
+        ``elements`` defaults to the elements that occur. Atoms of other elements are not counted.
+        """
+        elements = self.elements if elements is None else elements
+        counts = np.zeros((len(self), len(elements)), dtype=np.int64)
+        table = el.index_table(elements)
+        conformer = np.repeat(np.arange(len(self)), self.n_atoms)
+        for start in range(0, len(conformer), 1 << 22):  # bounded memory for millions of atoms
+            part = slice(start, start + (1 << 22))
+            index = table[self.atomic_numbers[part]]
+            known = index >= 0
+            np.add.at(counts, (conformer[part][known], index[known]), 1)
+        return counts
+
+    @property
+    def heavy_atoms(self) -> np.ndarray:
+        """(M,) int64: atoms other than hydrogen."""
+        return self.n_atoms - self.composition(["H"])[:, 0]
+
+    def formulas(self) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Formula of each conformer: (M,) int32 index, and the formulas."""
+        return _group_by_formula(self.atomic_numbers, self.offsets)
+
+    # ---- parts -------------------------------------------------------------------------------
+
+    def take(self, indices: np.ndarray | Sequence[int] | slice) -> Conformers:
+        """The conformers at ``indices`` (or where a (M,) bool array is true), in that order."""
+        index = np.arange(len(self))[indices]
+        counts = self.n_atoms[index]
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        atoms = np.repeat(self.offsets[index] - offsets[:-1], counts) + np.arange(offsets[-1])
+
+        def per_conformer(array: np.ndarray | None) -> np.ndarray | None:
+            return None if array is None else array[index]
+
+        def per_atom(array: np.ndarray | None) -> np.ndarray | None:
+            return None if array is None else array[atoms]
+
+        return replace(
+            self,
+            atomic_numbers=self.atomic_numbers[atoms],
+            coordinates=self.coordinates[atoms],
+            offsets=offsets,
+            energies=per_conformer(self.energies),
+            forces=per_atom(self.forces),
+            cells=per_conformer(self.cells),
+            pbc=per_conformer(self.pbc),
+            stress=per_conformer(self.stress),
+            molecule=self.molecule[index],
+            masks={label: mask[index] for label, mask in self.masks.items()},
+        )
+
+    def select(
+        self,
+        elements: str | Iterable[str | int] | None = None,
+        heavy_atoms: int | tuple[int, int] | None = None,
+        max_energy: float | None = None,
+        per_molecule: int | None = None,
+        molecules: Iterable[str] | None = None,
+        seed: int = 0,
+    ) -> Conformers:
+        """The conformers that meet every condition given.
+
+        - ``elements``: only these elements occur;
+        - ``heavy_atoms``: at most so many atoms other than hydrogen, or a pair (least, most);
+        - ``max_energy``: at most so many kcal/mol above the lowest conformer of the same molecule
+          (of the same formula where a group holds several);
+        - ``molecules``: of these molecules, by name;
+        - ``per_molecule``: at most so many of each molecule, drawn with ``seed`` after all else.
+
+        Raises DataError when nothing is left, or a molecule is not there.
+        """
+        keep = np.ones(len(self), dtype=bool)
+        if elements is not None:
+            known = el.parse_elements(elements)
+            keep &= self.composition(known).sum(axis=1) == self.n_atoms
+        if heavy_atoms is not None:
+            least, most = heavy_atoms if isinstance(heavy_atoms, tuple) else (0, heavy_atoms)
+            heavy = self.heavy_atoms
+            keep &= (heavy >= least) & (heavy <= most)
+        if molecules is not None:
+            keep &= np.isin(self.molecule, self.molecule_indices(molecules))
+        if max_energy is not None:
+            if self.energies is None:
+                raise DataError("max_energy needs energies, and this data set has none")
+            keep &= self.relative_energies() <= max_energy
+        if per_molecule is not None:
+            rng = np.random.default_rng(seed)
+            order = rng.permutation(np.flatnonzero(keep))
+            order = order[np.argsort(self.molecule[order], kind="stable")]
+            groups = self.molecule[order]
+            first = np.flatnonzero(np.append(True, groups[1:] != groups[:-1])) if len(order) else []
+            rank = np.arange(len(order)) - np.repeat(
+                first, np.diff(np.append(first, len(order))).astype(int)
+            )
+            keep = np.zeros(len(self), dtype=bool)
+            keep[order[rank < per_molecule]] = True
+        if not keep.any():
+            raise DataError(f"no conformer of {len(self):,} meets the selection")
+        return self.take(keep)
+
+    def relative_energies(self) -> np.ndarray:
+        """(M,) kcal/mol above the lowest conformer of the same molecule and formula; NaN without label."""
+        if self.energies is None:
+            raise DataError("this data set has no energies")
+        formula, _ = self.formulas()
+        _, group = np.unique(
+            self.molecule.astype(np.int64) * (int(formula.max(initial=0)) + 1) + formula,
+            return_inverse=True,
+        )
+        lowest = np.full(int(group.max(initial=-1)) + 1, np.inf)
+        there = np.isfinite(self.energies)
+        np.minimum.at(lowest, group[there], self.energies[there])
+        return (self.energies - lowest[group]) * HARTREE_TO_KCALMOL
+
+    def molecule_indices(self, names: Iterable[str]) -> np.ndarray:
+        """Indices in ``molecule_names`` of molecules given by name.
+
+        A name may be the whole group path of the file or its last part, where that is unique.
+        Raises DataError for a molecule that is not there, naming the nearest.
+        """
+        whole = {name: i for i, name in enumerate(self.molecule_names)}
+        last: dict[str, list[int]] = {}
+        for name, i in whole.items():
+            last.setdefault(name.rsplit("/", 1)[-1], []).append(i)
+        found: list[int] = []
+        for name in names:
+            matches = [whole[name]] if name in whole else last.get(name, [])
+            if len(matches) != 1:
+                near = difflib.get_close_matches(name, [*whole, *last], n=3)
+                what = "is not unique" if matches else "is not in the data"
+                raise DataError(
+                    f"molecule {name!r} {what}" + (f"; did you mean {', '.join(near)}?" if near else "")
+                )
+            found.append(matches[0])
+        return np.array(found, dtype=np.int64)
+
+    # ---- splits ------------------------------------------------------------------------------
+
+    def groups(self, by: str) -> np.ndarray | None:
+        """(M,) group of each conformer for a split by ``"conformer"`` (None), ``"molecule"``, ``"formula"``."""
+        if by == "conformer":
+            return None
+        if by == "molecule":
+            return self.molecule
+        if by == "formula":
+            return self.formulas()[0]
+        raise SettingsError(f"split by {by!r}; known: conformer, molecule, formula")
+
+    def split(self, *parts: splits.Part, seed: int = 0, by: str = "conformer") -> list[Conformers]:
+        """Disjoint parts, for example ``train, val, test = data.split(0.8, 0.1, 0.1, seed=0)``.
+
+        ``parts`` are fractions, numbers of conformers, or None for the rest. ``by="molecule"`` keeps all
+        conformers of a molecule (a group of the file) in one part, ``by="formula"`` those of a formula. Raises
+        DataError when the first part lacks an element that another one has.
+        """
+        indices = self.split_indices(*parts, seed=seed, by=by)
+        return [self.take(i) for i in indices]
+
+    def split_indices(
+        self, *parts: splits.Part, seed: int = 0, by: str = "conformer"
+    ) -> list[np.ndarray]:
+        """As ``split``, but the index arrays (n_k,) of the parts, to be saved with a run."""
+        group = self.groups(by)
+        if group is None:
+            indices = splits.by_conformer(len(self), parts, seed)
+        else:
+            indices = splits.by_group(group, parts, seed)
+        self.check_elements(indices[0], *indices[1:])
+        return indices
+
+    def folds(
+        self, k: int, seed: int = 0, by: str = "conformer"
+    ) -> Iterator[tuple[Conformers, Conformers]]:
+        """k pairs (training part, held-out part); every conformer is held out once."""
+        for train, held_out in splits.folds(len(self), k, seed, self.groups(by)):
+            self.check_elements(train, held_out)
+            yield self.take(train), self.take(held_out)
+
+    def check_elements(self, train: np.ndarray, *others: np.ndarray) -> None:
+        """Raise DataError when the conformers ``train`` lack an element that ``others`` contain."""
+        counts = self.composition()
+        known = counts[train].sum(axis=0) > 0
+        for other in others:
+            lacking = (counts[other].sum(axis=0) > 0) & ~known
+            if lacking.any():
+                names = [e for e, lacks in zip(self.elements, lacking, strict=True) if lacks]
+                raise DataError(
+                    f"no training conformer contains {', '.join(names)}, but a validation or test "
+                    "conformer does: its network would never be trained. Use another seed or "
+                    "split, or select(elements=...) first"
+                )
+
+    # ---- together, out, identity ---------------------------------------------------------------
+
+    @staticmethod
+    def concatenate(parts: Sequence[Conformers]) -> Conformers:
+        """All conformers of several data sets, in order. Molecules of equal name become one.
+
+        A label that only some parts have gets a mask. Raises DataError when there is no part, when
+        levels of theory are known and differ, or when some parts are grouped by molecule and others by formula.
+        """
+        return _concatenate(list(parts))
+
+    def save(self, path: str | Path) -> None:
+        """Write an ``.npz`` file that ``load_dataset`` reads back without loss (atomic: all or nothing)."""
+        path = Path(path)
+        if path.suffix != ".npz":
+            raise SettingsError(f"a data set is saved as .npz, not {path.name!r}")
+        arrays = {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if isinstance(getattr(self, f.name), np.ndarray)
+        }
+        arrays |= {f"mask_{label}": mask for label, mask in self.masks.items()}
+        about = {
+            "format": "anipot conformers 1",
+            "molecule_names": self.molecule_names,
+            "grouped_by": self.grouped_by,
+            "level_of_theory": self.level_of_theory,
+            "sources": self.sources,
+        }
+        text = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, about=text, **arrays)
+
+    @staticmethod
+    def load(path: str | Path) -> Conformers:
+        """Read what ``save`` wrote. Raises DataError for anything else."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            about = json.loads(arrays.pop("about").tobytes())
+            if about.pop("format") != "anipot conformers 1":
+                raise KeyError("format")
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as e:
+            raise DataError(f"{path}: not a data set saved by anipot, or damaged ({e})") from e
+        masks = {n[5:]: arrays.pop(n) for n in list(arrays) if n.startswith("mask_")}
+        about["molecule_names"] = tuple(about["molecule_names"])
+        about["sources"] = tuple(about["sources"])
+        return Conformers(**arrays, **about, masks=masks)
+
+    def content_hash(self) -> str:
+        """sha256 of everything a training depends on (not of names and sources)."""
+        digest = hashlib.sha256()
+        for name in ("atomic_numbers", "coordinates", "offsets", "energies", "forces", "cells"):
+            array = getattr(self, name)
+            digest.update(name.encode())
+            if array is not None:
+                digest.update(str(array.dtype).encode())
+                digest.update(memoryview(np.ascontiguousarray(array)).cast("B"))
+        return digest.hexdigest()
+
+
+def _group_by_formula(
+    numbers: np.ndarray, offsets: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(M,) int32 formula of each conformer, and the formulas' names."""
+    m = len(offsets) - 1
+    present = np.unique(numbers)
+    conformer = np.repeat(np.arange(m), np.diff(offsets))
+    counts = np.zeros((m, len(present)), dtype=np.int32)
+    np.add.at(counts, (conformer, np.searchsorted(present, numbers)), 1)
+    unique, index = np.unique(counts, axis=0, return_inverse=True)
+    names = tuple(el.formula(np.repeat(present, row)) for row in unique)
+    return index.reshape(-1).astype(np.int32), names
+
+
+def _concatenate(parts: list[Conformers]) -> Conformers:
+    if not parts:
+        raise DataError("nothing to concatenate")
+    if len(parts) == 1:
+        return parts[0]
+    theories = {p.level_of_theory for p in parts if p.level_of_theory}
+    if len(theories) > 1:
+        raise DataError(f"the data sets are of different levels of theory: {'; '.join(sorted(theories))}")
+    if len({p.grouped_by for p in parts}) > 1:
+        raise DataError("some data sets are grouped by molecule and others by formula")
+
+    def join(label: str) -> np.ndarray | None:
+        arrays = [getattr(p, label) for p in parts]
+        if all(a is None for a in arrays):
+            return None
+        like = next(a for a in arrays if a is not None)
+        fill = False if like.dtype == bool else (0.0 if label == "cells" else np.nan)
+        per_atom = LABELS.get(label) == "A"
+        filled = []
+        for part, array in zip(parts, arrays, strict=True):
+            n = len(part.atomic_numbers) if per_atom else len(part)
+            filled.append(np.full((n, *like.shape[1:]), fill, like.dtype) if array is None else array)
+        return np.concatenate(filled)
+
+    names = list(dict.fromkeys(n for p in parts for n in p.molecule_names))
+    place = {name: i for i, name in enumerate(names)}
+    molecule = np.concatenate(
+        [np.array([place[n] for n in p.molecule_names], dtype=np.int32)[p.molecule] for p in parts]
+    )
+    starts = np.cumsum([0] + [len(p.atomic_numbers) for p in parts])
+    offsets = [p.offsets[:-1] + s for p, s in zip(parts, starts, strict=False)]
+    masks = {
+        label: np.concatenate([p.has(label) for p in parts])
+        for label in LABELS
+        if any(getattr(p, label) is not None for p in parts)
+    }
+    return Conformers(
+        atomic_numbers=np.concatenate([p.atomic_numbers for p in parts]),
+        coordinates=np.concatenate([p.coordinates for p in parts]),
+        offsets=np.concatenate([*offsets, starts[-1:]]),
+        energies=join("energies"),
+        forces=join("forces"),
+        cells=join("cells"),
+        pbc=join("pbc"),
+        stress=join("stress"),
+        molecule=molecule,
+        molecule_names=tuple(names),
+        masks={label: mask for label, mask in masks.items() if not mask.all()},
+        grouped_by=parts[0].grouped_by,
+        level_of_theory=next(iter(theories), ""),
+        sources=tuple(s for p in parts for s in p.sources),
+    )

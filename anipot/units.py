@@ -1,0 +1,78 @@
+"""Every unit conversion of the package, and nothing else.
+
+Inside anipot: coordinates in angstrom, energies in hartree, forces in hartree/angstrom,
+stress in hartree/angstrom^3. The constants are CODATA 2014, the set that TorchANI, ASE and the
+published ANI potentials use.
+"""
+
+from anipot.errors import SettingsError
+
+HARTREE_TO_KCALMOL = 627.5094738898777
+HARTREE_TO_EV = 27.211386024367243
+HARTREE_TO_KJMOL = HARTREE_TO_KCALMOL * 4.184
+BOHR_TO_ANGSTROM = 0.52917721067
+
+#: What one hartree is in each unit of energy.
+ENERGY_UNITS = {
+    "hartree": 1.0,
+    "kcal/mol": HARTREE_TO_KCALMOL,
+    "kJ/mol": HARTREE_TO_KJMOL,
+    "eV": HARTREE_TO_EV,
+    "meV": HARTREE_TO_EV * 1000.0,
+    "rydberg": 2.0,
+}
+
+#: What one angstrom is in each unit of length.
+LENGTH_UNITS = {
+    "angstrom": 1.0,
+    "bohr": 1.0 / BOHR_TO_ANGSTROM,
+    "nm": 0.1,
+}
+
+_ALIASES = {
+    "ha": "hartree",
+    "eh": "hartree",
+    "kcal": "kcal/mol",
+    "kcalmol": "kcal/mol",
+    "kj": "kJ/mol",
+    "kjmol": "kJ/mol",
+    "ry": "rydberg",
+    "a": "angstrom",
+    "å": "angstrom",
+    "ang": "angstrom",
+    "a0": "bohr",
+    "nanometer": "nm",
+}
+
+
+def _canonical(unit: str, known: dict[str, float], kind: str) -> str:
+    for name in known:
+        if unit.lower() == name.lower():
+            return name
+    name = _ALIASES.get(unit.lower(), "")
+    if name in known:
+        return name
+    raise SettingsError(f"unknown unit of {kind} {unit!r}; known: {', '.join(known)}")
+
+
+def energy_unit(unit: str) -> str:
+    """The canonical spelling of a unit of energy (``"ev"`` -> ``"eV"``)."""
+    return _canonical(unit, ENERGY_UNITS, "energy")
+
+
+def hartree_to(unit: str) -> float:
+    """The number that turns hartree into ``unit`` when multiplied.
+
+    Raises SettingsError for an unknown unit.
+    """
+    return ENERGY_UNITS[energy_unit(unit)]
+
+
+def energy_to_hartree(unit: str) -> float:
+    """The number that turns energies in ``unit`` into hartree when multiplied."""
+    return 1.0 / hartree_to(unit)
+
+
+def length_to_angstrom(unit: str) -> float:
+    """The number that turns lengths in ``unit`` into angstrom when multiplied."""
+    return 1.0 / LENGTH_UNITS[_canonical(unit, LENGTH_UNITS, "length")]
