@@ -1,0 +1,69 @@
+"""History: what each epoch of a training did, as a table that is also metrics.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch. Errors are of the validation set in kcal/mol; losses in the units of the loss."""
+
+    epoch: int
+    updates: int
+    learning_rate: float
+    train_loss: float
+    val_loss: float
+    val_mae: float
+    val_rmse: float
+    seconds: float
+    best: bool = False
+
+
+@dataclass
+class History:
+    """The epochs of one training, in order, and how it ended.
+
+    ``stopped`` is ``"finished"``, ``"patience"``, ``"interrupted"`` or ``"running"``. ``loss_unit``
+    names the unit of the losses, for example ``"(kcal/mol)^2"``.
+    """
+
+    epochs: list[EpochRecord] = field(default_factory=list)
+    stopped: str = "running"
+    loss_unit: str = "(kcal/mol)^2"
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def __iter__(self) -> Iterator[EpochRecord]:
+        return iter(self.epochs)
+
+    def __getitem__(self, name: str) -> list[Any]:
+        """A column by name: ``history["val_mae"]``."""
+        return [getattr(record, name) for record in self.epochs]
+
+    @property
+    def best(self) -> EpochRecord | None:
+        """The epoch whose weights were kept: the last one that improved on all before it."""
+        improved = [record for record in self.epochs if record.best]
+        return improved[-1] if improved else None
+
+    def to_csv(self) -> str:
+        """A header and a line an epoch."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [f.name for f in fields(EpochRecord)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(record) for record in self.epochs)
+        return text.getvalue()
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> History:
+        epochs = [EpochRecord(**record) for record in data["epochs"]]
+        return cls(epochs, data["stopped"], data["loss_unit"])
