@@ -25,8 +25,8 @@ class AEVSettings:
     - ``zeta`` (Zeta) and ``angle_shifts`` (ShfZ): none and radian.
 
     Layout of one atom's AEV: ``[radial | angular]``. Radial: a block per neighbour element, in it
-    EtaR outer, ShfR inner. Angular: a block per pair of elements (upper triangle, row by row: HH HC HN HO CC
-    ...), in it EtaA, Zeta, ShfA, ShfZ from the outermost to the innermost.
+    EtaR outer, ShfR inner. Angular: a block per pair of elements (upper triangle, row by row: HH HC
+    HN HO CC ...), in it EtaA, Zeta, ShfA, ShfZ from the outermost to the innermost.
     """
 
     elements: tuple[str, ...]
@@ -48,7 +48,8 @@ class AEVSettings:
                 raise SettingsError(f"{name} must be a positive number of angstrom, not {value}")
         if self.angular_cutoff > self.radial_cutoff:
             raise SettingsError(
-                f"angular_cutoff ({self.angular_cutoff}) must not exceed radial_cutoff ({self.radial_cutoff})"
+                f"angular_cutoff ({self.angular_cutoff}) must not exceed radial_cutoff "
+                f"({self.radial_cutoff})"
             )
         for name in (
             "radial_eta", "radial_shifts", "angular_eta", "zeta", "angular_shifts", "angle_shifts",
@@ -58,7 +59,9 @@ class AEVSettings:
             if not values or not all(math.isfinite(v) for v in values):
                 raise SettingsError(f"{name} must be a non-empty list of finite numbers")
         if min(self.zeta) < 1:
-            raise SettingsError(f"zeta must be at least 1 (the AEV must be smooth), not {min(self.zeta)}")
+            raise SettingsError(
+                f"zeta must be at least 1 (the AEV must be smooth), not {min(self.zeta)}"
+            )
 
     # ---- lengths -----------------------------------------------------------------------------
 
@@ -75,7 +78,10 @@ class AEVSettings:
     def angular_terms(self) -> int:
         """Columns of one angular block (32 for ANI-1x)."""
         return (
-            len(self.angular_eta) * len(self.zeta) * len(self.angular_shifts) * len(self.angle_shifts)
+            len(self.angular_eta)
+            * len(self.zeta)
+            * len(self.angular_shifts)
+            * len(self.angle_shifts)
         )
 
     @property
@@ -146,5 +152,5 @@ class AEVSettings:
         return replace(self, elements=parse_elements(elements))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists, as saved with a potential; ``AEVSettings(**d)`` reads it back exactly."""
+        """Plain values, as saved with a potential; ``AEVSettings(**d)`` reads them back exactly."""
         return asdict(self)

@@ -1,0 +1,128 @@
+"""AEVComputer: one module for every engine, chosen by name or by what is available."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from anipot.aev.settings import AEVSettings
+from anipot.batches import Batch
+from anipot.errors import AnipotError, SettingsError
+
+#: What an engine is: ``aev(settings, batch, coordinates, cells)`` -> (N, L) by row, differentiable
+#: in coordinates (N, 3) and cells (B, 3, 3) or None, in angstrom.
+AEVFunction = Callable[[AEVSettings, Batch, Tensor, Tensor | None], Tensor]
+
+
+def _load_reference() -> AEVFunction:
+    from anipot.aev import reference
+
+    return reference.aev
+
+
+def _load_torchani() -> AEVFunction:
+    from anipot.aev import torchani_engine
+
+    torchani_engine.import_torchani()
+    return torchani_engine.aev
+
+
+#: Engines by name. A loader returns the engine's function, or raises with the reason why it cannot.
+ENGINES: dict[str, Callable[[], AEVFunction]] = {
+    "reference": _load_reference,
+    "torchani": _load_torchani,
+}
+
+#: What ``"auto"`` tries, in this order; a name that is not in ENGINES is passed over.
+AUTO_ORDER: tuple[str, ...] = ("native", "reference")
+
+
+def load_engine(name: str = "auto") -> tuple[str, AEVFunction]:
+    """The engine ``name``, or the first available of AUTO_ORDER: its own name, and its function.
+
+    Raises SettingsError for an engine that is unknown, or not available, with the reason.
+    """
+    if name == "auto":
+        for candidate in AUTO_ORDER:
+            if candidate in ENGINES:
+                try:
+                    return candidate, ENGINES[candidate]()
+                except (AnipotError, ImportError, OSError):
+                    continue
+        raise SettingsError(f"none of the AEV engines {', '.join(AUTO_ORDER)} is available")
+    if name not in ENGINES:
+        raise SettingsError(f"unknown AEV engine {name!r}; known: auto, {', '.join(ENGINES)}")
+    try:
+        return name, ENGINES[name]()
+    except (AnipotError, ImportError, OSError) as e:
+        raise SettingsError(f"the AEV engine {name!r} is not available: {e}") from e
+
+
+def engine_report() -> list[tuple[str, bool, str]]:
+    """(name, available, reason why not, or "") of every engine, in the order of ENGINES."""
+    report = []
+    for name, loader in ENGINES.items():
+        try:
+            loader()
+            report.append((name, True, ""))
+        except (AnipotError, ImportError, OSError) as e:
+            report.append((name, False, str(e)))
+    return report
+
+
+class AEVComputer(torch.nn.Module):
+    """Atomic environment vectors of a batch.
+
+    ``settings`` are the constants; ``engine`` is ``"auto"`` or a name in ENGINES, and
+    ``engine_name`` tells which one is in use. All engines give the same numbers. The module has no
+    parameters and puts nothing into a state_dict: the constants are the settings' alone. Raises
+    SettingsError for an engine that is unknown or not available.
+
+    Source: Smith, Isayev, Roitberg, Chem. Sci. 2017, 8, 3192.
+    """
+
+    def __init__(self, settings: AEVSettings, engine: str = "auto") -> None:
+        super().__init__()
+        self.settings = settings
+        self.engine_name, self._aev = load_engine(engine)
+
+    @property
+    def length(self) -> int:
+        """Columns of an AEV: 384 for ANI-1x, 1008 for ANI-2x."""
+        return self.settings.length
+
+    def forward(
+        self, batch: Batch, coordinates: Tensor | None = None, cells: Tensor | None = None
+    ) -> Tensor:
+        """(N, length) AEVs, a row for each row of the batch, in the precision of the coordinates.
+
+        ``coordinates`` (N, 3) by row and ``cells`` (B, 3, 3), in angstrom, stand in for the batch's
+        own, where derivatives are wanted or the geometry is another; the AEVs are differentiable in
+        both. Raises DataError, with the conformer's number, for numbers that are not finite and for
+        a flat or missing cell; SettingsError for a batch made with other elements, or a wrong
+        shape.
+        """
+        if len(batch.counts) != self.settings.n_elements:
+            raise SettingsError(
+                f"the batch was made for {len(batch.counts)} elements, the AEV settings have "
+                f"{self.settings.n_elements} ({' '.join(self.settings.elements)}); make the "
+                "batch with the elements of the settings"
+            )
+        coordinates = batch.coordinates if coordinates is None else coordinates
+        cells = batch.cells if cells is None else cells
+        if coordinates.shape != batch.coordinates.shape:
+            raise SettingsError(
+                f"coordinates have shape {tuple(coordinates.shape)}, the batch needs "
+                f"{tuple(batch.coordinates.shape)}, by row"
+            )
+        if cells is not None and cells.shape != (len(batch), 3, 3):
+            raise SettingsError(
+                f"cells have shape {tuple(cells.shape)}, the batch needs {(len(batch), 3, 3)}"
+            )
+        return self._aev(self.settings, batch, coordinates, cells)
+
+    def extra_repr(self) -> str:
+        elements = " ".join(self.settings.elements)
+        return f"{elements}, length={self.length}, engine={self.engine_name!r}"

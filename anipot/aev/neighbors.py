@@ -1,0 +1,295 @@
+"""Neighbour pairs of a batch: which atoms, in which periodic images, are closer than a cutoff.
+
+Everything is ragged: candidates are enumerated with ``repeat_interleave`` and ``cumsum``, chunk by
+chunk, and each chunk is screened before the next is made, so that memory is bounded by a chunk
+and the result. Nothing here carries gradients; engines recompute the vectors of the pairs found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from anipot.batches import Batch
+from anipot.errors import DataError
+
+#: Candidates (pairs, with image) looked at in one go: up to 150 MB of temporaries.
+CANDIDATES_PER_CHUNK = 1 << 19
+
+#: Volume of a cell over the product of its edges, below which the cell is flat (as rounding leaves
+#: it).
+FLAT_CELL = 1e-6
+
+#: Beyond so many cells from the origin a coordinate has no digits left within its cell.
+FARTHEST_CELL = 1e9
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbors:
+    """P pairs of neighbours, each pair once (half list).
+
+    ===========  =======  ======  ============================================================
+    array        shape    type    meaning
+    ===========  =======  ======  ============================================================
+    ``i``, ``j``  (P,)     int64   rows of the batch
+    ``shifts``   (P, 3)   int64   lattice vectors added to atom j; None: no periodic conformer
+    ===========  =======  ======  ============================================================
+
+    The vector of a pair is ``x[j] - x[i] + shifts @ cell``. An atom and its own image (``i == j``)
+    are a pair too, once for the two images at opposite shifts.
+    """
+
+    i: Tensor
+    j: Tensor
+    shifts: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.i)
+
+    def vectors(self, batch: Batch, coordinates: Tensor, cells: Tensor | None) -> Tensor:
+        """(P, 3) angstrom from i to j, differentiable in coordinates (N, 3), cells (B, 3, 3)."""
+        # index_select, not indexing: the latter's backward adds up in no fixed order on the CPU.
+        vectors = coordinates.index_select(0, self.j) - coordinates.index_select(0, self.i)
+        if self.shifts is None or cells is None:
+            return vectors
+        assert batch.pbc is not None
+        # What stands in a direction that is not periodic is no lattice vector, and may be anything.
+        lattice = torch.where(batch.pbc[:, :, None], cells, cells.new_zeros(()))
+        lattice = lattice.index_select(0, batch.conformer.index_select(0, self.i))
+        # No matmul: where TF32 is switched on, it would keep three digits of the coordinates.
+        return vectors + (self.shifts.to(cells.dtype)[:, :, None] * lattice).sum(1)
+
+
+def neighbor_pairs(
+    batch: Batch, coordinates: Tensor, cells: Tensor | None, cutoff: float
+) -> Neighbors:
+    """All pairs of atoms of the same conformer at most ``cutoff`` angstrom apart.
+
+    ``coordinates`` (N, 3) and ``cells`` (B, 3, 3), in angstrom, by row and by conformer, stand in
+    for the batch's own. Cells may have any shape, be smaller than the cutoff, and be periodic in
+    some directions only; atoms may lie outside their cell. The order of the pairs is a function of
+    the input alone. Raises DataError, with the conformer's number, for coordinates or cells that
+    are not finite, and for a periodic conformer whose cell is missing or flat.
+    """
+    coordinates = coordinates.detach()
+    cells = None if cells is None else cells.detach()
+    check_finite(batch, coordinates, cells)
+    periodic = periodic_conformers(batch, cells)
+    if periodic is None:
+        i, j = _molecule_pairs(batch, coordinates, cutoff, batch.n_atoms)
+        return Neighbors(i, j, None)
+    assert cells is not None
+    alone = torch.where(periodic, 0, batch.n_atoms)
+    i, j = _molecule_pairs(batch, coordinates, cutoff, alone)
+    i_cell, j_cell, shifts = _periodic_pairs(batch, coordinates, cells, cutoff, periodic)
+    return Neighbors(
+        torch.cat([i, i_cell]),
+        torch.cat([j, j_cell]),
+        torch.cat([shifts.new_zeros(len(i), 3), shifts]),
+    )
+
+
+def check_finite(batch: Batch, coordinates: Tensor, cells: Tensor | None) -> None:
+    """Raise DataError, with the conformer's number, for a coordinate or cell that is not finite."""
+    finite = torch.isfinite(coordinates).all(1)
+    if not finite.all():
+        row = int(torch.nonzero(~finite)[0])
+        b = int(batch.conformer[row])
+        atom = int(batch.atoms[row] - batch.offsets[b])
+        raise DataError(
+            f"atom {atom} of conformer {int(batch.index[b])} has coordinates "
+            f"{coordinates[row].tolist()}; they must be finite numbers of angstrom"
+        )
+    if cells is None or batch.pbc is None:
+        return
+    finite = (torch.isfinite(cells).all(2) | ~batch.pbc).all(1)
+    if not finite.all():
+        b = int(torch.nonzero(~finite)[0])
+        raise DataError(
+            f"the cell of conformer {int(batch.index[b])} is {cells[b].tolist()}; lattice "
+            "vectors must be finite numbers of angstrom"
+        )
+
+
+def periodic_conformers(batch: Batch, cells: Tensor | None) -> Tensor | None:
+    """(B,) bool: the conformers that are periodic in any direction; None where there is none."""
+    if batch.pbc is None:
+        return None
+    periodic = batch.pbc.any(1)
+    if not periodic.any():
+        return None
+    if cells is None:
+        b = int(torch.nonzero(periodic)[0])
+        raise DataError(
+            f"conformer {int(batch.index[b])} is periodic but has no cell; give cells, or pbc=False"
+        )
+    return periodic
+
+
+def completed_cells(batch: Batch, cells: Tensor, chosen: Tensor) -> Tensor:
+    """(K, 3, 3) float64: cells of ``chosen`` (K,), with unit vectors in open directions.
+
+    Whatever stands in a direction that is not periodic is replaced by a unit vector at right angles
+    to the periodic ones, so that heights and wrapping concern the periodic directions alone. Raises
+    DataError for a cell whose periodic vectors are zero or depend on one another.
+    """
+    assert batch.pbc is not None
+    pbc = batch.pbc[chosen]
+    cell = torch.where(pbc[:, :, None], cells[chosen].double(), 0.0)
+    edges = cell.norm(dim=2)
+    unit = cell / edges.clamp(min=torch.finfo(torch.float64).tiny)[:, :, None]
+    for axis in range(3):
+        following, last = (axis + 1) % 3, (axis + 2) % 3
+        # With one open direction, the cross product; with two, first any vector at right angles to
+        # the only one that there is: from the Cartesian axis it is least along.
+        only = unit.sum(1)
+        least = torch.nn.functional.one_hot(only.abs().argmin(1), 3).to(only.dtype)
+        one = pbc.sum(1) == 1
+        a = torch.where(one[:, None] & ~pbc[:, axis, None], only, unit[:, following])
+        b = torch.where(one[:, None] & ~pbc[:, axis, None], least, unit[:, last])
+        normal = torch.linalg.cross(a, b)
+        normal = normal / normal.norm(dim=1, keepdim=True).clamp(min=1e-300)
+        fill = ~pbc[:, axis]
+        unit[:, axis] = torch.where(fill[:, None], normal, unit[:, axis])
+        pbc = pbc | (fill[:, None] & (torch.arange(3, device=pbc.device) == axis))
+        edges[:, axis] = torch.where(fill, 1.0, edges[:, axis])
+    flat = torch.linalg.det(unit).abs() < FLAT_CELL
+    if flat.any():
+        k = int(torch.nonzero(flat)[0])
+        raise DataError(
+            f"the cell of conformer {int(batch.index[chosen[k]])} has no volume: its periodic "
+            f"lattice vectors in {cells[chosen[k]].tolist()} are zero or lie in a plane; mend the "
+            "cell, or set pbc to False in the directions that are not periodic"
+        )
+    return unit * edges[:, :, None]
+
+
+def runs(lengths: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """Run (T,) and place in it (T,) of each item of runs of ``lengths`` (K,), ``total`` items."""
+    run = torch.repeat_interleave(lengths, output_size=total)
+    begin = torch.cumsum(lengths, 0) - lengths
+    place = torch.arange(total, device=lengths.device) - begin.index_select(0, run)
+    return run, place
+
+
+def chunks(weights: Tensor, limit: int) -> Iterator[tuple[int, int, int]]:
+    """Consecutive ranges (start, stop, sum of weights) of at most ``limit``, or of one item."""
+    cumulative = torch.cumsum(weights, 0).cpu()
+    start, done = 0, 0
+    while start < len(cumulative):
+        stop = int(torch.searchsorted(cumulative, done + limit, right=True))
+        stop = max(stop, start + 1)
+        upto = int(cumulative[stop - 1])
+        if upto > done:
+            yield start, stop, upto - done
+        start, done = stop, upto
+
+
+def _molecule_pairs(
+    batch: Batch, coordinates: Tensor, cutoff: float, n_atoms: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Rows (P,), (P,) of pairs without images, in conformers of which ``n_atoms`` (B,) is not 0."""
+    conformer = batch.conformer.index_select(0, batch.rows)  # in conformer order from here on
+    end = batch.offsets[:-1] + n_atoms
+    atom = torch.arange(len(conformer), device=coordinates.device)
+    later = (end.index_select(0, conformer) - atom - 1).clamp(min=0)
+    x = coordinates.index_select(0, batch.rows)
+    found_i, found_j = [atom[:0]], [atom[:0]]
+    for start, stop, total in chunks(later, CANDIDATES_PER_CHUNK):
+        first, place = runs(later[start:stop], total)
+        first += start
+        second = first + 1 + place
+        vectors = x.index_select(0, second).sub_(x.index_select(0, first))
+        near = torch.nonzero(vectors.square_().sum(1) <= cutoff * cutoff)[:, 0]
+        found_i.append(first.index_select(0, near))
+        found_j.append(second.index_select(0, near))
+    i, j = torch.cat(found_i), torch.cat(found_j)
+    return batch.rows.index_select(0, i), batch.rows.index_select(0, j)
+
+
+def _periodic_pairs(
+    batch: Batch, coordinates: Tensor, cells: Tensor, cutoff: float, periodic: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows (P,), (P,) and shifts (P, 3) of the pairs in periodic conformers.
+
+    Along each lattice vector only the images are enumerated that lie between two planes ``cutoff``
+    before and behind atom i: a large cell costs little more than a molecule, and for a small one
+    no image is missed. Works in float64, because wrapping costs digits.
+    """
+    assert batch.pbc is not None
+    chosen = torch.nonzero(periodic)[:, 0]
+    place_of = torch.cumsum(periodic, 0) - 1
+    cell = completed_cells(batch, cells, chosen)
+    inverse = torch.linalg.inv(cell)
+    reach = cutoff * inverse.norm(dim=1)  # cutoff over the distance of the planes
+
+    in_order = batch.conformer.index_select(0, batch.rows)
+    atoms = torch.nonzero(periodic.index_select(0, in_order))[:, 0]
+    rows = batch.rows.index_select(0, atoms)
+    b = place_of.index_select(0, batch.conformer.index_select(0, rows))
+    x = coordinates.index_select(0, rows).double()
+    fraction = (x[:, :, None] * inverse.index_select(0, b)).sum(1)
+    open_ = ~batch.pbc[chosen].index_select(0, b)
+    wrap = torch.where(open_, 0.0, fraction.floor())
+    far = (wrap.abs() > FARTHEST_CELL).any(1)
+    if far.any():
+        k = int(torch.nonzero(far)[0])
+        raise DataError(
+            f"conformer {int(batch.index[chosen[b[k]]])} has an atom at {x[k].tolist()}, too far "
+            "outside its cell for its place in the cell to be known; wrap the coordinates"
+        )
+    fraction -= wrap
+    shift_of = wrap.long()
+    reach = torch.where(batch.pbc[chosen], reach, 0.0)
+
+    n_atoms = batch.n_atoms[chosen]
+    end = torch.cumsum(n_atoms, 0)
+    atom = torch.arange(len(atoms), device=x.device)
+    later = end.index_select(0, b) - atom  # an atom and itself are a candidate here
+    # Of a pair, images are enumerated in the product of three ranges; this bounds its size.
+    images = (2 * reach).floor().add(1).prod(1).long()
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for start, stop, _ in chunks(later * images.index_select(0, b), CANDIDATES_PER_CHUNK):
+        total = int(later[start:stop].sum())
+        first, place = runs(later[start:stop], total)
+        first += start
+        second = first + place
+        of = b.index_select(0, first)
+        pair = fraction.index_select(0, second) - fraction.index_select(0, first)
+        open_pair = open_.index_select(0, first)
+        radius = reach.index_select(0, of)
+        # An open direction has the range of one shift, 0. The margin covers rounding; what it lets
+        # in too much, the distance turns away.
+        lowest = torch.where(open_pair, 0.0, (-radius - pair - 1e-9).ceil()).long()
+        highest = torch.where(open_pair, 0.0, (radius - pair + 1e-9).floor()).long()
+        counts = (highest - lowest + 1).clamp(min=0)
+        per_pair = counts.prod(1)
+        candidate, image = runs(per_pair, int(per_pair.sum()))
+        counts = counts.index_select(0, candidate)
+        yz = counts[:, 1] * counts[:, 2]
+        step = torch.stack(
+            [image // yz, image % yz // counts[:, 2], image % counts[:, 2]],
+            dim=1,
+        )
+        shifts = lowest.index_select(0, candidate) + step
+        first, second = first.index_select(0, candidate), second.index_select(0, candidate)
+        # Half of an atom's own images: those whose first shift other than 0 is positive.
+        own = first == second
+        positive = (shifts[:, 0] > 0) | (
+            (shifts[:, 0] == 0) & ((shifts[:, 1] > 0) | ((shifts[:, 1] == 0) & (shifts[:, 2] > 0)))
+        )
+        between = pair.index_select(0, candidate) + shifts
+        vectors = (between[:, :, None] * cell.index_select(0, b.index_select(0, first))).sum(1)
+        near = (vectors.square().sum(1) <= cutoff * cutoff) & (~own | positive)
+        near = torch.nonzero(near)[:, 0]
+        first, second = first.index_select(0, near), second.index_select(0, near)
+        shifts = shifts.index_select(0, near)
+        shifts += shift_of.index_select(0, first) - shift_of.index_select(0, second)
+        found.append((rows.index_select(0, first), rows.index_select(0, second), shifts))
+    if not found:
+        return rows[:0], rows[:0], shift_of[:0]
+    i, j, all_shifts = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return i, j, all_shifts
