@@ -32,7 +32,7 @@ class Conformers:
     ===================  ==========  ==================  =========================================
     ``atomic_numbers``   (A,)        uint8               conformer after conformer
     ``coordinates``      (A, 3)      angstrom, float     as precise as the file was
-    ``offsets``          (M+1,)      int64               atoms of conformer m: offsets[m]:offsets[m+1]
+    ``offsets``          (M+1,)      int64               atoms of m: offsets[m]:offsets[m+1]
     ``energies``         (M,)        hartree, float64    total energies; None if unknown
     ``forces``           (A, 3)      hartree/angstrom    None if unknown
     ``cells``            (M, 3, 3)   angstrom            lattice vectors in rows; None: molecules
@@ -41,10 +41,12 @@ class Conformers:
     ``molecule``         (M,)        int32               group of the file, index in molecule_names
     ===================  ==========  ==================  =========================================
 
-    A label that only some conformers have is NaN where it lacks, and ``masks[label]`` (M,) bool says
-    where it is there; a label without a mask is complete. ``grouped_by`` says what the groups of
-    the file are: molecules, or only formulas (as in ANI-1x). ``level_of_theory`` and ``sources``
-    (file names) are what is known of the origin. Objects are never changed in place.
+    A label that only some conformers have is NaN where it lacks, and ``masks[label]`` (M,) bool
+    says where it is there; a label without a mask is complete. ``grouped_by`` says what the
+    groups of the file are: molecules, or only formulas (as in ANI-1x). ``level_of_theory`` and
+    ``sources`` (file names) are what is known of the origin; ``dropped`` counts conformers of the
+    files that were left out at reading because they lack the label. Objects are never changed in
+    place.
     """
 
     atomic_numbers: np.ndarray
@@ -55,25 +57,32 @@ class Conformers:
     cells: np.ndarray | None = None
     pbc: np.ndarray | None = None
     stress: np.ndarray | None = None
-    molecule: np.ndarray = field(default=None)  # type: ignore[assignment]
+    molecule: np.ndarray = None  # type: ignore[assignment]
     molecule_names: tuple[str, ...] = ()
     masks: dict[str, np.ndarray] = field(default_factory=dict)
     grouped_by: str = "molecule"
     level_of_theory: str = ""
     sources: tuple[str, ...] = ()
+    dropped: int = 0
 
     def __post_init__(self) -> None:
         def fix(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        fix("atomic_numbers", np.asarray(self.atomic_numbers, dtype=np.uint8))
+        numbers = np.asarray(self.atomic_numbers)
+        # Checked before the cast, which would silently turn 257 into hydrogen.
+        if numbers.size and (numbers.min() < 1 or numbers.max() >= len(el.SYMBOLS)):
+            wrong = numbers[(numbers < 1) | (numbers >= len(el.SYMBOLS))][0]
+            raise DataError(f"{wrong} among atomic_numbers is not the atomic number of an element")
+        fix("atomic_numbers", numbers.astype(np.uint8, copy=False))
         fix("offsets", np.asarray(self.offsets, dtype=np.int64))
         coordinates = np.asarray(self.coordinates)
         if coordinates.dtype not in (np.float32, np.float64):
             coordinates = coordinates.astype(np.float64)
         fix("coordinates", coordinates)
         m, a = len(self.offsets) - 1, len(self.atomic_numbers)
-        if m < 0 or self.offsets[0] != 0 or self.offsets[-1] != a or (np.diff(self.offsets) < 0).any():
+        rising = m >= 0 and self.offsets[0] == 0 and not (np.diff(self.offsets) < 0).any()
+        if not rising or self.offsets[-1] != a:
             raise DataError("offsets must rise from 0 to the number of atoms")
         if self.molecule is None:
             groups, names = _group_by_formula(self.atomic_numbers, self.offsets)
@@ -81,10 +90,20 @@ class Conformers:
             fix("molecule_names", names)
             fix("grouped_by", "formula")
         fix("molecule", np.asarray(self.molecule, dtype=np.int32))
+        highest = int(self.molecule.max(initial=-1))
+        if not self.molecule_names:
+            fix("molecule_names", tuple(str(i) for i in range(highest + 1)))
+        if highest >= len(self.molecule_names) or self.molecule.min(initial=0) < 0:
+            raise DataError(
+                f"molecule holds indices of molecule_names, 0 to {len(self.molecule_names) - 1}; "
+                f"found {self.molecule.min(initial=0)} to {highest}"
+            )
         if self.energies is not None:
             fix("energies", np.asarray(self.energies, dtype=np.float64))
         if self.cells is not None and self.pbc is None:
             fix("pbc", np.ones((m, 3), dtype=bool))
+        if self.cells is None and self.pbc is not None and np.any(self.pbc):
+            raise DataError("pbc is true for some conformers, but there are no cells")
         shapes = {
             "coordinates": (a, 3),
             "energies": (m,),
@@ -98,7 +117,8 @@ class Conformers:
             array = getattr(self, name)
             if array is not None and array.shape != shape:
                 raise DataError(
-                    f"{name} has shape {array.shape}, but {m} conformers with {a} atoms need {shape}"
+                    f"{name} has shape {array.shape}, but {m} conformers with {a} atoms need "
+                    f"{shape}"
                 )
         for label, mask in self.masks.items():
             if label not in LABELS or np.shape(mask) != (m,):
@@ -159,12 +179,13 @@ class Conformers:
         elements = self.elements if elements is None else elements
         counts = np.zeros((len(self), len(elements)), dtype=np.int64)
         table = el.index_table(elements)
-        conformer = np.repeat(np.arange(len(self)), self.n_atoms)
-        for start in range(0, len(conformer), 1 << 22):  # bounded memory for millions of atoms
-            part = slice(start, start + (1 << 22))
-            index = table[self.atomic_numbers[part]]
-            known = index >= 0
-            np.add.at(counts, (conformer[part][known], index[known]), 1)
+        width = len(elements) + 1  # the last column collects the other elements
+        for start, end in _chunks(self.offsets):
+            conformer = np.repeat(np.arange(end - start), np.diff(self.offsets[start : end + 1]))
+            index = table[self.atomic_numbers[self.offsets[start] : self.offsets[end]]]
+            cell = conformer * width + np.where(index < 0, width - 1, index)
+            part = np.bincount(cell, minlength=(end - start) * width).reshape(-1, width)
+            counts[start:end] = part[:, :-1]
         return counts
 
     @property
@@ -175,6 +196,11 @@ class Conformers:
     def formulas(self) -> tuple[np.ndarray, tuple[str, ...]]:
         """Formula of each conformer: (M,) int32 index, and the formulas."""
         return _group_by_formula(self.atomic_numbers, self.offsets)
+
+    def by_formula(self) -> Conformers:
+        """The same conformers, grouped by formula instead of by the groups of their files."""
+        index, names = self.formulas()
+        return replace(self, molecule=index, molecule_names=names, grouped_by="formula")
 
     # ---- parts -------------------------------------------------------------------------------
 
@@ -244,7 +270,9 @@ class Conformers:
             order = rng.permutation(np.flatnonzero(keep))
             order = order[np.argsort(self.molecule[order], kind="stable")]
             groups = self.molecule[order]
-            first = np.flatnonzero(np.append(True, groups[1:] != groups[:-1])) if len(order) else []
+            first: np.ndarray = (
+                np.flatnonzero(np.append(True, groups[1:] != groups[:-1])) if len(order) else []
+            )
             rank = np.arange(len(order)) - np.repeat(
                 first, np.diff(np.append(first, len(order))).astype(int)
             )
@@ -255,7 +283,10 @@ class Conformers:
         return self.take(keep)
 
     def relative_energies(self) -> np.ndarray:
-        """(M,) kcal/mol above the lowest conformer of the same molecule and formula; NaN without label."""
+        """(M,) kcal/mol above the lowest conformer of the same molecule and formula.
+
+        NaN without label. Raises DataError when there are no energies at all.
+        """
         if self.energies is None:
             raise DataError("this data set has no energies")
         formula, _ = self.formulas()
@@ -285,7 +316,8 @@ class Conformers:
                 near = difflib.get_close_matches(name, [*whole, *last], n=3)
                 what = "is not unique" if matches else "is not in the data"
                 raise DataError(
-                    f"molecule {name!r} {what}" + (f"; did you mean {', '.join(near)}?" if near else "")
+                    f"molecule {name!r} {what}"
+                    + (f"; did you mean {', '.join(near)}?" if near else "")
                 )
             found.append(matches[0])
         return np.array(found, dtype=np.int64)
@@ -293,7 +325,10 @@ class Conformers:
     # ---- splits ------------------------------------------------------------------------------
 
     def groups(self, by: str) -> np.ndarray | None:
-        """(M,) group of each conformer for a split by ``"conformer"`` (None), ``"molecule"``, ``"formula"``."""
+        """(M,) group of each conformer for a split by ``"molecule"`` or ``"formula"``.
+
+        None by ``"conformer"``, where every conformer is its own.
+        """
         if by == "conformer":
             return None
         if by == "molecule":
@@ -305,9 +340,10 @@ class Conformers:
     def split(self, *parts: splits.Part, seed: int = 0, by: str = "conformer") -> list[Conformers]:
         """Disjoint parts, for example ``train, val, test = data.split(0.8, 0.1, 0.1, seed=0)``.
 
-        ``parts`` are fractions, numbers of conformers, or None for the rest. ``by="molecule"`` keeps all
-        conformers of a molecule (a group of the file) in one part, ``by="formula"`` those of a formula. Raises
-        DataError when the first part lacks an element that another one has.
+        ``parts`` are fractions, numbers of conformers, or None for the rest. ``by="molecule"``
+        keeps all conformers of a molecule (a group of the file) in one part, ``by="formula"``
+        those of a formula. Raises DataError when the first part lacks an element that another one
+        has.
         """
         indices = self.split_indices(*parts, seed=seed, by=by)
         return [self.take(i) for i in indices]
@@ -323,6 +359,27 @@ class Conformers:
             indices = splits.by_group(group, parts, seed)
         self.check_elements(indices[0], *indices[1:])
         return indices
+
+    def split_molecules(self, *held_out: Iterable[str]) -> list[np.ndarray]:
+        """Index arrays (n_k,): the conformers of no list, then those of each list of molecules.
+
+        ``train, val, test = data.split_molecules(validation_names, test_names)``. Raises
+        DataError for a molecule that is not there or stands in two lists, for a training part
+        without conformers, and when it lacks an element.
+        """
+        lists = [self.molecule_indices(names) for names in held_out]
+        part = np.zeros(len(self.molecule_names), dtype=np.int64)
+        for k, indices in enumerate(lists, start=1):
+            twice = indices[(part[indices] != 0) & (part[indices] != k)]
+            if len(twice):
+                name = self.molecule_names[twice[0]]
+                raise DataError(f"molecule {name!r} stands in two lists of the split")
+            part[indices] = k
+        split = [np.flatnonzero(part[self.molecule] == k) for k in range(len(lists) + 1)]
+        if not len(split[0]):
+            raise DataError("the lists hold every molecule: nothing is left to train on")
+        self.check_elements(split[0], *split[1:])
+        return split
 
     def folds(
         self, k: int, seed: int = 0, by: str = "conformer"
@@ -353,12 +410,16 @@ class Conformers:
         """All conformers of several data sets, in order. Molecules of equal name become one.
 
         A label that only some parts have gets a mask. Raises DataError when there is no part, when
-        levels of theory are known and differ, or when some parts are grouped by molecule and others by formula.
+        levels of theory are known and differ, or when some parts are grouped by molecule and
+        others by formula.
         """
         return _concatenate(list(parts))
 
     def save(self, path: str | Path) -> None:
-        """Write an ``.npz`` file that ``load_dataset`` reads back without loss (atomic: all or nothing)."""
+        """Write an ``.npz`` file that ``load_dataset`` reads back without loss.
+
+        Atomic: all or nothing. Raises SettingsError for another suffix.
+        """
         path = Path(path)
         if path.suffix != ".npz":
             raise SettingsError(f"a data set is saved as .npz, not {path.name!r}")
@@ -374,6 +435,7 @@ class Conformers:
             "grouped_by": self.grouped_by,
             "level_of_theory": self.level_of_theory,
             "sources": self.sources,
+            "dropped": self.dropped,
         }
         text = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
         with atomic_write(path) as temporary, temporary.open("wb") as file:
@@ -388,23 +450,38 @@ class Conformers:
             about = json.loads(arrays.pop("about").tobytes())
             if about.pop("format") != "anipot conformers 1":
                 raise KeyError("format")
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as e:
+            masks = {n[5:]: arrays.pop(n) for n in list(arrays) if n.startswith("mask_")}
+            about["molecule_names"] = tuple(about["molecule_names"])
+            about["sources"] = tuple(about["sources"])
+            return Conformers(**arrays, **about, masks=masks)
+        except (
+            OSError, EOFError, TypeError, ValueError, KeyError, zipfile.BadZipFile, zlib.error,
+        ) as e:  # fmt: skip
             raise DataError(f"{path}: not a data set saved by anipot, or damaged ({e})") from e
-        masks = {n[5:]: arrays.pop(n) for n in list(arrays) if n.startswith("mask_")}
-        about["molecule_names"] = tuple(about["molecule_names"])
-        about["sources"] = tuple(about["sources"])
-        return Conformers(**arrays, **about, masks=masks)
 
     def content_hash(self) -> str:
         """sha256 of everything a training depends on (not of names and sources)."""
         digest = hashlib.sha256()
-        for name in ("atomic_numbers", "coordinates", "offsets", "energies", "forces", "cells"):
+        for name in (
+            "atomic_numbers", "coordinates", "offsets",
+            "energies", "forces", "cells", "pbc", "stress",
+        ):  # fmt: skip
             array = getattr(self, name)
             digest.update(name.encode())
             if array is not None:
                 digest.update(str(array.dtype).encode())
-                digest.update(memoryview(np.ascontiguousarray(array)).cast("B"))
+                digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         return digest.hexdigest()
+
+
+def _chunks(offsets: np.ndarray, atoms: int = 1 << 21) -> Iterator[tuple[int, int]]:
+    """Runs of conformers (start, end) of about ``atoms`` atoms each: bounds the memory."""
+    start, m = 0, len(offsets) - 1
+    while start < m:
+        end = int(np.searchsorted(offsets, offsets[start] + atoms, side="right")) - 1
+        end = min(max(end, start + 1), m)
+        yield start, end
+        start = end
 
 
 def _group_by_formula(
@@ -413,9 +490,15 @@ def _group_by_formula(
     """(M,) int32 formula of each conformer, and the formulas' names."""
     m = len(offsets) - 1
     present = np.unique(numbers)
-    conformer = np.repeat(np.arange(m), np.diff(offsets))
     counts = np.zeros((m, len(present)), dtype=np.int32)
-    np.add.at(counts, (conformer, np.searchsorted(present, numbers)), 1)
+    for start, end in _chunks(offsets):
+        conformer = np.repeat(np.arange(end - start), np.diff(offsets[start : end + 1]))
+        column = np.searchsorted(present, numbers[offsets[start] : offsets[end]])
+        size = (end - start) * len(present)
+        part = np.bincount(conformer * len(present) + column, minlength=size)
+        counts[start:end] = part.reshape(end - start, len(present))
+    if not len(present):  # conformers without atoms: numpy has no unique rows of no columns
+        return np.zeros(m, dtype=np.int32), ("",) if m else ()
     unique, index = np.unique(counts, axis=0, return_inverse=True)
     names = tuple(el.formula(np.repeat(present, row)) for row in unique)
     return index.reshape(-1).astype(np.int32), names
@@ -428,9 +511,17 @@ def _concatenate(parts: list[Conformers]) -> Conformers:
         return parts[0]
     theories = {p.level_of_theory for p in parts if p.level_of_theory}
     if len(theories) > 1:
-        raise DataError(f"the data sets are of different levels of theory: {'; '.join(sorted(theories))}")
+        raise DataError(
+            f"the data sets are of different levels of theory: {'; '.join(sorted(theories))}. "
+            "Their energies "
+            "do not belong together; if they do, give all parts one level_of_theory with "
+            "dataclasses.replace"
+        )
     if len({p.grouped_by for p in parts}) > 1:
-        raise DataError("some data sets are grouped by molecule and others by formula")
+        raise DataError(
+            "some data sets are grouped by molecule and others by formula; "
+            "concatenate [part.by_formula() for part in parts] instead"
+        )
 
     def join(label: str) -> np.ndarray | None:
         arrays = [getattr(p, label) for p in parts]
@@ -442,7 +533,9 @@ def _concatenate(parts: list[Conformers]) -> Conformers:
         filled = []
         for part, array in zip(parts, arrays, strict=True):
             n = len(part.atomic_numbers) if per_atom else len(part)
-            filled.append(np.full((n, *like.shape[1:]), fill, like.dtype) if array is None else array)
+            if array is None:
+                array = np.full((n, *like.shape[1:]), fill, like.dtype)
+            filled.append(array)
         return np.concatenate(filled)
 
     names = list(dict.fromkeys(n for p in parts for n in p.molecule_names))
@@ -472,4 +565,5 @@ def _concatenate(parts: list[Conformers]) -> Conformers:
         grouped_by=parts[0].grouped_by,
         level_of_theory=next(iter(theories), ""),
         sources=tuple(s for p in parts for s in p.sources),
+        dropped=sum(p.dropped for p in parts),
     )

@@ -20,8 +20,8 @@ def parse_elements(elements: str | Iterable[str | int]) -> tuple[str, ...]:
 
     ``elements`` is a string of symbols (``"HCNO"``, ``"HCNOSFCl"``, ``"H C N"``, ``"H,C,N"``) or a
     sequence of symbols or atomic numbers. A string is read symbol by symbol: an upper-case letter
-    and the lower-case letter that follows it. Raises SettingsError for anything that is no element, for
-    an element named twice, and for an empty list.
+    and the lower-case letter that follows it. Raises SettingsError for anything that is no
+    element, for an element named twice, and for an empty list.
     """
     parts: list[str]
     if isinstance(elements, str):

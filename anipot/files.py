@@ -13,8 +13,9 @@ from pathlib import Path
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to; it takes the name ``path`` only at the end.
 
-    When the block raises (no space left, interrupted), the temporary file goes and an old file at ``path`` stays as it
-    was. The data is on the disk before the name changes. Missing folders are made.
+    When the block raises (no space left, interrupted), the temporary file goes and an old file at
+    ``path`` stays as it was. The data is on the disk before the name changes. Missing folders are
+    made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,17 +18,21 @@ def part_sizes(total: int, parts: Sequence[Part]) -> list[int]:
     """Number of conformers in each part.
 
     Fractions (floats) may add up to less than 1, the remainder is then unused; rounding never makes
-    a part empty that was asked for while there are conformers to give. Raises SettingsError for parts that
-    cannot be met.
+    a part empty that was asked for while there are conformers to give. Raises SettingsError for
+    parts that cannot be met.
     """
     if not parts:
         raise SettingsError("a split needs at least one part, for example split(0.8, 0.1, 0.1)")
     if sum(p is None for p in parts) > 1:
         raise SettingsError("only one part of a split can be None (the rest)")
     sizes: list[int] = []
+    # numpy's float32 is no Python float, and int(0.8) would quietly ask for nothing.
+    parts = [float(p) if isinstance(p, np.floating) else p for p in parts]
     fractions = [p for p in parts if isinstance(p, float)]
     if any(not 0 <= f <= 1 for f in fractions) or sum(fractions) > 1 + 1e-9:
-        raise SettingsError(f"the fractions of a split lie in 0..1 and add up to at most 1: {parts}")
+        raise SettingsError(
+            f"the fractions of a split lie in 0..1 and add up to at most 1: {parts}"
+        )
     for p in parts:
         if p is None:
             sizes.append(-1)
@@ -64,8 +68,8 @@ def by_group(group: np.ndarray, parts: Sequence[Part], seed: int) -> list[np.nda
     """Parts in which whole groups stay together, as close to the sizes asked for as groups allow.
 
     ``group`` (M,) integers: the molecule (or formula) of each conformer. Groups are taken in a
-    random order and each goes to the part that is furthest below its share. Raises DataError when there are fewer
-    groups than parts.
+    random order and each goes to the part that is furthest below its share. Raises DataError when
+    there are fewer groups than parts.
     """
     total = len(group)
     sizes = np.array(part_sizes(total, parts), dtype=float)
@@ -108,10 +112,9 @@ def folds(
     """
     if not 2 <= k <= total:
         raise SettingsError(f"cannot make {k} folds of {total} conformers")
-    equal: list[Part] = [1.0 / k] * (k - 1) + [None]
-    parts = (
-        by_conformer(total, equal, seed) if group is None else by_group(group, equal, seed)
-    )
+    # Whole numbers: rounding total/k for each fold could leave the last one none.
+    equal: list[Part] = [total // k + (i < total % k) for i in range(k)]
+    parts = by_conformer(total, equal, seed) if group is None else by_group(group, equal, seed)
     for held_out in parts:
         mask = np.ones(total, dtype=bool)
         mask[held_out] = False
