@@ -1,0 +1,211 @@
+"""Look for what is wrong with a data set before anything is trained on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from anipot import units
+from anipot.conformers import Conformers
+from anipot.datasets.load import read_file
+from anipot.datasets.mapping import ReadOptions
+from anipot.errors import DataError
+
+#: Atoms nearer than this (angstrom) are a mistake: the shortest bond there is, H2's, is 0.74.
+TOO_CLOSE = 0.3
+
+#  Energies of free atoms (hartree, from DFT, to 1 %), H to Ar. They tell units, which differ by
+# 27 and more.
+ATOM_ENERGIES = np.array(
+    [0.0, -0.50, -2.91, -7.49, -14.67, -24.66, -37.85, -54.59, -75.07, -99.74, -128.94,
+     -162.29, -200.09, -242.39, -289.41, -341.29, -398.16, -460.19, -527.59]
+)  # fmt: skip
+
+#: A block of this many numbers (32 MB) at a time.
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: its kind, where it was first seen, and how often it occurs.
+
+    ``kind`` is ``"unreadable"``, ``"close atoms"``, ``"unit"``, ``"duplicates"`` or ``"no
+    energies"``.
+    """
+
+    kind: str
+    message: str
+    count: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
+
+def check_file(path: str | Path, options: ReadOptions | None = None) -> list[Problem]:
+    """All kinds of problems of one file, each with its first place; an empty list if there is none.
+
+    What no reader can accept (shapes that disagree, NaN, an unknown element, a damaged file) ends
+    the check: it is then the only problem returned.
+    """
+    return read_and_check(path, options)[1]
+
+
+def read_and_check(
+    path: str | Path, options: ReadOptions | None = None
+) -> tuple[Conformers | None, list[Problem]]:
+    """As ``check_file``, with the conformers that were read (None if the file cannot be)."""
+    try:
+        conformers = read_file(Path(path), options or ReadOptions())
+    except DataError as e:
+        return None, [Problem("unreadable", str(e))]
+    return conformers, check_conformers(conformers)
+
+
+def check_conformers(conformers: Conformers) -> list[Problem]:
+    """Problems of a data set in memory: atoms too close, energies of another unit, duplicates."""
+    problems = [*close_atoms(conformers), *wrong_unit(conformers), *duplicates(conformers)]
+    if not conformers.has("energies").any():
+        problems.append(Problem("no energies", "no conformer has an energy", len(conformers)))
+    return problems
+
+
+def _equal_sizes(c: Conformers, per_conformer: int | None = None) -> Iterator[np.ndarray]:
+    """Conformers (B,) of equal numbers of atoms, at most _BLOCK numbers at a time."""
+    order = np.argsort(c.n_atoms, kind="stable")
+    sizes, starts = np.unique(c.n_atoms[order], return_index=True)
+    for n, same in zip(sizes, np.split(order, starts[1:]), strict=True):
+        step = max(_BLOCK // (per_conformer or max(3 * n * (n - 1) // 2, 1)), 1)
+        for k in range(0, len(same), step):
+            yield same[k : k + step]
+
+
+def _gather(c: Conformers, index: np.ndarray) -> np.ndarray:
+    """Coordinates (B, n, 3) float64 of conformers of one size."""
+    n = int(c.n_atoms[index[0]])
+    atoms = c.offsets[index][:, None] + np.arange(n)
+    return c.coordinates[atoms].astype(np.float64)
+
+
+def close_atoms(c: Conformers, limit: float = TOO_CLOSE) -> list[Problem]:
+    """Conformers with two atoms nearer than ``limit`` angstrom, across cell borders too."""
+    if not len(c):
+        return []
+    nearest = np.full(len(c), np.inf)
+    pair = np.zeros((len(c), 2), dtype=np.int64)
+    for index in _equal_sizes(c):
+        x = _gather(c, index)
+        first, second = np.triu_indices(x.shape[1], k=1)
+        if not len(first):
+            continue
+        d = x[:, second] - x[:, first]
+        if c.cells is not None and c.pbc is not None and c.pbc[index].any():
+            # Rounding to the nearest image is exact for vectors this short, in any cell whose
+            # planes are more than twice the limit apart. The pseudo-inverse leaves out
+            # directions that have no lattice vector.
+            cells = c.cells[index] * c.pbc[index][:, :, None]
+            shifts = np.rint(d @ np.linalg.pinv(cells))
+            d -= shifts @ cells
+        distance = np.einsum("bpx,bpx->bp", d, d)
+        at = distance.argmin(axis=1)
+        nearest[index] = np.sqrt(distance[np.arange(len(index)), at])
+        pair[index] = np.stack([first[at], second[at]], axis=1)
+    bad = np.flatnonzero(nearest < limit)
+    if not len(bad):
+        return []
+    i = int(bad[0])
+    text = (
+        f"atoms {pair[i, 0]} and {pair[i, 1]} of {c.describe(i)} are {nearest[i]:.3f} angstrom "
+        "apart "
+        f"(less than {limit}); {len(bad):,} of {len(c):,} conformers"
+    )
+    if len(bad) > len(c) / 2:
+        text += ". Are the lengths in another unit? length_unit= says so"
+    return [Problem("close atoms", text, len(bad))]
+
+
+def wrong_unit(c: Conformers) -> list[Problem]:
+    """Conformers whose energies are not the size of total energies in hartree.
+
+    The yardstick is the sum of the free atoms' energies: a molecule lies within a few percent of
+    it (hydrogen within 20 %). Periodic data and elements beyond argon are often computed with
+    pseudopotentials, which have energies of any size; there, only an energy of a multiple that
+    betrays a unit counts.
+    """
+    if c.energies is None:
+        return []
+    known = len(ATOM_ENERGIES)
+    symbols = c.elements
+    numbers = np.unique(c.atomic_numbers).astype(np.int64)
+    scale = np.where(numbers < known, ATOM_ENERGIES[np.minimum(numbers, known - 1)], np.nan)
+    expected = c.composition(symbols) @ np.nan_to_num(scale)
+    heavy = c.composition(symbols) @ np.isnan(scale).astype(int) > 0
+    usable = c.has("energies") & ~heavy & (expected < 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(usable, c.energies / expected, 1.0)
+    periodic = np.zeros(len(c), dtype=bool) if c.pbc is None else c.pbc.any(axis=1)
+    bad = np.flatnonzero(((ratio < 0.75) | (ratio > 1.4)) & ~(periodic & (ratio < 1.4)))
+    if not len(bad):
+        return []
+    i = int(bad[0])
+    typical = float(np.median(ratio[bad]))
+    energy = f"{c.describe(i)} has the energy {c.energies[i]:.6g} hartree"
+    expect = f"its free atoms have about {expected[i]:.4g}"
+    names = [u for u in units.ENERGY_UNITS if u != "hartree"]
+    like = [u for u in names if typical > 0 and abs(np.log(typical / units.hartree_to(u))) < 0.25]
+    inverse = [
+        u for u in names if typical > 0 and abs(np.log(typical * units.hartree_to(u))) < 0.25
+    ]
+    if like:
+        why = (
+            f"about {typical:.3g} times as much: they look like {like[0]} (energy_unit={like[0]!r})"
+        )
+    elif inverse and np.ptp(ratio[bad]) < 0.2 * typical:
+        why = (
+            f"about {1 / typical:.3g} times more: they look like hartree read as {inverse[0]} "
+            "(energy_unit='hartree')"
+        )
+    elif typical < 0.75:
+        why = (
+            "they look like atomization or formation energies, energies relative to something, or "
+            "totals with pseudopotentials; self energies are then not those of atoms"
+        )
+    else:
+        why = f"{typical:.3g} times as much: no unit that is known here explains it"
+    text = f"{energy}, but {expect}; {why}; {len(bad):,} of {len(c):,} conformers"
+    return [Problem("unit", text, len(bad))]
+
+
+def duplicates(c: Conformers) -> list[Problem]:
+    """Conformers that stand in the data twice, atom for atom.
+
+    A split by conformer would put them on both sides.
+    """
+    if len(c) < 2:
+        return []
+    key = np.empty(len(c))
+    for index in _equal_sizes(c, per_conformer=3 * int(c.n_atoms.max(initial=1))):
+        x = _gather(c, index).reshape(len(index), -1)
+        # A random projection: equal coordinates have equal keys, others practically never.
+        weights = np.random.default_rng(x.shape[1]).normal(size=x.shape[1])
+        key[index] = (x * weights).sum(axis=1)
+    n_atoms = c.n_atoms
+    order = np.lexsort((np.arange(len(c)), key, n_atoms))
+    a, b = order[:-1], order[1:]
+    near = (n_atoms[a] == n_atoms[b]) & (np.abs(key[a] - key[b]) < 1e-9)
+    count, first = 0, None
+    for i, j in zip(a[near], b[near], strict=True):  # candidates only
+        si, sj = slice(c.offsets[i], c.offsets[i + 1]), slice(c.offsets[j], c.offsets[j + 1])
+        same = np.array_equal(c.atomic_numbers[si], c.atomic_numbers[sj])
+        if same and np.array_equal(c.coordinates[si], c.coordinates[sj]):
+            count += 1
+            pair = (int(min(i, j)), int(max(i, j)))
+            first = pair if first is None else min(first, pair)
+    if first is None:
+        return []
+    text = (
+        f"{c.describe(first[1])} has the coordinates of conformer {first[0]}; {count:,} such in all"
+    )
+    return [Problem("duplicates", text, count)]

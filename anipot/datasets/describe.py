@@ -1,0 +1,106 @@
+"""describe: what a data set holds, in a dozen lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from anipot.conformers import LABELS, Conformers
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Numbers of a data set; ``str`` makes a table. Ranges are (lowest, highest).
+
+    ``energy_range`` is in hartree, None without energies; ``relative_range`` in kcal/mol is the
+    highest energy above the lowest conformer of the same molecule and formula, (median over
+    conformers, highest).
+    """
+
+    sources: tuple[str, ...]
+    level_of_theory: str
+    grouped_by: str
+    n_molecules: int
+    n_conformers: int
+    n_atoms: int
+    elements: tuple[str, ...]
+    atoms_per_conformer: tuple[int, int]
+    heavy_atoms: tuple[int, int]
+    energy_range: tuple[float, float] | None
+    relative_range: tuple[float, float] | None
+    labels: dict[str, int]
+    periodic: int
+    dropped: int
+    nbytes: int
+
+    def __str__(self) -> str:
+        def span(pair: tuple[int, int]) -> str:
+            return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]} to {pair[1]}"
+
+        labels = ", ".join(
+            name if count == self.n_conformers else f"{name} (of {count:,} conformers)"
+            for name, count in self.labels.items()
+            if count
+        )
+        rows = [
+            ("files", ", ".join(self.sources) or "-"),
+            ("level of theory", self.level_of_theory or "not known"),
+            (f"{self.grouped_by}s", f"{self.n_molecules:,}"),
+            ("conformers", f"{self.n_conformers:,}"),
+            ("atoms", f"{self.n_atoms:,}"),
+            ("elements", " ".join(self.elements)),
+            ("atoms per conformer", span(self.atoms_per_conformer)),
+            ("heavy atoms", span(self.heavy_atoms)),
+            ("labels", labels or "none"),
+        ]
+        if self.energy_range is not None:
+            low, high = self.energy_range
+            rows.append(("energies", f"{low:.6f} to {high:.6f} hartree"))
+        if self.relative_range is not None:
+            median, high = self.relative_range
+            rows.append(
+                (
+                    "relative energies",
+                    f"up to {high:.2f} kcal/mol above the {self.grouped_by}'s lowest "
+                    f"(median {median:.2f})",
+                )
+            )
+        if self.periodic:
+            rows.append(("periodic", f"{self.periodic:,} conformers"))
+        if self.dropped:
+            rows.append(("left out", f"{self.dropped:,} conformers without the label"))
+        rows.append(("memory", f"{self.nbytes / 1e6:,.1f} MB"))
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def describe(conformers: Conformers) -> Summary:
+    """What a data set holds: sizes, elements, energy range (hartree, kcal/mol), labels, memory."""
+    c = conformers
+    energies = relative = None
+    if c.energies is not None and c.has("energies").any():
+        energies = (float(np.nanmin(c.energies)), float(np.nanmax(c.energies)))
+        above = c.relative_energies()
+        relative = (float(np.nanmedian(above)), float(np.nanmax(above)))
+
+    def span(values: np.ndarray) -> tuple[int, int]:
+        return (int(values.min()), int(values.max())) if len(values) else (0, 0)
+
+    return Summary(
+        sources=c.sources,
+        level_of_theory=c.level_of_theory,
+        grouped_by=c.grouped_by,
+        n_molecules=len(np.unique(c.molecule)),
+        n_conformers=len(c),
+        n_atoms=len(c.atomic_numbers),
+        elements=c.elements,
+        atoms_per_conformer=span(c.n_atoms),
+        heavy_atoms=span(c.heavy_atoms),
+        energy_range=energies,
+        relative_range=relative,
+        labels={label: int(c.has(label).sum()) for label in LABELS},
+        periodic=0 if c.pbc is None else int(c.pbc.any(axis=1).sum()),
+        dropped=c.dropped,
+        nbytes=c.nbytes,
+    )

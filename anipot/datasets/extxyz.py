@@ -1,0 +1,277 @@
+"""Frames of ASE atoms: extended XYZ, plain XYZ, and whatever else ASE reads.
+
+Energies are in eV, lengths in angstrom and stresses in eV/angstrom^3 with ASE's sign (dE/dstrain
+/ volume), unless ``energy_unit=`` and ``length_unit=`` say otherwise: that is ASE's convention,
+whichever program wrote the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ase
+import ase.io
+import numpy as np
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.stress import voigt_6_to_full_3x3_stress
+
+from anipot.conformers import Conformers
+from anipot.datasets import mapping
+from anipot.datasets.mapping import ReadOptions, log
+from anipot.elements import SYMBOLS
+from anipot.errors import DataError
+
+#: Info keys of a total charge; any value but 0 is an error.
+CHARGE_KEYS = ("charge", "total_charge", "net_charge")
+#: Info keys of a spin: the number of unpaired electrons or S, which must be 0 ...
+SPIN_KEYS = ("spin", "total_spin", "magmom")
+#: ... and of a multiplicity, 2S + 1, which must be 1.
+MULTIPLICITY_KEYS = ("multiplicity", "spin_multiplicity")
+
+
+def read_frames(path: Path, options: ReadOptions) -> Conformers:
+    """All frames of a file that ASE reads. Raises DataError naming file, frame and reason."""
+    suffix = path.suffix.lower()
+    formats = ("extxyz", "xyz") if suffix in (".xyz", ".extxyz") else (None,)
+    frames: list[ase.Atoms] = []
+    reasons = []
+    for name in formats:
+        try:
+            frames = list(ase.io.iread(path, index=":", format=name))
+            break
+        except Exception as e:  # ASE's readers raise anything at all on a damaged file
+            reasons.append(f"{type(e).__name__}: {e}")
+    else:
+        known = ".h5 .hdf5 (ANI), .npz, .xyz .extxyz, and the formats of ASE"
+        raise DataError(f"{path}: cannot be read ({reasons[0]}). Known files: {known}")
+    if not frames:
+        raise DataError(f"{path}: no frame in it")
+    data = conformers_from_atoms(frames, options=options, source=str(path))
+    if data.energies is not None and not options.keep_unlabelled and "energies" in data.masks:
+        there = data.has("energies")
+        dropped = int((~there).sum())
+        log.warning(
+            "%s: %d frames without an energy left out; keep_unlabelled=True keeps them",
+            path,
+            dropped,
+        )
+        data = _drop(data, there, dropped)
+    return data
+
+
+def conformers_from_atoms(
+    frames: Iterable[ase.Atoms],
+    *,
+    options: ReadOptions | None = None,
+    source: str = "",
+) -> Conformers:
+    """ASE atoms as Conformers.
+
+    Energy, forces and stress come from a frame's ``SinglePointCalculator`` (where ASE's readers
+    put them) or from ``info["energy"]``, ``arrays["forces"]``, ``info["stress"]``;
+    ``info["virial"]`` (-dE/dstrain) is turned into a stress. ``options`` names other keys and
+    units (default eV, angstrom). Frames are grouped by ``info["molecule"]`` where every frame has
+    it, or by the key ``options.group_key``; else by formula. A label that some frames lack is
+    masked, one that all lack is None. A calculator of any other kind is never asked.
+
+    Raises DataError for no frame, a frame without atoms, an unknown element, a charge or a spin,
+    and numbers that are not finite, naming the frame.
+    """
+    frames = list(frames)
+    options = options or ReadOptions()
+    name = source or "the frames"
+    if not frames:
+        raise DataError(f"{name}: no frame given")
+    scales = mapping.scales(options, name, energy_unit="eV", length_unit="angstrom")
+    m = len(frames)
+    counts = np.array([len(f) for f in frames])
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    numbers = np.empty(offsets[-1], dtype=np.uint8)
+    coordinates = np.empty((offsets[-1], 3))
+    energies, stress = np.full(m, np.nan), np.full((m, 3, 3), np.nan)
+    forces = np.full((offsets[-1], 3), np.nan)
+    cells, pbc = np.zeros((m, 3, 3)), np.zeros((m, 3), dtype=bool)
+    has = {label: np.zeros(m, dtype=bool) for label in ("energies", "forces", "stress")}
+    for i, frame in enumerate(frames):
+        where = f"{name}, frame {i}"
+        part = slice(offsets[i], offsets[i + 1])
+        if not len(frame):
+            raise DataError(f"{where}: has no atoms")
+        z = frame.numbers
+        if not ((z > 0) & (z < len(SYMBOLS))).all():
+            atom = int(np.argmin((z > 0) & (z < len(SYMBOLS))))
+            raise DataError(
+                f"{where}: atom {atom} ({frame.symbols[atom]!r}) is of no known element"
+            )
+        check_neutral_singlet(frame, where)
+        numbers[part], coordinates[part] = z, frame.positions * scales.length
+        cells[i], pbc[i] = np.asarray(frame.cell) * scales.length, frame.pbc
+        if frame.pbc.any() and (np.abs(cells[i][frame.pbc]).sum(axis=1) == 0).any():
+            raise DataError(f"{where}: is periodic in a direction that has no lattice vector")
+        values = {
+            "energies": (_energy(frame, options, where), scales.energy),
+            "forces": (_forces(frame, options, where), scales.forces * options.sign),
+            "stress": (_stress(frame, where), scales.energy / scales.length**3),
+        }
+        for label, (value, factor) in values.items():
+            if value is None:
+                continue
+            if not np.isfinite(value).all():
+                raise DataError(f"{where}: its {label} hold a number that is not finite")
+            target = {"energies": energies, "forces": forces, "stress": stress}[label]
+            target[part if label == "forces" else i] = value * factor
+            has[label][i] = True
+        if not np.isfinite(coordinates[part]).all() or not np.isfinite(cells[i]).all():
+            raise DataError(f"{where}: its positions or cell hold a number that is not finite")
+    _explain_missing(frames, options, has, name)
+    molecule, names = _groups(frames, options.group_key, name)
+    periodic = bool(pbc.any())
+    return Conformers(
+        numbers,
+        coordinates,
+        offsets,
+        energies=energies if has["energies"].any() else None,
+        forces=forces if has["forces"].any() else None,
+        stress=stress if has["stress"].any() else None,
+        cells=cells if periodic else None,
+        pbc=pbc if periodic else None,
+        molecule=molecule,  # type: ignore[arg-type]
+        molecule_names=names,
+        masks={label: there for label, there in has.items() if there.any() and not there.all()},
+        sources=(Path(source).name,) if source else (),
+    )
+
+
+def check_neutral_singlet(frame: ase.Atoms, where: str) -> None:
+    """Raise DataError for a frame with a charge or a spin: the potentials here know of neither."""
+    what = None
+    for key in CHARGE_KEYS + SPIN_KEYS + MULTIPLICITY_KEYS:
+        value = frame.info.get(key)
+        if value is None:
+            continue
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise DataError(f"{where}: {key}={value!r} is not a number") from None
+        if number != (1.0 if key in MULTIPLICITY_KEYS else 0.0):
+            what = f"{key}={value}"
+            if key == "spin" and number == 1.0:
+                what += " (a multiplicity belongs in spin_multiplicity)"
+    # Partial charges of a neutral molecule are no charge; 0.01 is the rounding of a population
+    # analysis.
+    charge = float(frame.get_initial_charges().sum())
+    if what is None and abs(charge) > 0.01:
+        what = f"initial charges that add up to {charge:g}"
+    if what is None and np.any(frame.get_initial_magnetic_moments()):
+        what = "initial magnetic moments"
+    if what is not None:
+        raise DataError(
+            f"{where} ({frame.get_chemical_formula()}): has {what}; only neutral closed-shell "
+            "molecules "
+            "can be described. Remove the frame, or the key where it is wrong"
+        )
+
+
+def _result(frame: ase.Atoms, name: str) -> Any:
+    """A stored result of a frame; None where there is none or the atoms have moved since."""
+    if not isinstance(frame.calc, SinglePointCalculator):
+        return None
+    try:
+        return frame.calc.get_property(name, frame, allow_calculation=False)
+    except PropertyNotImplementedError:
+        return None
+
+
+def _energy(frame: ase.Atoms, options: ReadOptions, where: str) -> float | None:
+    key = options.energy_key or "energy"
+    value = frame.info.get(key)
+    if value is None and key in ("energy", "free_energy"):
+        value = _result(frame, key)
+    if value is None:
+        return None
+    try:
+        return float(np.asarray(value, dtype=float).reshape(()))
+    except (TypeError, ValueError):
+        raise DataError(f"{where}: {key}={value!r} is not one number") from None
+
+
+def _forces(frame: ase.Atoms, options: ReadOptions, where: str) -> np.ndarray | None:
+    key = options.forces_key or "forces"
+    value = frame.arrays.get(key)
+    if value is None and key == "forces":
+        value = _result(frame, key)
+    if value is None:
+        return None
+    value = np.asarray(value, dtype=float)
+    if value.shape != (len(frame), 3):
+        raise DataError(f"{where}: {key!r} has shape {value.shape}, not ({len(frame)}, 3)")
+    return value
+
+
+def _stress(frame: ase.Atoms, where: str) -> np.ndarray | None:
+    value, factor = frame.info.get("stress"), 1.0
+    if value is None:
+        value = _result(frame, "stress")
+    if value is None and frame.info.get("virial") is not None:
+        volume = abs(float(np.linalg.det(np.asarray(frame.cell))))
+        if volume == 0:
+            raise DataError(f"{where}: has a virial but no cell")
+        value, factor = frame.info["virial"], -1.0 / volume
+    if value is None:
+        return None
+    value = np.asarray(value, dtype=float)
+    if value.size == 9:
+        return value.reshape(3, 3) * factor
+    if value.size == 6:
+        return voigt_6_to_full_3x3_stress(value.reshape(6)) * factor
+    raise DataError(f"{where}: a stress has 6 or 9 numbers, not {value.size}")
+
+
+def _explain_missing(
+    frames: Sequence[ase.Atoms], options: ReadOptions, has: dict[str, np.ndarray], name: str
+) -> None:
+    """A key that was asked for must be somewhere; energies under another name are worth a word."""
+    present = {key for frame in frames[:1000] for key in frame.info}
+    present |= {
+        key
+        for frame in frames[:1000]
+        if isinstance(frame.calc, SinglePointCalculator)
+        for key in frame.calc.results
+    }
+    if options.energy_key is not None and not has["energies"].any():
+        mapping.find_key("energies", options.energy_key, (), present, name, "energy_key")
+    if options.forces_key is not None and not has["forces"].any():
+        arrays = {key for frame in frames[:1000] for key in frame.arrays}
+        mapping.find_key("forces", options.forces_key, (), arrays, name, "forces_key")
+    likely = [key for key in present if "energy" in key.lower()]
+    if options.energy_key is None and likely and not has["energies"].any():
+        log.warning(
+            "%s: no energy read, but there is %s: name it with energy_key=",
+            name,
+            mapping.listed(likely),
+        )
+
+
+def _groups(
+    frames: Sequence[ase.Atoms], key: str | None, name: str
+) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Molecule of each frame and the names; None: by formula."""
+    given = key or "molecule"
+    lacks = [i for i, frame in enumerate(frames) if given not in frame.info]
+    if lacks and key is not None:
+        raise DataError(f"{name}, frame {lacks[0]}: has no {key!r} to group by (group_key=)")
+    if lacks:
+        return None, ()
+    places: dict[str, int] = {}
+    groups = [places.setdefault(str(frame.info[given]), len(places)) for frame in frames]
+    return np.array(groups, dtype=np.int32), tuple(places)
+
+
+def _drop(data: Conformers, keep: np.ndarray, dropped: int) -> Conformers:
+    kept = data.take(keep)
+    masks = {label: mask for label, mask in kept.masks.items() if not mask.all()}
+    return replace(kept, masks=masks, dropped=dropped)

@@ -1,0 +1,96 @@
+"""load_dataset: any supported file, or several, as Conformers."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from anipot.conformers import Conformers
+from anipot.datasets.ani_hdf5 import is_hdf5, read_ani_hdf5
+from anipot.datasets.extxyz import read_frames
+from anipot.datasets.mapping import ReadOptions
+from anipot.datasets.npz import read_npz
+from anipot.errors import DataError
+
+PathLike = str | os.PathLike[str]
+
+
+def load_dataset(
+    paths: PathLike | Iterable[PathLike],
+    *,
+    energy_key: str | None = None,
+    coordinates_key: str | None = None,
+    species_key: str | None = None,
+    forces_key: str | None = None,
+    energy_unit: str | None = None,
+    length_unit: str | None = None,
+    forces_sign: str | None = None,
+    high_energy: bool = False,
+    keep_unlabelled: bool = False,
+    group_key: str | None = None,
+) -> Conformers:
+    """Read a data set from one file or several (then in order, as one). Files are never changed.
+
+    Files: ANI HDF5 of any nesting (ANI-1, ANI-1x, COMP6, ANI-1r), extended and plain XYZ,
+    ``.npz`` (saved by anipot, or laid out as MD17, rMD17, sGDML), and what else ASE reads.
+
+    - ``energy_key``, ``coordinates_key``, ``species_key``, ``forces_key``: names in the file,
+      where they are not the usual ones or there are several;
+    - ``energy_unit``, ``length_unit``: units of the file, where it does not declare them. HDF5
+      files are taken to be in hartree and angstrom, ASE's formats in eV and angstrom; foreign
+      ``.npz`` files have no default. Forces are in the one over the other;
+    - ``forces_sign``: ``"forces"`` or ``"gradient"`` (then negated). By default forces are
+      forces, except in COMP6 and ANI-1r files, known by their keys ``cm5`` and ``hirdipole``;
+    - ``high_energy``: read ANI-1's high-energy extras too (``coordinatesHE``, ``energiesHE``);
+    - ``keep_unlabelled``: keep conformers without an energy, masked, where they are otherwise
+      left out and counted (in ``dropped`` and in the log): NaN in the ANI-1x layout, frames
+      without an energy;
+    - ``group_key``: the info key that names the molecule of an XYZ frame; default ``molecule``
+      where every frame has one, else the formula.
+
+    Returns Conformers in hartree, angstrom and hartree/angstrom. Raises DataError naming file,
+    group and reason, SettingsError for a keyword that makes no sense.
+    """
+    options = ReadOptions(
+        energy_key=energy_key,
+        coordinates_key=coordinates_key,
+        species_key=species_key,
+        forces_key=forces_key,
+        energy_unit=energy_unit,
+        length_unit=length_unit,
+        forces_sign=forces_sign,
+        high_energy=high_energy,
+        keep_unlabelled=keep_unlabelled,
+        group_key=group_key,
+    )
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not given:
+        raise DataError("no data file given")
+    return Conformers.concatenate([read_file(Path(path), options) for path in given])
+
+
+def read_file(path: Path, options: ReadOptions) -> Conformers:
+    """One file, by the reader of its type. Raises DataError."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, not a data file; name the files in it")
+    try:
+        size = path.stat().st_size
+        with path.open("rb"):
+            pass
+    except FileNotFoundError:
+        names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, names, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise DataError(f"no file {path}{hint}") from None
+    except OSError as e:
+        raise DataError(f"{path}: cannot be opened ({e.strerror})") from e
+    if size == 0:
+        raise DataError(f"{path} is empty (0 bytes)")
+    suffix = path.suffix.lower()
+    if suffix in (".h5", ".hdf5", ".hdf") or is_hdf5(path):
+        return read_ani_hdf5(path, options)
+    if suffix == ".npz":
+        return read_npz(path, options)
+    return read_frames(path, options)

@@ -1,0 +1,197 @@
+"""What a file calls its arrays, the units it uses, and how a reader finds out.
+
+Shared by all readers, so that every one of them takes the same keywords and answers a missing or an
+ambiguous key in the same words.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from anipot import units
+from anipot.elements import SYMBOLS, number_of
+from anipot.errors import DataError, SettingsError
+
+log = logging.getLogger("anipot")
+
+COORDINATES_KEYS = ("coordinates", "coords", "coord", "positions", "R")
+SPECIES_KEYS = ("species", "atomic_numbers", "nuclear_charges", "numbers", "z", "Z")
+ENERGY_KEYS = ("energies", "energy", "wb97x_dz.energy", "E")
+FORCES_KEYS = ("forces", "force", "wb97x_dz.forces", "F")
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """The keywords of ``load_dataset``; None means: find out from the file."""
+
+    energy_key: str | None = None
+    coordinates_key: str | None = None
+    species_key: str | None = None
+    forces_key: str | None = None
+    energy_unit: str | None = None
+    length_unit: str | None = None
+    forces_sign: str | None = None
+    high_energy: bool = False
+    keep_unlabelled: bool = False
+    group_key: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.forces_sign not in (None, "forces", "gradient"):
+            raise SettingsError(
+                "forces_sign is 'forces' or 'gradient' (dE/dx, the negative), not "
+                f"{self.forces_sign!r}"
+            )
+        if self.energy_unit is not None:
+            units.energy_unit(self.energy_unit)
+        if self.length_unit is not None:
+            units.length_to_angstrom(self.length_unit)
+
+    @property
+    def sign(self) -> float:
+        """-1 where the caller said that the file holds gradients."""
+        return -1.0 if self.forces_sign == "gradient" else 1.0
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Factors that turn what a file holds into hartree, angstrom and hartree/angstrom."""
+
+    energy: float
+    length: float
+    forces: float
+
+
+def scales(
+    options: ReadOptions,
+    where: str,
+    *,
+    energy_unit: str | None,
+    length_unit: str | None,
+    force_unit: str | None = None,
+) -> Scales:
+    """Factors for a file that declares (or by its kind implies) these units; keywords win.
+
+    ``force_unit`` (``"hartree/bohr"``) defaults to the energy's over the length's. Raises
+    DataError for a declared unit that is unknown, naming the keyword that replaces it.
+    """
+    try:
+        energy = options.energy_unit or energy_unit or "hartree"
+        length = options.length_unit or length_unit or "angstrom"
+        of_energy, of_length = units.energy_to_hartree(energy), units.length_to_angstrom(length)
+        of_forces = of_energy / of_length
+        if force_unit and options.energy_unit is None and options.length_unit is None:
+            numerator, _, denominator = force_unit.rpartition("/")
+            of_forces = units.energy_to_hartree(numerator) / units.length_to_angstrom(denominator)
+    except SettingsError as e:
+        raise DataError(
+            f"{where}: {e}; give the file's units with energy_unit= and length_unit="
+        ) from e
+    return Scales(of_energy, of_length, of_forces)
+
+
+def find_key(
+    what: str,
+    given: str | None,
+    known: Sequence[str],
+    present: Iterable[str],
+    where: str,
+    keyword: str,
+) -> str | None:
+    """The key of ``present`` that holds ``what``; None when there is none.
+
+    Raises DataError when a key that was given is not there, and when several known ones are.
+    """
+    present = list(present)
+    if given is not None:
+        if given in present:
+            return given
+        raise DataError(
+            f"{where} has no {given!r} for the {what}; it has {listed(present)}. Use {keyword}="
+        )
+    found = [key for key in known if key in present]
+    if len(found) > 1:
+        raise DataError(
+            f"{where} has several keys for the {what}: {listed(found)}. Choose one with {keyword}="
+        )
+    return found[0] if found else None
+
+
+def missing(
+    what: str, like: str, present: Iterable[str], where: str, keyword: str, more: str = ""
+) -> DataError:
+    """The error for a key that was not found: names the likely ones, or all there are."""
+    present = list(present)
+    likely = [key for key in present if like in key.lower()]
+    text = (
+        f"the keys that look like it are {listed(likely)}"
+        if likely
+        else f"it has {listed(present)}"
+    )
+    return DataError(
+        f"{where} has no {what} under a known name; {text}. Name it with {keyword}={more}"
+    )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a message, the first dozen of them."""
+    names = sorted(names)
+    text = ", ".join(repr(n) for n in names[:12])
+    return (text or "nothing") + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def parse_species(array: np.ndarray, where: str) -> np.ndarray:
+    """Atomic numbers of the same shape, uint8, from symbols or numbers; padding (-1, 0, "") is 0.
+
+    Raises DataError for what is no element.
+    """
+    array = np.asarray(array)
+    if array.dtype.kind in "SOU":
+        text = np.array(
+            [s.decode() if isinstance(s, bytes) else str(s) for s in array.reshape(-1)], dtype=str
+        )
+        distinct, index = np.unique(text, return_inverse=True)
+        table = np.zeros(len(distinct), dtype=np.uint8)
+        for i, symbol in enumerate(distinct):
+            symbol = symbol.strip("\x00 ")
+            if symbol == "":
+                continue
+            try:
+                table[i] = int(symbol) if symbol.isdigit() else number_of(symbol)
+            except (SettingsError, OverflowError) as e:
+                raise DataError(f"{where}: {symbol!r} is not the symbol of an element") from e
+            if not 1 <= table[i] < len(SYMBOLS):
+                raise DataError(f"{where}: {symbol!r} is not the symbol of an element")
+        return table[index.reshape(-1)].reshape(array.shape)
+    if array.dtype.kind not in "iuf":
+        raise DataError(f"{where}: species are neither symbols nor atomic numbers ({array.dtype})")
+    whole = array.astype(np.int64)
+    wrong = (whole != array) | (whole < -1) | (whole >= len(SYMBOLS))
+    if wrong.any():
+        raise DataError(f"{where}: {array[wrong].flat[0]} is not the atomic number of an element")
+    return np.where(whole < 0, 0, whole).astype(np.uint8)
+
+
+def check_padding(numbers: np.ndarray, coordinates: np.ndarray, where: str) -> None:
+    """Raise DataError when what looks like padding sits on an atom.
+
+    ``numbers`` (n, a) with 0 for padding, ``coordinates`` (n, a, 3).
+
+    Some files number their elements 0, 1, 2...: taking their 0 for padding would silently
+    drop every hydrogen.
+    """
+    padding = numbers == 0
+    if not padding.any():
+        return
+    rows, columns = np.nonzero(padding)
+    at = coordinates[rows, columns]
+    bad = (np.nan_to_num(at) != 0).any(axis=1)
+    if (np.diff(padding.astype(np.int8), axis=1) < 0).any() or bad.any():
+        raise DataError(
+            f"{where}: species 0 or -1 is no element, and it is not the padding at a row's end "
+            "either; "
+            "species must be symbols or atomic numbers, not places in a list of elements"
+        )
