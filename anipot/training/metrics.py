@@ -1,0 +1,358 @@
+"""How wrong predicted energies are: MAE, RMSE, largest error and R^2, each with its N.
+
+Reports are in kcal/mol. Total energies of molecules span hundreds of hartree because molecules
+differ in composition, so an R^2 of total energies is 1 to many digits whatever the model does. All
+R^2 here are therefore of the energy above the model's self energies, the part that the
+networks have to learn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from anipot.conformers import Conformers
+from anipot.errors import DataError
+from anipot.units import HARTREE_TO_KCALMOL
+
+#: A label (a formula, a molecule, a number of atoms) and the errors of the conformers under it.
+Row = tuple[str, "ErrorStats"]
+
+
+@dataclass(frozen=True)
+class ErrorStats:
+    """Errors of ``n`` predicted numbers, in the unit of the numbers (``r2`` has none).
+
+    ``max`` is the largest absolute error. ``r2`` is the coefficient of determination, 1 - sum of
+    squared errors / sum of squared deviations of the reference from its mean, which is negative for
+    predictions worse than that mean. It is NaN for fewer than two numbers and for references that
+    are all equal (apart from rounding).
+    """
+
+    n: int
+    mae: float
+    rmse: float
+    max: float
+    r2: float
+
+    @classmethod
+    def of(cls, reference: np.ndarray, predicted: np.ndarray) -> ErrorStats:
+        """Errors of ``predicted`` against ``reference``: equal shapes, any unit, all counted alike.
+
+        Raises DataError when shapes differ, when there is no number, or one that is not finite.
+        """
+        reference = np.asarray(reference, dtype=np.float64)
+        predicted = np.asarray(predicted, dtype=np.float64)
+        if reference.shape != predicted.shape:
+            raise DataError(
+                f"reference has shape {reference.shape} and predicted {predicted.shape}; errors "
+                "need a prediction for every reference"
+            )
+        if reference.size == 0:
+            raise DataError("errors of no conformer are not defined; give at least one")
+        for name, array in (("reference", reference), ("predicted", predicted)):
+            bad = np.flatnonzero(~np.isfinite(array.ravel()))
+            if len(bad):
+                raise DataError(
+                    f"{name} value {bad[0]} is not finite ({len(bad)} of {array.size} are not); "
+                    "leave such conformers out, or find out why the model gives them"
+                )
+        error = predicted - reference
+        squared = float(np.sum(error**2))
+        # What rounding alone spreads equal numbers over is no variance to explain.
+        noise = 8 * np.finfo(np.float64).eps * float(np.abs(reference).max())
+        variance = float(np.sum((reference - reference.mean()) ** 2))
+        explainable = float(np.ptp(reference)) > noise and variance > 0  # squares can underflow
+        return cls(
+            n=int(reference.size),
+            mae=float(np.abs(error).mean()),
+            rmse=math.sqrt(squared / reference.size),
+            max=float(np.abs(error).max()),
+            r2=1.0 - squared / variance if explainable else math.nan,
+        )
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        """The five numbers, ready for JSON: NaN, which JSON has not, becomes None."""
+        return {k: None if math.isnan(v) else v for k, v in asdict(self).items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Predicted energies beside the reference, for the M conformers that have a reference.
+
+    ===================  =========  =================  ============================================
+    array                shape      unit, type         meaning
+    ===================  =========  =================  ============================================
+    ``conformer``        (M,)       int64              number of the conformer in the data evaluated
+    ``reference``        (M,)       hartree, float64   total energies of the data set
+    ``predicted``        (M,)       hartree, float64   total energies of the model
+    ``self_energy``      (M,)       hartree, float64   sum of the model's self energies
+    ``n_atoms``          (M,)       int64              atoms
+    ``heavy_atoms``      (M,)       int64              atoms other than hydrogen
+    ``molecule``         (M,)       int64              index in ``molecule_names``
+    ``formula``          (M,)       int64              index in ``formula_names``
+    ===================  =========  =================  ============================================
+
+    ``grouped_by`` is what the groups of the data set are, ``"molecule"`` or ``"formula"``. All
+    errors that the methods give are predicted - reference, in kcal/mol (per atom: kcal/mol/atom).
+    """
+
+    conformer: np.ndarray
+    reference: np.ndarray
+    predicted: np.ndarray
+    self_energy: np.ndarray
+    n_atoms: np.ndarray
+    heavy_atoms: np.ndarray
+    molecule: np.ndarray
+    molecule_names: tuple[str, ...]
+    formula: np.ndarray
+    formula_names: tuple[str, ...]
+    grouped_by: str = "molecule"
+
+    @classmethod
+    def of(
+        cls, conformers: Conformers, predicted: np.ndarray, self_energy: np.ndarray
+    ) -> Evaluation:
+        """Predictions for all of ``conformers``: total energies and self energies, (M,) hartree.
+
+        Conformers without an energy label are left out. Raises DataError when none has one, when a
+        prediction or a label is not finite (naming the conformer), or when a length is wrong.
+        """
+        m = len(conformers)
+        given = {"predicted": predicted, "self_energy": self_energy}
+        arrays = {name: np.asarray(a, dtype=np.float64) for name, a in given.items()}
+        for name, array in arrays.items():
+            if array.shape != (m,):
+                raise DataError(f"{name} has shape {array.shape}, but {m} conformers need ({m},)")
+        keep = np.flatnonzero(conformers.has("energies"))
+        if conformers.energies is None or not len(keep):
+            raise DataError(
+                f"none of the {m:,} conformers has a reference energy, so there is nothing to "
+                "compare with; use predict for conformers without labels"
+            )
+        for name, array in {"reference energy": conformers.energies, **arrays}.items():
+            bad = keep[~np.isfinite(array[keep])]
+            if len(bad):
+                raise DataError(
+                    f"the {name.replace('_', ' ')} of {conformers.describe(bad[0])} is not finite "
+                    f"({len(bad)} of {len(keep)} are not); look at its geometry and label, or "
+                    "leave it out"
+                )
+        formula, formula_names = conformers.formulas()
+        return cls(
+            conformer=keep,
+            reference=conformers.energies[keep],
+            predicted=arrays["predicted"][keep],
+            self_energy=arrays["self_energy"][keep],
+            n_atoms=conformers.n_atoms[keep],
+            heavy_atoms=conformers.heavy_atoms[keep],
+            molecule=conformers.molecule[keep].astype(np.int64),
+            molecule_names=conformers.molecule_names,
+            formula=formula[keep].astype(np.int64),
+            formula_names=formula_names,
+            grouped_by=conformers.grouped_by,
+        )
+
+    def __len__(self) -> int:
+        return len(self.reference)
+
+    # ---- arrays --------------------------------------------------------------------------------
+
+    @property
+    def errors(self) -> np.ndarray:
+        """(M,) kcal/mol, with sign: predicted - reference."""
+        return (self.predicted - self.reference) * HARTREE_TO_KCALMOL
+
+    @property
+    def reference_above(self) -> np.ndarray:
+        """(M,) kcal/mol: reference energies above the self energies."""
+        return (self.reference - self.self_energy) * HARTREE_TO_KCALMOL
+
+    @property
+    def predicted_above(self) -> np.ndarray:
+        """(M,) kcal/mol: predicted energies above the self energies (what the networks give)."""
+        return (self.predicted - self.self_energy) * HARTREE_TO_KCALMOL
+
+    # ---- all conformers ------------------------------------------------------------------------
+
+    @property
+    def energy(self) -> ErrorStats:
+        """Errors of molecular energies, kcal/mol; R^2 of energies above the self energies."""
+        return ErrorStats.of(self.reference_above, self.predicted_above)
+
+    @property
+    def per_atom(self) -> ErrorStats:
+        """Errors divided by the number of atoms, kcal/mol/atom; R^2 of the energies per atom."""
+        return ErrorStats.of(
+            self.reference_above / self.n_atoms, self.predicted_above / self.n_atoms
+        )
+
+    @property
+    def relative(self) -> ErrorStats | None:
+        """Errors of relative energies of the conformers of a molecule, kcal/mol.
+
+        Convention: reference and predicted energies are each taken relative to their own mean over
+        the evaluated conformers of the same molecule and formula (a group of a file in which
+        formulas differ is no single molecule). So a constant error of a molecule cancels, and no
+        conformer is singled out as the zero. Molecules with one conformer are left out (their
+        relative error is 0 by construction). None when no molecule has two.
+        """
+        group = self._conformer_groups()
+        several = np.bincount(group)[group] > 1
+        if not several.any():
+            return None
+        return ErrorStats.of(
+            _centred(self.reference_above, group)[several],
+            _centred(self.predicted_above, group)[several],
+        )
+
+    def _conformer_groups(self) -> np.ndarray:
+        """(M,) int64: molecule and formula together, numbered from 0."""
+        pair = self.molecule * (len(self.formula_names) + 1) + self.formula
+        return np.unique(pair, return_inverse=True)[1].reshape(-1)
+
+    # ---- broken down ---------------------------------------------------------------------------
+
+    def by_heavy_atoms(self) -> list[Row]:
+        """Errors of molecular energies (kcal/mol) for each number of heavy atoms, ascending."""
+        return self._rows(self.heavy_atoms, str)
+
+    def by_formula(self) -> list[Row]:
+        """Errors of molecular energies (kcal/mol) for each formula, small molecules first."""
+        rows = self._rows(self.formula, lambda i: self.formula_names[i])
+        size: dict[str, tuple[int, int]] = {}
+        index, first = np.unique(self.formula, return_index=True)
+        for i, f in zip(index, first, strict=True):
+            size[self.formula_names[i]] = (int(self.heavy_atoms[f]), int(self.n_atoms[f]))
+        return sorted(rows, key=lambda row: (*size[row[0]], row[0]))
+
+    def by_molecule(self) -> list[Row]:
+        """Errors of molecular energies (kcal/mol) for each group of the file, in its order."""
+        return self._rows(self.molecule, lambda i: self.molecule_names[i])
+
+    def _rows(self, group: np.ndarray, label: Callable[[int], str]) -> list[Row]:
+        # One sort instead of a mask a group: a data set may have tens of thousands of groups.
+        order = np.argsort(group, kind="stable")
+        starts = np.flatnonzero(np.append(True, np.diff(group[order]) != 0))
+        reference, predicted = self.reference_above, self.predicted_above
+        return [
+            (str(label(int(group[part[0]]))), ErrorStats.of(reference[part], predicted[part]))
+            for part in np.split(order, starts[1:])
+        ]
+
+    def worst(self, k: int = 10) -> np.ndarray:
+        """(k,) numbers, in the data evaluated, of the conformers with the largest errors first."""
+        return self.conformer[self._worst(k)]
+
+    def _worst(self, k: int) -> np.ndarray:
+        return np.argsort(-np.abs(self.errors), kind="stable")[: max(k, 0)]
+
+    # ---- out -----------------------------------------------------------------------------------
+
+    def to_dict(self, worst: int = 10) -> dict[str, Any]:
+        """Everything above, ready for JSON (NaN as None). The arrays are not in it."""
+
+        def rows(of: Iterable[Row]) -> list[dict[str, Any]]:
+            return [{"label": label, **stats.to_dict()} for label, stats in of]
+
+        errors = self.errors
+        return {
+            "unit": "kcal/mol",
+            "n_conformers": len(self),
+            "n_groups": self.n_groups,
+            "grouped_by": self.grouped_by,
+            "energy": self.energy.to_dict(),
+            "per_atom": self.per_atom.to_dict(),
+            "relative": None if (relative := self.relative) is None else relative.to_dict(),
+            "by_heavy_atoms": rows(self.by_heavy_atoms()),
+            "by_formula": rows(self.by_formula()),
+            "by_molecule": rows(self.by_molecule()),
+            "worst": [
+                {
+                    "conformer": int(self.conformer[i]),
+                    "molecule": self.molecule_names[self.molecule[i]],
+                    "formula": self.formula_names[self.formula[i]],
+                    "error": float(errors[i]),
+                }
+                for i in self._worst(worst)
+            ],
+        }
+
+    @property
+    def n_groups(self) -> int:
+        """Number of molecules (or formulas: ``grouped_by``) among the conformers."""
+        return len(np.unique(self.molecule))
+
+    def summary(self, name: str = "") -> str:
+        """A few lines of text: the errors of energies, energies per atom and relative energies.
+
+        ``name`` is what was evaluated, for example ``"test"``.
+        """
+        head = f"{name}: " if name else ""
+        lines = [
+            f"{head}{_plural(len(self), 'conformer')} of {_plural(self.n_groups, self.grouped_by)}"
+        ]
+        parts = [
+            ("energy", self.energy, "kcal/mol"),
+            ("per atom", self.per_atom, "kcal/mol/atom"),
+            ("relative", self.relative, "kcal/mol"),
+        ]
+        for label, stats, unit in parts:
+            if stats is None:
+                lines.append(f"  {label:<10} no {self.grouped_by} has two conformers")
+                continue
+            mae, rmse, largest = (_number(v) for v in (stats.mae, stats.rmse, stats.max))
+            lines.append(
+                f"  {label:<10} MAE {mae:<6}  RMSE {rmse:<6}  max {largest:<6} {unit:<13}  "
+                f"R2 {_r2(stats.r2)}  N {stats.n}"
+            )
+        return "\n".join(lines)
+
+    @staticmethod
+    def table(rows: Sequence[Row], title: str, unit: str = "kcal/mol") -> str:
+        """Rows of one of the ``by_...`` methods as aligned text, for a terminal or a log.
+
+        Errors are in ``unit``, which stands in the title's line; numbers are aligned to the right.
+        """
+        head = ("", "N", "MAE", "RMSE", "max", "R2")
+        cells = [
+            (label, str(s.n), f"{s.mae:.3f}", f"{s.rmse:.3f}", f"{s.max:.3f}", _r2(s.r2))
+            for label, s in rows
+        ]
+        widths = [max(len(row[c]) for row in [head, *cells]) for c in range(len(head))]
+        lines = [f"{title} ({unit})"]
+        for row in [head, *cells]:
+            numbers = "  ".join(v.rjust(w) for v, w in zip(row[1:], widths[1:], strict=True))
+            lines.append(f"  {row[0].ljust(widths[0])}  {numbers}")
+        return "\n".join(lines)
+
+
+def _centred(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """``values`` (M,) minus their mean over each group; exactly 0 where a group's are all equal."""
+    # Measured from a member of the group first, equal values stay exactly equal in the mean.
+    _, first = np.unique(group, return_index=True)
+    shifted = values - values[first][group]
+    return shifted - (np.bincount(group, shifted) / np.bincount(group))[group]
+
+
+def _plural(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+def _number(value: float) -> str:
+    """Three digits that count, without an exponent where that reads well."""
+    if value != 0 and not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.2e}"
+    digits = 3 if abs(value) < 1 else 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    return f"{value:.{digits}f}"
+
+
+def _r2(value: float) -> str:
+    """Five decimals, cut and not rounded: only a perfect prediction is 1.00000."""
+    if math.isnan(value):
+        return "-".rjust(7)
+    return f"{math.floor(value * 1e5) / 1e5:.5f}"
