@@ -27,7 +27,7 @@ def random_coordinates(
             points = np.vstack([points, point])
         else:
             side *= 1.001  # a cube too small for the distance asked for must not loop for ever
-    return points - points.mean(axis=0)
+    return points - points.mean(axis=0) if n_atoms else points
 
 
 def random_conformers(

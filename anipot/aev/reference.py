@@ -105,12 +105,13 @@ def _radial(
     to_i = i * e + batch.species.index_select(0, j)
     to_j = j * e + batch.species.index_select(0, i)
     step = max(len(i), 1) if distances.requires_grad else PAIRS_PER_CHUNK
-    for start in range(0, len(i), step):
+    # One round even without pairs: a lone atom's AEV has a derivative too, which is 0.
+    for start in range(0, max(len(i), 1), step):
         part = slice(start, start + step)
         r = distances[part]
         gaussians = torch.exp(-c.radial_eta * (r[:, None, None] - c.radial_shifts).square())
         values = gaussians * (0.25 * _cutoff(r, settings.radial_cutoff))[:, None, None]
-        values = values.view(-1, terms)
+        values = values.view(len(r), terms)
         sums = sums.index_add_(0, to_i[part], values).index_add_(0, to_j[part], values)
     return sums.view(n, e * terms)
 
@@ -148,7 +149,7 @@ def _angular(
         pair = species.index_select(0, first) * e + species.index_select(0, second)
         block = centre.index_select(0, first) * blocks + c.pair_index.index_select(0, pair)
         values = _angular_terms(c, seen.index_select(0, first), seen.index_select(0, second))
-        sums = sums.index_add_(0, block, values.reshape(-1, terms))
+        sums = sums.index_add_(0, block, values.reshape(total, terms))
     return sums.view(n, blocks * terms)
 
 

@@ -64,7 +64,7 @@ def aev(settings: AEVSettings, batch: Batch, coordinates: Tensor, cells: Tensor 
         )
         cell, pbc = cells[0].to(coordinates.dtype), batch.pbc[0]
     if len(coordinates) == 0:
-        return coordinates.new_zeros(0, settings.length)
+        return coordinates[:, :1].expand(0, settings.length)
 
     # Conformer order is what padding is made of: atom k of conformer b stands in place [b, k].
     in_order = batch.conformer.index_select(0, batch.rows)
