@@ -270,9 +270,7 @@ class Conformers:
             order = rng.permutation(np.flatnonzero(keep))
             order = order[np.argsort(self.molecule[order], kind="stable")]
             groups = self.molecule[order]
-            first: np.ndarray = (
-                np.flatnonzero(np.append(True, groups[1:] != groups[:-1])) if len(order) else []
-            )
+            first = np.flatnonzero(np.append(len(order) > 0, groups[1:] != groups[:-1]))
             rank = np.arange(len(order)) - np.repeat(
                 first, np.diff(np.append(first, len(order))).astype(int)
             )

@@ -1,0 +1,1 @@
+"""Measurements that stand in the README: ``python -m benchmarks NAME``. One file each."""
