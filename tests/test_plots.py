@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import matplotlib
@@ -15,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from anipot import plots
+from anipot import plots, plotstyle
 from anipot.conformers import Conformers
 from anipot.errors import DataError, SettingsError
 from anipot.training.history import EpochRecord, History
@@ -293,13 +294,13 @@ def test_learning_curve_refuses(points: list[tuple[int, float, float]]) -> None:
 def test_a_logarithmic_axis_has_numbers_that_can_be_read(start: float, decades: float) -> None:
     figure = Figure()
     axes = figure.add_subplot()
-    plots._log_axis(axes, "y", np.array([start, start * 10**decades]))
+    plotstyle.log_axis(axes, "y", np.array([start, start * 10**decades]))
     low, high = axes.get_ylim()
     assert low < start <= start * 10**decades < high
     ticks = axes.get_yticks()
     assert 2 <= len(ticks) <= 9
     assert all(low <= t <= high for t in ticks)
-    names = [plots._log_tick(t) for t in ticks]
+    names = [plotstyle.log_tick(t) for t in ticks]
     assert len(set(names)) == len(names)
 
 
@@ -314,7 +315,7 @@ def test_a_logarithmic_axis_has_numbers_that_can_be_read(start: float, decades: 
     ],
 )
 def test_numbers_on_logarithmic_axes(value: float, text: str) -> None:
-    assert plots._log_tick(value) == text
+    assert plotstyle.log_tick(value) == text
 
 
 # ---- files and style -----------------------------------------------------------------------------
@@ -368,6 +369,31 @@ def test_the_style_of_the_user_is_neither_used_nor_changed() -> None:
         before = dict(matplotlib.rcParams)
         assert drawn() == plain
         assert dict(matplotlib.rcParams) == before
+
+
+def test_show_displays_in_a_notebook_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[bytes] = []
+    shell = SimpleNamespace()  # a terminal's shell has no kernel
+    display = SimpleNamespace(
+        display=lambda image: shown.append(image.data),
+        Image=lambda data, width: SimpleNamespace(data=data),
+    )
+    figure = plots.loss_curve(history(2))
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    plots.show(figure)
+    assert shown == []
+    shell.kernel = object()
+    plots.show(figure)
+    assert [data[:4] for data in shown] == [b"\x89PNG"]
+    monkeypatch.delitem(sys.modules, "IPython")
+    plots.show(figure)
+    assert len(shown) == 1
+
+
+def test_titles_begin_with_a_capital() -> None:
+    figure = plots.error_by_group(rows(2), "test error by molecule")
+    assert "Test error by molecule" in texts(figure)
 
 
 def test_no_pyplot() -> None:

@@ -312,6 +312,9 @@ class Evaluation:
             )
         return "\n".join(lines)
 
+    def __str__(self) -> str:
+        return self.summary()
+
     @staticmethod
     def table(rows: Sequence[Row], title: str, unit: str = "kcal/mol") -> str:
         """Rows of one of the ``by_...`` methods as aligned text, for a terminal or a log.

@@ -274,6 +274,7 @@ def test_dict_is_json(evaluation: Evaluation) -> None:
 
 
 def test_summary_gives_each_error_with_unit_and_n(evaluation: Evaluation) -> None:
+    assert str(evaluation) == evaluation.summary()
     first, energy, per_atom, relative = evaluation.summary("validation").splitlines()
     assert first == "validation: 5 conformers of 2 molecules"
     expected = "energy MAE 2.00 RMSE 2.45 max 4.00 kcal/mol R2 0.91891 N 5"
