@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from anipot.aev.geometry import check_finite, completed_cells, periodic_conformers
 from anipot.batches import Batch
 from anipot.errors import DataError
 
-#: Candidates (pairs, with image) looked at in one go: up to 150 MB of temporaries.
-CANDIDATES_PER_CHUNK = 1 << 19
+#: Candidates (pairs, with image) looked at in one go: up to 50 MB of temporaries on a CPU.
+CANDIDATES_PER_CHUNK = 1 << 17
 
-#: Volume of a cell over the product of its edges, below which the cell is flat (as rounding leaves
-#: it).
-FLAT_CELL = 1e-6
+#: On a GPU each chunk costs some launches, and wants to be larger by this factor.
+GPU_CHUNK = 32
 
 #: Beyond so many cells from the origin a coordinate has no digits left within its cell.
 FARTHEST_CELL = 1e9
@@ -92,81 +92,6 @@ def neighbor_pairs(
     )
 
 
-def check_finite(batch: Batch, coordinates: Tensor, cells: Tensor | None) -> None:
-    """Raise DataError, with the conformer's number, for a coordinate or cell that is not finite."""
-    finite = torch.isfinite(coordinates).all(1)
-    if not finite.all():
-        row = int(torch.nonzero(~finite)[0])
-        b = int(batch.conformer[row])
-        atom = int(batch.atoms[row] - batch.offsets[b])
-        raise DataError(
-            f"atom {atom} of conformer {int(batch.index[b])} has coordinates "
-            f"{coordinates[row].tolist()}; they must be finite numbers of angstrom"
-        )
-    if cells is None or batch.pbc is None:
-        return
-    finite = (torch.isfinite(cells).all(2) | ~batch.pbc).all(1)
-    if not finite.all():
-        b = int(torch.nonzero(~finite)[0])
-        raise DataError(
-            f"the cell of conformer {int(batch.index[b])} is {cells[b].tolist()}; lattice "
-            "vectors must be finite numbers of angstrom"
-        )
-
-
-def periodic_conformers(batch: Batch, cells: Tensor | None) -> Tensor | None:
-    """(B,) bool: the conformers that are periodic in any direction; None where there is none."""
-    if batch.pbc is None:
-        return None
-    periodic = batch.pbc.any(1)
-    if not periodic.any():
-        return None
-    if cells is None:
-        b = int(torch.nonzero(periodic)[0])
-        raise DataError(
-            f"conformer {int(batch.index[b])} is periodic but has no cell; give cells, or pbc=False"
-        )
-    return periodic
-
-
-def completed_cells(batch: Batch, cells: Tensor, chosen: Tensor) -> Tensor:
-    """(K, 3, 3) float64: cells of ``chosen`` (K,), with unit vectors in open directions.
-
-    Whatever stands in a direction that is not periodic is replaced by a unit vector at right angles
-    to the periodic ones, so that heights and wrapping concern the periodic directions alone. Raises
-    DataError for a cell whose periodic vectors are zero or depend on one another.
-    """
-    assert batch.pbc is not None
-    pbc = batch.pbc[chosen]
-    cell = torch.where(pbc[:, :, None], cells[chosen].double(), 0.0)
-    edges = cell.norm(dim=2)
-    unit = cell / edges.clamp(min=torch.finfo(torch.float64).tiny)[:, :, None]
-    for axis in range(3):
-        following, last = (axis + 1) % 3, (axis + 2) % 3
-        # With one open direction, the cross product; with two, first any vector at right angles to
-        # the only one that there is: from the Cartesian axis it is least along.
-        only = unit.sum(1)
-        least = torch.nn.functional.one_hot(only.abs().argmin(1), 3).to(only.dtype)
-        one = pbc.sum(1) == 1
-        a = torch.where(one[:, None] & ~pbc[:, axis, None], only, unit[:, following])
-        b = torch.where(one[:, None] & ~pbc[:, axis, None], least, unit[:, last])
-        normal = torch.linalg.cross(a, b)
-        normal = normal / normal.norm(dim=1, keepdim=True).clamp(min=1e-300)
-        fill = ~pbc[:, axis]
-        unit[:, axis] = torch.where(fill[:, None], normal, unit[:, axis])
-        pbc = pbc | (fill[:, None] & (torch.arange(3, device=pbc.device) == axis))
-        edges[:, axis] = torch.where(fill, 1.0, edges[:, axis])
-    flat = torch.linalg.det(unit).abs() < FLAT_CELL
-    if flat.any():
-        k = int(torch.nonzero(flat)[0])
-        raise DataError(
-            f"the cell of conformer {int(batch.index[chosen[k]])} has no volume: its periodic "
-            f"lattice vectors in {cells[chosen[k]].tolist()} are zero or lie in a plane; mend the "
-            "cell, or set pbc to False in the directions that are not periodic"
-        )
-    return unit * edges[:, :, None]
-
-
 def runs(lengths: Tensor, total: int) -> tuple[Tensor, Tensor]:
     """Run (T,) and place in it (T,) of each item of runs of ``lengths`` (K,), ``total`` items."""
     run = torch.repeat_interleave(lengths, output_size=total)
@@ -188,6 +113,11 @@ def chunks(weights: Tensor, limit: int) -> Iterator[tuple[int, int, int]]:
         start, done = stop, upto
 
 
+def chunk_size(items: int, device: torch.device) -> int:
+    """Items to handle in one go on ``device``, where a CPU handles ``items``."""
+    return items if device.type == "cpu" else GPU_CHUNK * items
+
+
 def _molecule_pairs(
     batch: Batch, coordinates: Tensor, cutoff: float, n_atoms: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -198,7 +128,8 @@ def _molecule_pairs(
     later = (end.index_select(0, conformer) - atom - 1).clamp(min=0)
     x = coordinates.index_select(0, batch.rows)
     found_i, found_j = [atom[:0]], [atom[:0]]
-    for start, stop, total in chunks(later, CANDIDATES_PER_CHUNK):
+    limit = chunk_size(CANDIDATES_PER_CHUNK, coordinates.device)
+    for start, stop, total in chunks(later, limit):
         first, place = runs(later[start:stop], total)
         first += start
         second = first + 1 + place
@@ -245,51 +176,53 @@ def _periodic_pairs(
     shift_of = wrap.long()
     reach = torch.where(batch.pbc[chosen], reach, 0.0)
 
-    n_atoms = batch.n_atoms[chosen]
-    end = torch.cumsum(n_atoms, 0)
+    end = torch.cumsum(batch.n_atoms[chosen], 0)
     atom = torch.arange(len(atoms), device=x.device)
     later = end.index_select(0, b) - atom  # an atom and itself are a candidate here
     # Of a pair, images are enumerated in the product of three ranges; this bounds its size.
     images = (2 * reach).floor().add(1).prod(1).long()
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
-    for start, stop, _ in chunks(later * images.index_select(0, b), CANDIDATES_PER_CHUNK):
-        total = int(later[start:stop].sum())
-        first, place = runs(later[start:stop], total)
+    found = [(rows[:0], rows[:0], shift_of[:0])]
+    limit = chunk_size(CANDIDATES_PER_CHUNK, x.device)
+    for start, stop, _ in chunks(later * images.index_select(0, b), limit):
+        first, place = runs(later[start:stop], int(later[start:stop].sum()))
         first += start
         second = first + place
         of = b.index_select(0, first)
-        pair = fraction.index_select(0, second) - fraction.index_select(0, first)
-        open_pair = open_.index_select(0, first)
-        radius = reach.index_select(0, of)
-        # An open direction has the range of one shift, 0. The margin covers rounding; what it lets
-        # in too much, the distance turns away.
-        lowest = torch.where(open_pair, 0.0, (-radius - pair - 1e-9).ceil()).long()
-        highest = torch.where(open_pair, 0.0, (radius - pair + 1e-9).floor()).long()
-        counts = (highest - lowest + 1).clamp(min=0)
-        per_pair = counts.prod(1)
-        candidate, image = runs(per_pair, int(per_pair.sum()))
-        counts = counts.index_select(0, candidate)
-        yz = counts[:, 1] * counts[:, 2]
-        step = torch.stack(
-            [image // yz, image % yz // counts[:, 2], image % counts[:, 2]],
-            dim=1,
+        apart = fraction.index_select(0, second) - fraction.index_select(0, first)
+        pair, shifts = _images_within(
+            apart, reach.index_select(0, of), open_.index_select(0, first)
         )
-        shifts = lowest.index_select(0, candidate) + step
-        first, second = first.index_select(0, candidate), second.index_select(0, candidate)
+        first, second = first.index_select(0, pair), second.index_select(0, pair)
+        vectors = apart.index_select(0, pair) + shifts
+        cell_of_pair = cell.index_select(0, of.index_select(0, pair))
+        vectors = (vectors[:, :, None] * cell_of_pair).sum(1)
+        near = vectors.square().sum(1) <= cutoff * cutoff
         # Half of an atom's own images: those whose first shift other than 0 is positive.
-        own = first == second
-        positive = (shifts[:, 0] > 0) | (
-            (shifts[:, 0] == 0) & ((shifts[:, 1] > 0) | ((shifts[:, 1] == 0) & (shifts[:, 2] > 0)))
-        )
-        between = pair.index_select(0, candidate) + shifts
-        vectors = (between[:, :, None] * cell.index_select(0, b.index_select(0, first))).sum(1)
-        near = (vectors.square().sum(1) <= cutoff * cutoff) & (~own | positive)
+        sign = shifts.sign()
+        near &= (first != second) | (4 * sign[:, 0] + 2 * sign[:, 1] + sign[:, 2] > 0)
         near = torch.nonzero(near)[:, 0]
         first, second = first.index_select(0, near), second.index_select(0, near)
         shifts = shifts.index_select(0, near)
         shifts += shift_of.index_select(0, first) - shift_of.index_select(0, second)
         found.append((rows.index_select(0, first), rows.index_select(0, second), shifts))
-    if not found:
-        return rows[:0], rows[:0], shift_of[:0]
     i, j, all_shifts = (torch.cat(parts) for parts in zip(*found, strict=True))
     return i, j, all_shifts
+
+
+def _images_within(apart: Tensor, reach: Tensor, open_: Tensor) -> tuple[Tensor, Tensor]:
+    """The shifts that bring atom j of a pair within ``reach`` planes of atom i, along each vector.
+
+    ``apart`` (K, 3) is the difference of fractional coordinates, ``reach`` (K, 3) the cutoff in
+    units of the distance of the planes, ``open_`` (K, 3) true where there are no images. Returns
+    the pair (T,) and the shifts (T, 3) int64.
+    """
+    # The margin covers rounding; what it lets in too much, the distance turns away.
+    lowest = torch.where(open_, 0.0, (-reach - apart - 1e-9).ceil()).long()
+    highest = torch.where(open_, 0.0, (reach - apart + 1e-9).floor()).long()
+    counts = (highest - lowest + 1).clamp(min=0)
+    per_pair = counts.prod(1)
+    pair, image = runs(per_pair, int(per_pair.sum()))
+    counts = counts.index_select(0, pair)
+    yz = counts[:, 1] * counts[:, 2]
+    steps = [image // yz, image % yz // counts[:, 2], image % counts[:, 2]]
+    return pair, lowest.index_select(0, pair) + torch.stack(steps, dim=1)

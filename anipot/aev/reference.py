@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from anipot.aev.neighbors import chunks, neighbor_pairs, runs
+from anipot.aev.neighbors import chunk_size, chunks, neighbor_pairs, runs
 from anipot.aev.settings import AEVSettings
 from anipot.batches import Batch
 
@@ -22,7 +22,7 @@ from anipot.batches import Batch
 #: apart, and get no derivative along their distance. So coincident atoms give finite numbers.
 SHORTEST_SQUARED = 1e-10
 
-#: Triples and pairs handled in one go where no gradient is wanted.
+#: Triples and pairs handled in one go where no gradient is wanted: what a CPU's cache holds.
 TRIPLES_PER_CHUNK = 1 << 15
 PAIRS_PER_CHUNK = 1 << 16
 
@@ -104,7 +104,8 @@ def _radial(
     sums = distances.new_zeros(n * e, terms)
     to_i = i * e + batch.species.index_select(0, j)
     to_j = j * e + batch.species.index_select(0, i)
-    step = max(len(i), 1) if distances.requires_grad else PAIRS_PER_CHUNK
+    step = chunk_size(PAIRS_PER_CHUNK, distances.device)
+    step = max(len(i), 1) if distances.requires_grad else step
     # One round even without pairs: a lone atom's AEV has a derivative too, which is 0.
     for start in range(0, max(len(i), 1), step):
         part = slice(start, start + step)
@@ -141,7 +142,8 @@ def _angular(
     end = torch.cumsum(torch.bincount(centre, minlength=n), 0).index_select(0, centre)
     later = end - torch.arange(1, len(centre) + 1, device=centre.device)
     sums = distances.new_zeros(n * blocks, terms)
-    limit = int(later.sum()) if seen.requires_grad else TRIPLES_PER_CHUNK
+    limit = chunk_size(TRIPLES_PER_CHUNK, seen.device)
+    limit = int(later.sum()) if seen.requires_grad else limit
     for start, stop, total in chunks(later, limit):
         first, place = runs(later[start:stop], total)
         first += start

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anipot.aev.neighbors import check_finite, completed_cells, periodic_conformers
+from anipot.aev.geometry import check_finite, completed_cells, periodic_conformers
 from anipot.aev.settings import AEVSettings
 from anipot.batches import Batch
 from anipot.errors import DataError, SettingsError
