@@ -1,0 +1,54 @@
+"""The command line: a thin skin over the library, one file a command."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+
+from anipot.cli.data import data_app
+from anipot.cli.evaluate import evaluate
+from anipot.cli.info import info
+from anipot.cli.predict import predict
+from anipot.cli.train import train
+from anipot.errors import AnipotError
+from anipot.version import __version__
+
+app = typer.Typer(
+    help="ANI-style atomic neural network potentials: train, compare, save, load and use them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(train)
+app.command()(evaluate)
+app.command()(predict)
+app.add_typer(data_app, name="data")
+app.command()(info)
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
+    if version:
+        typer.echo(f"anipot {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point: errors that the user can mend are a message and exit code 2, not a traceback."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("anipot").setLevel(logging.INFO)
+    try:
+        app()
+    except AnipotError as e:
+        print(f"anipot: {e}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as e:
+        print(f"anipot: {e}", file=sys.stderr)
+        sys.exit(2)

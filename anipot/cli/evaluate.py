@@ -1,0 +1,83 @@
+"""anipot evaluate."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Part(StrEnum):
+    """A part of the data that a potential was trained on."""
+
+    all = "all"
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+def evaluate(
+    potential: Annotated[Path, typer.Argument(help="A saved potential.", metavar="POTENTIAL")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Data files (none: the bundled data).", metavar="[DATA]..."),
+    ] = None,
+    part: Annotated[
+        Part,
+        typer.Option(help="Only this part of the data that the potential was trained on."),
+    ] = Part.all,
+    energy_key: Annotated[str | None, typer.Option(help="Name of the energies.")] = None,
+    energy_unit: Annotated[str | None, typer.Option(help="Unit of the energies.")] = None,
+    high_energy: Annotated[
+        bool, typer.Option("--high-energy", help="With ANI-1's high-energy extras.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for plots and evaluation.json.")
+    ] = None,
+) -> None:
+    """Errors of a potential on a data set, in kcal/mol, broken down by size and composition.
+
+    Says how many of the conformers the potential was trained on, where the data is its own.
+
+    In Python:
+
+    \b
+    print(anipot.evaluate(anipot.load(POTENTIAL), anipot.load_dataset(DATA)).summary())
+    """
+    from anipot import plots
+    from anipot.datasets import bundled_path, load_dataset
+    from anipot.files import write_text
+    from anipot.potentials import load
+    from anipot.training.metrics import Evaluation
+    from anipot.training.seen import part_of
+    from anipot.training.trainer import evaluate as errors_of
+
+    model = load(potential)
+    conformers = load_dataset(
+        data or [bundled_path()],
+        energy_key=energy_key,
+        energy_unit=energy_unit,
+        high_energy=high_energy,
+    )
+    conformers, note = part_of(model, conformers, part.value)
+    evaluation = errors_of(model, conformers, progress=True)
+    typer.echo(Evaluation.table(evaluation.by_heavy_atoms(), "error by number of heavy atoms"))
+    typer.echo(Evaluation.table(evaluation.by_formula(), "error by composition"))
+    typer.echo(evaluation.summary(part.value if part is not Part.all else ""))
+    if note:
+        typer.echo(note)
+    if out is not None:
+        text = json.dumps(
+            {"potential": str(potential), "note": note, **evaluation.to_dict()}, indent=1
+        )
+        write_text(out / "evaluation.json", text + "\n")
+        plots.save_figure(plots.parity(evaluation), out / "parity")
+        rows = evaluation.by_formula()
+        figure = plots.error_by_group(rows, "error by composition", "kcal/mol")
+        plots.save_figure(figure, out / "error_by_composition")
+        typer.echo(
+            f"written to {out}/: evaluation.json, parity and error_by_composition (PNG, SVG)"
+        )

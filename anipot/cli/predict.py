@@ -1,0 +1,49 @@
+"""anipot predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anipot.errors import SettingsError
+
+
+def predict(
+    potential: Annotated[Path, typer.Argument(help="A saved potential.", metavar="POTENTIAL")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Structures: XYZ, extended XYZ, HDF5, ... any number of frames."),
+    ],
+    forces: Annotated[bool, typer.Option("--forces", help="Forces too.")] = False,
+    stress: Annotated[bool, typer.Option("--stress", help="Stress too (periodic cells).")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Write .json, .csv or .extxyz instead of a table."),
+    ] = None,
+) -> None:
+    """Energies, relative energies and forces of structures.
+
+    Prints hartree and kcal/mol; .extxyz files are in eV and eV/angstrom, as ASE has it.
+    A charge or spin in a file, or an element that the potential does not know, is an error.
+
+    In Python:
+
+    \b
+    data = anipot.load_dataset("FILE.xyz", keep_unlabelled=True)
+    print(anipot.load("POTENTIAL").predict(data, forces=True).energies)
+    """
+    from anipot.datasets import load_dataset
+    from anipot.potentials import load
+
+    if out is not None and out.resolve() in [file.resolve() for file in files]:
+        raise SettingsError(f"{out} is an input file; name another file to write to")
+    model = load(potential)
+    conformers = load_dataset(files, keep_unlabelled=True)
+    prediction = model.predict(conformers, forces=forces, stress=stress, progress=True)
+    if out is None:
+        typer.echo(prediction.table(conformers))
+        return
+    prediction.write(conformers, out)
+    typer.echo(f"{len(conformers):,} predictions written to {out}")

@@ -1,0 +1,73 @@
+"""anipot train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anipot.errors import SettingsError
+
+
+def train(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[DATA]... [OPTION=VALUE]...",
+            help="Data files (none: the bundled data), options such as epochs=50 hidden=128,64.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="YAML file with options.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="New folder for the run (default: runs/train-001, ...)."),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", metavar="RUN", help="Go on with the run in this folder."),
+    ] = None,
+    learning_curve: Annotated[
+        bool,
+        typer.Option(
+            "--learning-curve", help="Also train on 1/2, 1/4, 1/8 and 1/16 of the training part."
+        ),
+    ] = False,
+    options: Annotated[
+        bool, typer.Option("--options", help="Print all options with their values, and exit.")
+    ] = False,
+) -> None:
+    """Train a potential and report its errors, in kcal/mol, on conformers that it never saw.
+
+    Writes a folder with options, split, log, metrics.csv, checkpoint, potential and plots, which
+    is never overwritten. 'anipot train --options' lists all options.
+
+    In Python:
+
+    \b
+    train, val, test = anipot.load_bundled().split(0.8, 0.1, 0.1)
+    anipot.ANITrainer(anipot.ANIModel.create("HCNO")).train(train, val)
+    """
+    from anipot.config import RunSettings, checked, read_yaml, to_yaml, with_words
+
+    given = words or []
+    if resume is not None and (given or config is not None or out is not None):
+        raise SettingsError("--resume goes on with the options of the run; it takes no others")
+    values = read_yaml(config) if config is not None else {}
+    files = [w for w in given if "=" not in w or Path(w).exists()]
+    values = with_words(values, [w for w in given if w not in files])
+    if files:
+        values["data"] = {**values.get("data", {}), "files": files}
+    settings = checked(RunSettings, values)
+    if options:
+        typer.echo(to_yaml(settings), nl=False)
+        return
+    from anipot.training.run import resume_run, start_run
+
+    run = resume_run(resume) if resume is not None else start_run(settings, out)
+    if learning_curve and run.history.stopped != "interrupted":
+        from anipot.training.learning_curve import add_learning_curve
+
+        add_learning_curve(run.folder)

@@ -1,0 +1,287 @@
+"""Every option of a run and its default, checked. The one place that owns defaults.
+
+``ANITrainer``'s keywords, the keys of a YAML file and the ``section.key=value`` words of the
+command line are the fields of these classes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from anipot import units
+from anipot.errors import SettingsError
+
+#: Updates that a training makes unless the number of epochs is given, and the least and most
+#: epochs.
+DEFAULT_UPDATES = 28_000
+DEFAULT_EPOCHS = (20, 500)
+
+
+class Settings(BaseModel):
+    """Base: unknown keys are errors, values are checked also when set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataSettings(Settings):
+    """Which conformers, and how they are divided."""
+
+    files: list[str] = Field(default_factory=list, description="data files; none: the bundled data")
+    energy_key: str | None = Field(None, description="name of the energies in the file")
+    coordinates_key: str | None = Field(None, description="name of the coordinates in the file")
+    species_key: str | None = Field(None, description="name of the species in the file")
+    forces_key: str | None = Field(None, description="name of the forces in the file")
+    energy_unit: str | None = Field(None, description="unit of energy in the file")
+    length_unit: str | None = Field(None, description="unit of length in the file")
+    high_energy: bool = Field(False, description="read coordinatesHE and energiesHE too")
+    elements: str | None = Field(None, description="keep conformers of these elements only")
+    heavy_atoms: int | None = Field(None, ge=0, description="keep at most so many heavy atoms")
+    max_energy: float | None = Field(
+        None, gt=0, description="keep what is at most so many kcal/mol above its molecule's lowest"
+    )
+    per_molecule: int | None = Field(None, ge=1, description="keep at most so many of a molecule")
+    split: Literal["conformer", "molecule", "formula"] = Field(
+        "conformer", description="what stays together when the data is divided"
+    )
+    train: float = Field(0.8, gt=0, lt=1, description="fraction for training")
+    validation: float = Field(0.1, gt=0, lt=1, description="fraction for validation")
+    test: float = Field(0.1, ge=0, lt=1, description="fraction for the test")
+    seed: int = Field(0, ge=0, description="seed of the division")
+    validation_molecules: str | None = Field(
+        None, description="file that lists the molecules to validate on, one a line"
+    )
+    test_molecules: str | None = Field(
+        None, description="file that lists the molecules to test on, one a line"
+    )
+
+
+class ModelSettings(Settings):
+    """The potential."""
+
+    elements: str | None = Field(None, description="elements in order; none: those of the data")
+    aev: str = Field("ani1x", description="AEV constants: ani1x or ani2x")
+    hidden: list[int] | dict[str, list[int]] | None = Field(
+        None, description="hidden widths, for all elements or by element; none: ANI-1x's"
+    )
+    activation: str = Field("celu", description="relu celu gelu silu tanh sigmoid gaussian")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout in the hidden layers")
+    output_activation: str | None = Field(None, description="activation of the output, if any")
+    output_dropout: bool = Field(False, description="dropout before the output, too")
+    dtype: Literal["float32", "float64"] = Field("float32", description="precision of the networks")
+    output_unit: str = Field("kcal/mol", description="unit in which the networks speak")
+    engine: str = Field("auto", description="AEV engine: auto, reference, torchani ...")
+
+    @field_validator("output_unit")
+    @classmethod
+    def _unit(cls, value: str) -> str:
+        return units.energy_unit(value)
+
+
+class TrainingSettings(Settings):
+    """How a model is trained: the keywords of ``ANITrainer``."""
+
+    batch_size: int = Field(64, ge=1, description="conformers in a batch")
+    epochs: int | None = Field(
+        None, ge=1, description="passes over the training data; none: about 28,000 updates"
+    )
+    learning_rate: float = Field(2e-3, gt=0, description="the highest learning rate")
+    optimizer: Literal["adamw", "adam"] = Field(
+        "adamw",
+        description="adamw: l2 is decoupled weight decay; adam: l2 is added to the gradient",
+    )
+    l2: float = Field(0.0, ge=0, description="strength of the L2 penalty or weight decay")
+    schedule: Literal["one-cycle", "cosine", "linear", "constant"] = Field(
+        "one-cycle", description="how the learning rate rises and falls; all but constant end at 0"
+    )
+    warmup: float = Field(
+        0.1, ge=0, lt=1, description="fraction of the updates in which the learning rate rises"
+    )
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="decay of the average of weights (0: off, 0.999: 1000 updates)"
+    )
+    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    loss: Literal["mse", "mse/sqrt(n)", "huber"] = Field(
+        "mse", description="squared error; that over sqrt(atoms); or Huber's"
+    )
+    huber_delta: float = Field(
+        1.0, gt=0, description="where Huber's loss turns linear, target unit"
+    )
+    target_unit: str = Field("kcal/mol", description="unit of the loss: kcal/mol, hartree, eV ...")
+    patience: int | None = Field(
+        None, ge=1, description="epochs without a better one before stopping; none: half of epochs"
+    )
+    self_energies: Literal["auto", "fit", "keep"] = Field(
+        "auto", description="fit to the training data, keep the model's; auto: keep if it has any"
+    )
+    freeze_layers: int = Field(0, ge=0, description="layers of each network left as they are")
+    seed: int = Field(0, ge=0, description="seed of weights, order and dropout")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
+    aev_cache: Literal["auto", "off", "ram", "device"] = Field(
+        "auto", description="keep AEVs between epochs: auto does where they fit"
+    )
+    checkpoint_minutes: float = Field(
+        5.0, gt=0, description="minutes between checkpoints within an epoch"
+    )
+
+    @field_validator("target_unit")
+    @classmethod
+    def _unit(cls, value: str) -> str:
+        return units.energy_unit(value)
+
+    def resolved(self, n_conformers: int) -> TrainingSettings:
+        """These settings with ``epochs`` decided for a training set of that size.
+
+        The number of updates decides how far a training comes, so small sets get more epochs:
+        as many as make ``DEFAULT_UPDATES``, within ``DEFAULT_EPOCHS``.
+        """
+        if self.epochs is not None:
+            return self
+        batches = -(-n_conformers // self.batch_size)
+        least, most = DEFAULT_EPOCHS
+        epochs = min(max(round(DEFAULT_UPDATES / max(batches, 1)), least), most)
+        return self.model_copy(update={"epochs": epochs})
+
+
+class RunSettings(Settings):
+    """All options of ``anipot train``."""
+
+    data: DataSettings = Field(default_factory=lambda: DataSettings())
+    model: ModelSettings = Field(default_factory=lambda: ModelSettings())
+    training: TrainingSettings = Field(default_factory=lambda: TrainingSettings())
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def checked(kind: type[S], values: Mapping[str, Any]) -> S:
+    """``kind(**values)``, with errors in plain words.
+
+    Raises SettingsError that names each wrong key with the nearest known ones, and each wrong
+    value.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as e:
+        raise SettingsError("; ".join(_in_words(kind, error) for error in e.errors())) from None
+
+
+def _in_words(kind: type[BaseModel], error: Any) -> str:
+    where = [str(part) for part in error["loc"]]
+    name = ".".join(where)
+    if error["type"] == "extra_forbidden":
+        section: Any = kind
+        for part in where[:-1]:
+            section = section.model_fields[part].annotation
+        known = list(section.model_fields)
+        near = difflib.get_close_matches(where[-1], known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+        return f"unknown option {name!r}; {hint}"
+    return f"option {name!r}: {error['msg'].removeprefix('Value error, ')} (got {error['input']!r})"
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The options in a YAML file, as nested dictionaries. Raises SettingsError for a file that is
+    none.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raise SettingsError(f"{path}: cannot be read as YAML: {e}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SettingsError(
+            f"{path}: must hold sections such as 'training:' with options below them"
+        )
+    return values
+
+
+def with_words(values: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """``values`` changed by words such as ``training.batch_size=256``.
+
+    The text behind ``=`` is read as YAML, with ``1e-3`` meant as a number and ``160,128,96`` as a
+    list. A key without its section is accepted where only one section has it. Raises SettingsError
+    for a
+    word without ``=`` and for a key that no section or more than one has.
+    """
+    changed = {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise SettingsError(
+                f"{word!r} is neither a file nor an option such as training.epochs=50"
+            )
+        path = _section_of(key.strip())
+        inner = changed
+        for part in path[:-1]:
+            below = inner.setdefault(part, {})
+            if not isinstance(below, dict):
+                raise SettingsError(f"option {key!r}: {part!r} has no options below it")
+            inner = below
+        inner[path[-1]] = _value(text)
+    return changed
+
+
+def _section_of(key: str) -> list[str]:
+    parts = key.split(".")
+    if len(parts) > 1:
+        return parts
+    sections = {name: info.annotation for name, info in RunSettings.model_fields.items()}
+    having = [n for n, s in sections.items() if s is not None and key in s.model_fields]
+    if len(having) == 1:
+        return [having[0], key]
+    if having:
+        raise SettingsError(f"option {key!r} could be {' or '.join(f'{s}.{key}' for s in having)}")
+    known = {f"{n}.{k}": k for n, s in sections.items() if s is not None for k in s.model_fields}
+    near = difflib.get_close_matches(key, known.values(), n=3, cutoff=0.5)
+    names = [full for full, k in known.items() if k in near]
+    raise SettingsError(
+        f"unknown option {key!r}" + (f"; did you mean {' or '.join(names)}?" if names else "")
+    )
+
+
+def _value(text: str) -> Any:
+    text = text.strip()
+    if "," in text and not text.startswith(("[", "{")):
+        text = f"[{text}]"
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return _numbers(value)
+
+
+def _numbers(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 (without a dot) as text; people mean a number."""
+    if isinstance(value, list):
+        return [_numbers(v) for v in value]
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def to_yaml(settings: Settings) -> str:
+    """The resolved options, each with what it means, as YAML that reads back the same."""
+    lines: list[str] = []
+    for section, info in type(settings).model_fields.items():
+        lines.append(f"{section}:")
+        inner: BaseModel = getattr(settings, section)
+        assert info.annotation is not None
+        for key, field in type(inner).model_fields.items():
+            value = (
+                yaml.safe_dump(inner.model_dump()[key], default_flow_style=True, width=10_000)
+                .strip()
+                .removesuffix("...")
+                .strip()
+            )
+            lines.append(f"  {key}: {value}  # {field.description}")
+    return "\n".join(lines) + "\n"

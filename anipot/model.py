@@ -1,0 +1,251 @@
+"""ANIModel: AEV computer + atomic networks + self energies. Energies, forces and stress."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from anipot import units
+from anipot.aev.computer import AEVComputer
+from anipot.aev.settings import AEVSettings
+from anipot.batches import Batch, BatchLoader
+from anipot.config import ModelSettings, checked
+from anipot.conformers import Conformers
+from anipot.elements import parse_elements
+from anipot.errors import DataError, SettingsError
+from anipot.networks import AtomicNetworks
+from anipot.prediction import Prediction
+from anipot.self_energies import SelfEnergies
+
+#: Hidden widths of ANI-1x, the default for any element it does not know being that of N and O.
+ANI1X_WIDTHS = {"H": (160, 128, 96), "C": (144, 112, 96)}
+ANI1X_OTHER = (128, 112, 96)
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class ANIModel(nn.Module):
+    """An ANI potential.
+
+    The energy of a molecule is the sum over its atoms of network output and self energy. Networks
+    are in single precision unless asked otherwise; sums over atoms and self energies in double,
+    since total energies of 10^3 hartree do not fit float32.
+
+    ``output_unit`` is the unit in which the networks speak ("kcal/mol", or "hartree" as in the
+    published potentials); everything that comes out of this class is in hartree all the same.
+    ``about`` is what is known of the potential's origin, as plain data; it is saved with it.
+    """
+
+    def __init__(
+        self,
+        aev: AEVComputer,
+        networks: AtomicNetworks,
+        self_energies: SelfEnergies | None = None,
+        output_unit: str = "kcal/mol",
+        about: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if tuple(networks) != aev.settings.elements:
+            raise SettingsError(
+                f"networks for {', '.join(networks)}, "
+                f"but an AEV of {', '.join(aev.settings.elements)}"
+            )
+        self.aev, self.networks = aev, networks
+        self.self_energies = self_energies or SelfEnergies.zero(aev.settings.elements)
+        self.output_unit = units.energy_unit(output_unit)
+        self.about = about or {}
+
+    @classmethod
+    def create(
+        cls,
+        elements: str | Iterable[str] = "HCNO",
+        *,
+        aev: str | AEVSettings | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> ANIModel:
+        """A new model with random weights, a function of ``seed``.
+
+        ``aev``: "ani1x" (the default) or "ani2x" constants for ``elements``, or AEVSettings of your
+        own. ``options`` are the other fields of ``anipot.config.ModelSettings``, which owns the
+        defaults: ``hidden`` (widths for all elements, or a mapping from symbol to widths; ANI-1x's
+        by default), ``activation``, ``dropout``, ``output_activation``, ``output_dropout``,
+        ``dtype``, ``output_unit``, ``engine``. Raises SettingsError for anything unknown.
+        """
+        symbols = parse_elements(elements)
+        if isinstance(aev, str):
+            options["aev"] = aev
+        wanted = checked(ModelSettings, options)
+        settings = aev if isinstance(aev, AEVSettings) else AEVSettings.named(wanted.aev, symbols)
+        if settings.elements != symbols:
+            settings = settings.with_elements(symbols)
+        networks = AtomicNetworks(
+            symbols,
+            settings.length,
+            wanted.hidden or {e: ANI1X_WIDTHS.get(e, ANI1X_OTHER) for e in symbols},
+            wanted.activation,
+            wanted.dropout,
+            wanted.output_activation,
+            wanted.output_dropout,
+        )
+        networks.initialize(seed)
+        return cls(
+            AEVComputer(settings, wanted.engine),
+            networks.to(DTYPES[wanted.dtype]),
+            output_unit=wanted.output_unit,
+        )
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        return self.aev.settings.elements
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.networks.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.networks.parameters()).device
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(p.numel() for p in self.networks.parameters())
+
+    # ---- energies ----------------------------------------------------------------------------
+
+    def network_energies(
+        self, batch: Batch, aevs: Tensor | None = None, networks: nn.Module | None = None
+    ) -> Tensor:
+        """(B,) float64, in ``output_unit``: the networks' part of the energies.
+
+        ``aevs`` (N, length) where they are known already; ``networks`` in place of the model's own
+        (averaged weights).
+        """
+        aevs = self.aev(batch) if aevs is None else aevs
+        return batch.sum_atoms((networks or self.networks)(aevs, batch.counts))
+
+    def forward(self, batch: Batch, aevs: Tensor | None = None) -> Tensor:
+        """(B,) float64 hartree: total energies."""
+        network = self.network_energies(batch, aevs) * units.energy_to_hartree(self.output_unit)
+        return network + self.self_energies.of_batch(batch)
+
+    def batch(self, conformers: Conformers) -> Batch:
+        """All of ``conformers`` as one batch in the model's precision, on its device."""
+        return Batch.of(conformers, self.elements, self.dtype, self.device)
+
+    def loader(self, conformers: Conformers, batch_size: int) -> BatchLoader:
+        """Batches in the order of the conformers."""
+        return BatchLoader(
+            conformers, batch_size, self.elements, dtype=self.dtype, device=self.device
+        )
+
+    # ---- derivatives: the one place where they are made ------------------------------------------
+
+    def evaluate_batch(
+        self, batch: Batch, *, forces: bool = False, stress: bool = False, atomic: bool = False
+    ) -> Prediction:
+        """Energies of a batch and what else is asked for, without a graph; atoms in conformer
+        order.
+
+        Stress is the derivative of the energy with respect to a symmetric strain of coordinates and
+        cell, divided by the cell's volume (ASE's sign).
+        """
+        coordinates, cells = batch.coordinates.detach(), batch.cells
+        strain = None
+        with torch.set_grad_enabled(forces or stress):
+            if stress:
+                if cells is None or batch.pbc is None:
+                    raise DataError("stress needs a periodic cell, and no conformer here has one")
+                strain = torch.zeros(
+                    len(batch), 3, 3, dtype=coordinates.dtype, device=coordinates.device
+                ).requires_grad_()
+                deform = (
+                    torch.eye(3, dtype=strain.dtype, device=strain.device)
+                    + (strain + strain.transpose(1, 2)) / 2
+                )
+            coordinates = coordinates.requires_grad_(forces)
+            moved = coordinates
+            if strain is not None and cells is not None:
+                moved = torch.bmm(coordinates.unsqueeze(1), deform[batch.conformer]).squeeze(1)
+                cells = torch.bmm(cells, deform)
+            atomic_out = self.networks(self.aev(batch, moved, cells), batch.counts)
+            scale = units.energy_to_hartree(self.output_unit)
+            energies = batch.sum_atoms(atomic_out) * scale
+            wanted = [x for x in (coordinates if forces else None, strain) if x is not None]
+            grads = list(torch.autograd.grad(energies.sum(), wanted)) if wanted else []
+        found: dict[str, np.ndarray] = {}
+        if forces:
+            found["forces"] = batch.conformer_order(-grads.pop(0)).cpu().numpy()
+        if stress and batch.cells is not None and batch.pbc is not None:
+            volume = torch.linalg.det(batch.cells.double()).abs()
+            whole = torch.where(batch.pbc.all(1), volume, torch.nan)  # else no volume to divide by
+            found["stress"] = (grads.pop(0).double() / whole[:, None, None]).cpu().numpy()
+        if atomic:
+            own = torch.as_tensor(self.self_energies.values, device=batch.species.device)
+            per_atom = atomic_out.detach().double() * scale + own[batch.species]
+            found["atomic_energies"] = batch.conformer_order(per_atom).cpu().numpy()
+        total = energies.detach() + self.self_energies.of_batch(batch)
+        return Prediction(total.cpu().numpy(), **found)
+
+    def predict(
+        self,
+        conformers: Conformers,
+        *,
+        forces: bool = False,
+        stress: bool = False,
+        atomic: bool = False,
+        batch_size: int = 1024,
+        progress: bool = False,
+    ) -> Prediction:
+        """Energies of any number of conformers, in batches, and what else is asked for.
+
+        The model is put in evaluation mode for the call (no dropout). Raises DataError for an
+        element that the model does not know, naming the atom.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            loader = self.loader(conformers, batch_size)
+            bar = tqdm(total=len(conformers), unit=" conformers", disable=not progress, leave=False)
+            parts = []
+            for batch in loader.epoch():
+                parts.append(
+                    self.evaluate_batch(batch, forces=forces, stress=stress, atomic=atomic)
+                )
+                bar.update(len(batch))
+            bar.close()
+        finally:
+            self.train(was_training)
+
+        def join(name: str, wanted: bool, empty: tuple[int, ...]) -> np.ndarray | None:
+            if not wanted:
+                return None
+            arrays = [getattr(part, name) for part in parts]
+            return np.concatenate(arrays) if arrays else np.zeros(empty)
+
+        energies = join("energies", True, (0,))
+        assert energies is not None
+        return Prediction(
+            energies,
+            join("forces", forces, (0, 3)),
+            join("stress", stress, (0, 3, 3)),
+            join("atomic_energies", atomic, (0,)),
+        )
+
+    # ---- saving ------------------------------------------------------------------------------
+
+    def save(self, path: str | Path, **about: Any) -> Path:
+        """Write one self-describing safetensors file (atomic); ``anipot.load`` reads it back bit
+        for bit.
+
+        ``about`` is added to what is known of the potential (level of theory, metrics, ...).
+        """
+        from anipot.potentials.own import write_potential
+
+        return write_potential(self, path, {**self.about, **about})

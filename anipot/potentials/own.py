@@ -1,0 +1,175 @@
+"""anipot's own potential file: one self-describing safetensors file.
+
+Tensors: ``networks.<member>.<element>.<layer>.weight`` (out, in) and ``.bias`` (out,), and
+``self_energies`` (E,) float64 hartree. Everything else is JSON under the key ``anipot`` of the
+file's metadata. ``sha256`` covers tensors and JSON, so that a changed byte is noticed. Nothing in a
+file
+is ever executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from anipot.aev.computer import AEVComputer
+from anipot.aev.settings import AEVSettings
+from anipot.errors import AnipotError, PotentialError
+from anipot.files import atomic_write
+from anipot.model import DTYPES, ANIModel
+from anipot.networks import AtomicNetworks
+from anipot.self_energies import SelfEnergies
+from anipot.version import __version__
+
+FORMAT = "anipot potential 1"
+SUFFIX = ".safetensors"
+
+
+class _Networks(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    hidden: dict[str, list[int]]
+    activation: str
+    dropout: float
+    output_activation: str | None
+    output_dropout: bool
+
+
+class _Header(BaseModel):
+    """What the JSON of a file must hold."""
+
+    model_config = ConfigDict(extra="forbid")
+    format: str
+    anipot_version: str
+    members: int
+    aev: dict[str, Any]
+    networks: _Networks
+    dtype: str
+    output_unit: str
+    units: dict[str, str]
+    self_energies_note: str
+    about: dict[str, Any]
+
+
+def write_potential(model: ANIModel, path: str | Path, about: Mapping[str, Any]) -> Path:
+    """Write ``model`` to ``path`` (atomic). Raises PotentialError for weights that are not finite."""
+    path = Path(path)
+    if path.suffix != SUFFIX:
+        raise PotentialError(f"{path}: a potential is saved as a {SUFFIX} file")
+    tensors = {"self_energies": torch.as_tensor(model.self_energies.values)}
+    for name, value in model.networks.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise PotentialError(f"not saved: the weights {name} of this model are not all finite")
+        tensors[f"networks.0.{name.replace('.layers.', '.')}"] = value.detach().cpu().contiguous()
+    header = _Header(
+        format=FORMAT,
+        anipot_version=__version__,
+        members=1,
+        aev=model.aev.settings.to_dict(),
+        networks=_Networks(**model.networks.options()),
+        dtype=str(model.dtype).removeprefix("torch."),
+        output_unit=model.output_unit,
+        units={"length": "angstrom", "energy": "hartree"},
+        self_energies_note=model.self_energies.note,
+        about=_plain(about),
+    )
+    text = json.dumps(header.model_dump(), sort_keys=True)
+    metadata = {"anipot": text, "sha256": _digest(text, tensors)}
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary, metadata)
+    return path
+
+
+def read_potential(path: str | Path, engine: str = "auto") -> ANIModel:
+    """Read a potential that anipot wrote. Raises PotentialError that names the file and what is
+    wrong.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise PotentialError(f"{path}: there is no such file") from None
+    except (SafetensorError, OSError, ValueError) as e:
+        raise PotentialError(f"{path}: not a safetensors file, or cut short ({e})") from None
+    if "anipot" not in metadata:
+        raise PotentialError(f"{path}: a safetensors file, but not a potential saved by anipot")
+    text = metadata["anipot"]
+    if metadata.get("sha256") != _digest(text, tensors):
+        raise PotentialError(f"{path}: damaged; its contents do not match the checksum in it")
+    try:
+        header = _Header(**json.loads(text))
+        if header.format != FORMAT:
+            raise PotentialError(
+                f"written as {header.format!r} by anipot {header.anipot_version}; this is anipot "
+                f"{__version__}, which reads {FORMAT!r}"
+            )
+        return _build(header, tensors, engine)
+    except (json.JSONDecodeError, ValidationError, TypeError, KeyError, AnipotError) as e:
+        raise PotentialError(f"{path}: {e}") from None
+
+
+def _build(header: _Header, tensors: dict[str, Tensor], engine: str) -> ANIModel:
+    settings = AEVSettings(**header.aev)
+    if header.members != 1:
+        raise PotentialError(f"an ensemble of {header.members} networks, which cannot be read here")
+    if header.dtype not in DTYPES:
+        raise PotentialError(f"unknown precision {header.dtype!r}")
+    networks = AtomicNetworks(settings.elements, settings.length, **header.networks.model_dump())
+    networks.to(DTYPES[header.dtype])
+    weights: dict[str, Tensor] = {}
+    for name, like in networks.state_dict().items():
+        key = f"networks.0.{name.replace('.layers.', '.')}"
+        value = tensors.pop(key, None)
+        if value is None or value.shape != like.shape or value.dtype != like.dtype:
+            found = "missing" if value is None else f"{tuple(value.shape)} {value.dtype}"
+            raise PotentialError(f"{key} must be {tuple(like.shape)} {like.dtype}, but is {found}")
+        if not torch.isfinite(value).all():
+            raise PotentialError(f"{key} holds numbers that are not finite")
+        weights[name] = value
+    networks.load_state_dict(weights)
+    own = tensors.pop("self_energies", None)
+    if own is None or own.dtype != torch.float64:
+        raise PotentialError("self_energies are missing or not in float64")
+    if tensors:
+        raise PotentialError(f"unexpected tensors: {', '.join(sorted(tensors))}")
+    energies = SelfEnergies(settings.elements, own.numpy(), header.self_energies_note)
+    model = ANIModel(
+        AEVComputer(settings, engine), networks, energies, header.output_unit, header.about
+    )
+    return model.eval()
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        value = tensors[name].contiguous()
+        digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Data that JSON can hold: NaN and infinity become None, arrays lists, tuples lists."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,141 @@
+"""Prediction: what a potential says of some conformers, and the files it can be written to."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ase
+import ase.io
+import numpy as np
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from anipot import units
+from anipot.conformers import Conformers
+from anipot.elements import symbols_of
+from anipot.errors import SettingsError
+from anipot.files import atomic_write, write_text
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model says of M conformers with A atoms; None where it was not asked for.
+
+    ``energies`` (M,) hartree; ``forces`` (A, 3) hartree/angstrom in the order of the conformers'
+    atoms; ``stress`` (M, 3, 3) hartree/angstrom^3 with ASE's sign (NaN where a conformer is not
+    periodic in all directions); ``atomic_energies`` (A,) hartree: network output plus self energy.
+    """
+
+    energies: np.ndarray
+    forces: np.ndarray | None = None
+    stress: np.ndarray | None = None
+    atomic_energies: np.ndarray | None = None
+
+    def rows(self, conformers: Conformers) -> list[dict[str, Any]]:
+        """A plain dictionary a conformer, with the unit in each name.
+
+        Relative energies are above the lowest conformer of the same formula. Where a conformer has
+        a reference energy, the error (predicted - reference) is there too.
+        """
+        formula, names = conformers.formulas()
+        lowest = np.full(len(names), np.inf)
+        np.minimum.at(lowest, formula, self.energies)
+        relative = (self.energies - lowest[formula]) * units.HARTREE_TO_KCALMOL
+        labelled = conformers.has("energies")
+        rows = []
+        for i, energy in enumerate(self.energies):
+            row: dict[str, Any] = {
+                "frame": i,
+                "formula": names[formula[i]],
+                "energy_hartree": float(energy),
+                "relative_kcalmol": float(relative[i]),
+            }
+            if labelled[i] and conformers.energies is not None:
+                error = energy - conformers.energies[i]
+                row["error_kcalmol"] = float(error * units.HARTREE_TO_KCALMOL)
+            if self.forces is not None:
+                own = self.forces[conformers.offsets[i] : conformers.offsets[i + 1]]
+                norm = np.linalg.norm(own, axis=1).max(initial=0.0)
+                row["max_force_kcalmol_angstrom"] = float(norm * units.HARTREE_TO_KCALMOL)
+            rows.append(row)
+        return rows
+
+    def table(self, conformers: Conformers, most: int = 50) -> str:
+        """The rows as text for a terminal, at most ``most`` of them."""
+        rows = self.rows(conformers)
+        heads = {
+            "frame": ("frame", "{:d}"),
+            "formula": ("formula", "{}"),
+            "energy_hartree": ("energy / hartree", "{:.8f}"),
+            "relative_kcalmol": ("relative / kcal/mol", "{:.3f}"),
+            "error_kcalmol": ("error / kcal/mol", "{:.3f}"),
+            "max_force_kcalmol_angstrom": ("max force / kcal/mol/A", "{:.3f}"),
+        }
+        columns = [k for k in heads if any(k in row for row in rows)]
+        cells = [[heads[k][0] for k in columns]]
+        for row in rows[:most]:
+            cells.append([heads[k][1].format(row[k]) if k in row else "" for k in columns])
+        widths = [max(len(line[c]) for line in cells) for c in range(len(columns))]
+        lines = ["  ".join(v.rjust(w) for v, w in zip(line, widths, strict=True)) for line in cells]
+        if len(rows) > most:
+            lines.append(f"... {len(rows) - most:,} more; all of them with --out FILE")
+        return "\n".join(lines)
+
+    def to_atoms(self, conformers: Conformers) -> list[ase.Atoms]:
+        """ASE frames with energy (eV), forces (eV/angstrom) and stress (eV/angstrom^3)."""
+        frames = []
+        for i, energy in enumerate(self.energies):
+            own = slice(conformers.offsets[i], conformers.offsets[i + 1])
+            periodic = conformers.pbc is not None and conformers.pbc[i].any()
+            frame = ase.Atoms(
+                symbols_of(conformers.atomic_numbers[own]),
+                positions=conformers.coordinates[own],
+                cell=conformers.cells[i] if periodic and conformers.cells is not None else None,
+                pbc=conformers.pbc[i] if periodic and conformers.pbc is not None else False,
+            )
+            results: dict[str, Any] = {"energy": float(energy) * units.HARTREE_TO_EV}
+            if self.forces is not None:
+                results["forces"] = self.forces[own] * units.HARTREE_TO_EV
+            if self.stress is not None and np.isfinite(self.stress[i]).all():
+                results["stress"] = self.stress[i] * units.HARTREE_TO_EV
+            frame.info["molecule"] = conformers.molecule_names[conformers.molecule[i]]
+            frame.calc = SinglePointCalculator(frame, **results)
+            frames.append(frame)
+        return frames
+
+    def write(self, conformers: Conformers, path: str | Path) -> Path:
+        """Write ``.json``, ``.csv`` or ``.extxyz``/``.xyz``, by the file's ending (atomic).
+
+        JSON and CSV are in hartree, kcal/mol and kcal/mol/angstrom, as their names say; extxyz
+        is in ASE's eV. Raises SettingsError for another ending.
+        """
+        path = Path(path)
+        kind = path.suffix.lower()
+        if kind == ".json":
+            rows = self.rows(conformers)
+            for i, row in enumerate(rows):
+                own = slice(conformers.offsets[i], conformers.offsets[i + 1])
+                if self.forces is not None:
+                    kcal = self.forces[own] * units.HARTREE_TO_KCALMOL
+                    row["forces_kcalmol_angstrom"] = kcal.tolist()
+                if self.atomic_energies is not None:
+                    row["atomic_energies_hartree"] = self.atomic_energies[own].tolist()
+            write_text(path, json.dumps(rows, indent=1) + "\n")
+        elif kind == ".csv":
+            rows = self.rows(conformers)
+            text = io.StringIO()
+            names = list(dict.fromkeys(key for row in rows for key in row))
+            writer = csv.DictWriter(text, names, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+            write_text(path, text.getvalue())
+        elif kind in (".extxyz", ".xyz"):
+            with atomic_write(path) as temporary:
+                ase.io.write(temporary, self.to_atoms(conformers), format="extxyz")
+        else:
+            raise SettingsError(f"{path}: predictions are written as .json, .csv or .extxyz")
+        return path

@@ -1,0 +1,99 @@
+"""SelfEnergies: the part of the energy that is linear in the composition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anipot.batches import Batch
+from anipot.conformers import Conformers
+from anipot.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class SelfEnergies:
+    """One energy per element, hartree, float64; a molecule's is the sum over its atoms.
+
+    ``values`` (E,) stand in the order of ``elements``. They are linear fits, not the energies of
+    isolated atoms. ``note`` says in prose what is special about the fit (empty where nothing is).
+    """
+
+    elements: tuple[str, ...]
+    values: np.ndarray
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        values = np.asarray(self.values, dtype=np.float64)
+        object.__setattr__(self, "values", values)
+        if values.shape != (len(self.elements),) or not np.isfinite(values).all():
+            raise DataError(
+                f"self energies must be one finite number for each of {', '.join(self.elements)}"
+            )
+
+    @classmethod
+    def zero(cls, elements: Sequence[str]) -> SelfEnergies:
+        """All zero: what a model has before it is trained."""
+        return cls(tuple(elements), np.zeros(len(elements)))
+
+    @classmethod
+    def fit(cls, conformers: Conformers, elements: Sequence[str]) -> SelfEnergies:
+        """Least squares of the energies on the composition, in float64, for a training set.
+
+        Conformers without an energy are left out. Where the compositions do not determine all
+        values (a rank deficient fit), the answer with the smallest norm is taken and ``note``
+        explains what
+        that means. Raises DataError when there is no energy, or one that is not finite.
+        """
+        labelled = conformers.has("energies")
+        if conformers.energies is None or not labelled.any():
+            raise DataError("self energies cannot be fitted: no conformer has an energy")
+        counts = conformers.composition(elements)[labelled].astype(np.float64)
+        energies = conformers.energies[labelled]
+        if not np.isfinite(energies).all():
+            raise DataError("self energies cannot be fitted: an energy is not finite")
+        # Equal compositions are one row weighted by how often it occurs: millions of conformers
+        # become some thousands of rows, and the normal equations stay well scaled.
+        unique, group = np.unique(counts, axis=0, return_inverse=True)
+        group = group.reshape(-1)
+        n = np.bincount(group)
+        weight = np.sqrt(n)
+        mean = np.bincount(group, weights=energies) / n
+        values, _, rank, _ = np.linalg.lstsq(unique * weight[:, None], mean * weight, rcond=1e-12)
+        return cls(tuple(elements), values, _explain(unique, elements, int(rank)))
+
+    def of(self, conformers: Conformers) -> np.ndarray:
+        """(M,) hartree: the sum of the self energies of each conformer."""
+        return conformers.composition(self.elements) @ self.values
+
+    def of_batch(self, batch: Batch) -> Tensor:
+        """(B,) float64 hartree, on the batch's device."""
+        values = torch.as_tensor(self.values, device=batch.species.device)
+        return batch.sum_atoms(values[batch.species])
+
+    def table(self) -> str:
+        """A printable table, a line an element, with the note below it."""
+        lines = ["element   self energy / hartree"]
+        lines += [f"{e:<7} {v:>23.8f}" for e, v in zip(self.elements, self.values, strict=True)]
+        return "\n".join(lines + ([self.note] if self.note else []))
+
+
+def _explain(compositions: np.ndarray, elements: Sequence[str], rank: int) -> str:
+    """In prose, why a fit is not unique; empty when it is."""
+    absent = [e for e, c in zip(elements, compositions.T, strict=True) if not c.any()]
+    present = len(elements) - len(absent)
+    notes = []
+    if absent:
+        notes.append(f"{', '.join(absent)} does not occur in the training data: set to 0.")
+    if rank < present:
+        notes.append(
+            f"The training data has {len(compositions)} distinct composition(s), of which {rank} "
+            f"are independent, for {present} elements: many sets of self energies fit "
+            f"equally well, "
+            "and the one with the smallest norm was taken. Training is not harmed, but the values "
+            "mean nothing one by one, and molecules of other compositions may be far off."
+        )
+    return " ".join(notes)

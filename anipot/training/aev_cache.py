@@ -1,0 +1,102 @@
+"""AEVs of a data set, computed once: they do not change between epochs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from anipot.aev.computer import AEVComputer
+from anipot.batches import Batch, BatchLoader
+
+#: "auto" fills at most this fraction of the memory that is free.
+SHARE_OF_FREE_MEMORY = 0.5
+
+#: Cached entries smaller than this become zero: they are 20 orders of magnitude below float32's
+#: resolution of the others, and products with them underflow to denormal numbers, which processors
+#: multiply so slowly that training takes twice as long.
+NEGLIGIBLE = 1e-30
+
+#: Conformers whose AEVs are computed at once while the cache is filled.
+CHUNK = 256
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes free on a device; for the CPU what the system can give without swapping."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return 4 << 30
+
+
+class AEVSource:
+    """Gives the AEVs of batches of one or more loaders: computed anew, or from a cache.
+
+    ``where``: "off", "ram" (the computer's memory), "device" (the loader's device), or "auto":
+    the device where the AEVs fill at most half of its free memory, else off. ``report`` says in a
+    sentence what was decided.
+    """
+
+    def __init__(self, computer: AEVComputer, loaders: list[BatchLoader], where: str) -> None:
+        self.computer = computer
+        self.caches: dict[int, Tensor] = {}
+        device = loaders[0].device
+        itemsize = torch.finfo(loaders[0].dtype).bits // 8
+        atoms = sum(loader.n_atoms for loader in loaders)
+        size = atoms * computer.settings.length * itemsize
+        free = free_memory(device)
+        if where == "auto":
+            where = "device" if size <= free * SHARE_OF_FREE_MEMORY else "off"
+            if where == "off":
+                self.report = (
+                    f"AEVs are computed anew in every epoch: {_gb(size)} would not fit in "
+                    f"half of the "
+                    f"{_gb(free)} free"
+                )
+        if where == "off":
+            self.report = getattr(
+                self, "report", "AEVs are computed anew in every epoch (aev_cache=off)"
+            )
+            return
+        home = torch.device("cpu") if where == "ram" else device
+        for loader in loaders:
+            self.caches[id(loader)] = self._fill(loader, home)
+        self.report = f"AEVs of {atoms:,} atoms kept in {_place(home)}: {_gb(size)}"
+
+    def _fill(self, loader: BatchLoader, home: torch.device) -> Tensor:
+        cache = torch.empty(
+            loader.n_atoms, self.computer.settings.length, dtype=loader.dtype, device=home
+        )
+        with torch.no_grad():
+            for start in range(0, loader.n_conformers, CHUNK):
+                stop = min(start + CHUNK, loader.n_conformers)
+                batch = loader.batch(torch.arange(start, stop, device=loader.device))
+                aevs = self.computer(batch)
+                aevs[aevs.abs() < NEGLIGIBLE] = 0.0
+                cache[batch.data_atoms.to(home)] = aevs.to(home)
+        return cache
+
+    def __call__(self, loader: BatchLoader, batch: Batch) -> Tensor:
+        """AEVs (N, length) of a batch of ``loader``, by row."""
+        cache = self.caches.get(id(loader))
+        if cache is None:
+            with torch.no_grad():
+                return self.computer(batch)
+        return cache[batch.data_atoms.to(cache.device)].to(loader.device)
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def _place(device: torch.device) -> str:
+    return "memory" if device.type == "cpu" else f"the memory of {device}"

@@ -1,0 +1,35 @@
+"""Which conformers of a data set a potential was trained on: scoring those says little."""
+
+from __future__ import annotations
+
+from anipot.config import DataSettings, checked
+from anipot.conformers import Conformers
+from anipot.datasets.division import divide_again, select
+from anipot.errors import DataError
+from anipot.model import ANIModel
+
+
+def part_of(model: ANIModel, conformers: Conformers, part: str = "all") -> tuple[Conformers, str]:
+    """A part of the data that a potential was trained on, and a warning where one is due.
+
+    ``part`` is "all", or "train", "validation" or "test": these need the very data of the training,
+    recognised by its hash, which is divided again as the potential's file says. The warning says
+    how many of the conformers were trained on. Raises DataError when a part is asked for of other
+    data.
+    """
+    known = model.about.get("data")
+    try:
+        if not known:
+            raise DataError("the potential does not say what it was trained on")
+        selected = select(conformers, checked(DataSettings, known["options"]))
+        division = divide_again(selected, known)
+    except DataError as e:
+        if part != "all":
+            raise DataError(f"part {part!r} cannot be told: {e}") from None
+        return conformers, ""
+    if part == "all":
+        return conformers, (
+            f"Beware: the potential was trained on {len(division.train):,} of these "
+            f"{len(conformers):,} conformers. For an honest error: --part test"
+        )
+    return selected.take(getattr(division, part)), ""
