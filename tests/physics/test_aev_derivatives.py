@@ -56,25 +56,37 @@ def test_collinear_atoms_have_second_derivatives():
     assert torch.autograd.gradgradcheck(lambda x: COMPUTER(batch, x), (x,))
 
 
+def bent_at(thetas: np.ndarray) -> Conformers:
+    """CH2 fragments of which the angle that enters eq. 4 (with its 0.95) is theta."""
+    true = np.arccos(np.cos(thetas) / 0.95)
+    x = np.zeros((len(thetas), 3, 3))
+    x[:, 1, 0] = 1.0
+    x[:, 2, :2] = 1.1 * np.stack([np.cos(true), np.sin(true)], axis=1)
+    n = len(thetas)
+    return Conformers(np.tile([6, 1, 1], n), x.reshape(-1, 3), 3 * np.arange(n + 1))
+
+
 def test_where_the_angular_base_is_zero():
     """theta = angle shift + pi: a power of zero, which must have its derivatives all the same."""
     theta = 2.0
-    true = np.arccos(np.cos(theta) / 0.95)
-    bent = Conformers(
-        [6, 1, 1],
-        np.array([[0, 0, 0], [1.0, 0, 0], [1.1 * np.cos(true), 1.1 * np.sin(true), 0]]),
-        [0, 3],
-    )
     settings = AEVSettings(
         **{**SMALL.to_dict(), "angle_shifts": (theta + np.pi, theta - np.pi), "zeta": (1.0, 1.5)}
     )
-    batch = batch_of(bent)
-    x = batch.coordinates.clone().requires_grad_()
     computer = AEVComputer(settings, "reference")
+    batch = batch_of(bent_at(np.array([theta])))
+    x = batch.coordinates.clone().requires_grad_()
     assert computer(batch, x)[:, settings.radial_length :].abs().min() < 1e-12
     assert torch.autograd.gradcheck(lambda x: computer(batch, x), (x,))
-    hessian = torch.autograd.functional.hessian(lambda x: computer(batch, x).sum(), x)
-    assert torch.isfinite(hessian).all()
+    # Around it, rounding gives bases of 0, of a hair above, and of a hair below.
+    near = bent_at(theta + np.linspace(-1e-3, 1e-3, 301))
+    for dtype in (torch.float32, torch.float64):
+        batch = Batch.of(near, settings.elements, dtype=dtype)
+        x = batch.coordinates.clone().requires_grad_()
+        aev = computer(batch, x)
+        (grad,) = torch.autograd.grad(aev.sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(grad.square().sum(), x)
+        for values in (aev, grad, second):
+            assert torch.isfinite(values).all()
 
 
 def test_hessian_is_the_derivative_of_the_gradient_and_symmetric():
