@@ -1,0 +1,146 @@
+from dataclasses import replace
+
+import ase.neighborlist
+import numpy as np
+import pytest
+from ase import Atoms
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anipot import units
+from anipot.conformers import Conformers
+from anipot.datasets import (
+    bundled_path,
+    check_conformers,
+    check_file,
+    conformers_from_atoms,
+    describe,
+    load_bundled,
+    load_dataset,
+)
+from anipot.datasets.check import close_atoms, duplicates, wrong_unit
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_bundled()
+
+
+def test_good_data_has_no_problem(data, shared_data):
+    assert check_file(bundled_path()) == []
+    for name in ("ani_gdb_s01.h5", "ani_gdb_s02_hydrocarbons.h5"):
+        assert check_conformers(load_dataset(shared_data / name, high_energy=True)) == []
+    for name in ("Li_training", "Si_training"):  # pseudopotentials: energies of another size
+        assert check_file(shared_data / "materials" / f"{name}.extxyz") == []
+
+
+@given(st.integers(0, 10**6), st.booleans(), st.floats(1.0, 6.0))
+@settings(max_examples=40, deadline=None)
+def test_close_atoms_are_those_that_ase_finds(seed, periodic, size):
+    rng = np.random.default_rng(seed)
+    frames = []
+    for _ in range(5):
+        n = rng.integers(1, 6)
+        cell = size * np.eye(3) + rng.uniform(0, 0.3 * size, size=(3, 3)) if periodic else None
+        pbc = rng.random(3) < 0.7 if periodic else False
+        frames.append(Atoms("H" * n, rng.normal(size=(n, 3)) * size / 2, cell=cell, pbc=pbc))
+    bad = []
+    for frame in frames:
+        # ASE lists an atom's own images too; those are no pair here.
+        i, j = ase.neighborlist.neighbor_list("ij", frame, 0.3)
+        bad.append(bool((i != j).any()))
+    problems = close_atoms(conformers_from_atoms(frames))
+    assert sum(p.count for p in problems) == sum(bad)
+    if any(bad):
+        assert f"conformer {bad.index(True)} " in problems[0].message
+
+
+def test_close_atoms_are_named(data):
+    x = data.coordinates.copy()
+    first = data.offsets[500]
+    x[first + 1] = x[first] + 0.1
+    (problem,) = check_conformers(replace(data, coordinates=x))
+    assert problem.kind == "close atoms"
+    assert f"atoms 0 and 1 of {data.describe(500)} are 0.173 angstrom apart" in problem.message
+    (problem,) = close_atoms(replace(data, coordinates=data.coordinates / 10))
+    assert "length_unit=" in problem.message
+
+
+@pytest.mark.parametrize("unit", ["eV", "kcal/mol", "kJ/mol", "rydberg", "meV"])
+def test_energies_in_another_unit_are_recognised(data, unit):
+    wrong = replace(data, energies=data.energies * units.hartree_to(unit))
+    (problem,) = check_conformers(wrong)
+    assert problem.kind == "unit"
+    assert problem.count == len(data)
+    assert f"look like {unit} (energy_unit={unit!r})" in problem.message
+    right = replace(data, energies=data.energies / units.hartree_to(unit))
+    (problem,) = wrong_unit(right)
+    assert f"hartree read as {unit} " in problem.message
+
+
+def test_atomization_energies_are_recognised(data):
+    atoms = data.composition("HCNO") @ np.array([-0.5, -37.85, -54.59, -75.07])
+    for sign in (1, -1):
+        (problem,) = wrong_unit(replace(data, energies=sign * (data.energies - atoms)))
+        assert "atomization" in problem.message
+        assert problem.count == len(data)
+
+
+def test_one_molecule_in_another_unit_is_named(data):
+    energies = data.energies.copy()
+    bad = data.molecule == data.molecule_indices(["CO"])[0]
+    energies[bad] *= units.HARTREE_TO_EV
+    (problem,) = wrong_unit(replace(data, energies=energies))
+    assert problem.count == bad.sum()
+    assert "molecule 'gdb_s02/CO'" in problem.message
+
+
+def test_duplicates_are_found(data):
+    twice = Conformers.concatenate([data, data.take([7000, 10])])
+    (problem,) = check_conformers(twice)
+    assert problem.kind == "duplicates"
+    assert problem.count == 2
+    assert "coordinates of conformer 10;" in problem.message
+    x = twice.coordinates.copy()
+    x[-1] += 1e-5
+    assert duplicates(replace(twice, coordinates=x))[0].count == 1
+    # The same places with other elements are no duplicate.
+    pair = Conformers([1, 1, 1, 9], np.eye(4)[:, :3] * 0 + np.arange(2).repeat(3).reshape(2, 3)
+                      .repeat(2, axis=0)[[0, 2, 0, 2]], [0, 2, 4])  # fmt: skip
+    assert duplicates(pair) == []
+
+
+def test_a_file_that_cannot_be_read_is_the_only_problem(tmp_path):
+    path = tmp_path / "cut.h5"
+    path.write_bytes(bundled_path().read_bytes()[:100_000])
+    (problem,) = check_file(path)
+    assert problem.kind == "unreadable"
+    assert "cut.h5" in str(problem)
+
+
+def test_data_without_energies_has_a_problem(tmp_path):
+    path = tmp_path / "plain.xyz"
+    path.write_text("2\n\nH 0 0 0\nH 0 0 0.74\n")
+    (problem,) = check_file(path)
+    assert problem.kind == "no energies"
+
+
+def test_describe(data):
+    some = describe(data.select(molecules=["C", "N#N"]))
+    assert (some.n_molecules, some.atoms_per_conformer, some.heavy_atoms) == (2, (2, 5), (1, 2))
+    assert some.elements == ("H", "C", "N")
+    chosen = data.select(molecules=["C", "N#N"])
+    assert some.energy_range == (chosen.energies.min(), chosen.energies.max())
+    spread = max(
+        np.ptp(data.select(molecules=[m]).energies) * units.HARTREE_TO_KCALMOL for m in ("C", "N#N")
+    )
+    assert some.relative_range[1] == pytest.approx(spread)
+    assert some.labels == {"energies": len(chosen), "forces": len(chosen), "stress": 0}
+    text = str(some)
+    assert "energies, forces" in text
+    assert "hartree" in text
+    assert f"{spread:.2f} kcal/mol" in text
+    plain = describe(Conformers([1], np.zeros((1, 3)), [0, 1]))
+    assert plain.energy_range is None
+    assert "none" in str(plain)
+    assert describe(data.take([])).n_conformers == 0

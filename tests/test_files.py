@@ -1,0 +1,82 @@
+import errno
+import os
+import stat
+
+import numpy as np
+import pytest
+
+from anipot.conformers import Conformers
+from anipot.files import atomic_write, write_text
+
+
+def disk_full(*_args, **_kwargs):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "result.txt"
+    write_text(path, "old")
+
+    def write():
+        with atomic_write(path) as temporary:
+            temporary.write_text("half of the n")
+            disk_full()
+
+    with pytest.raises(OSError, match="No space left"):
+        write()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["result.txt"]
+
+
+def test_a_disk_that_fills_at_the_last_moment(tmp_path, monkeypatch):
+    path = tmp_path / "result.txt"
+    write_text(path, "old")
+    monkeypatch.setattr(os, "fsync", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["result.txt"]
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "result.txt"
+    write_text(path, "old")
+
+    def write():
+        with atomic_write(path) as temporary:
+            temporary.write_text("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["result.txt"]
+
+
+def test_saving_a_data_set_on_a_full_disk_keeps_the_old_one(tmp_path, monkeypatch):
+    def data(energy):
+        return Conformers([1], np.zeros((1, 3)), [0, 1], energies=[energy])
+
+    path = tmp_path / "data.npz"
+    data(-0.5).save(path)
+    before = path.read_bytes()
+
+    def half(file, **arrays):
+        file.write(before[:50])
+        disk_full()
+
+    monkeypatch.setattr(np, "savez", half)
+    with pytest.raises(OSError, match="No space left"):
+        data(-0.6).save(path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["data.npz"]
+
+
+def test_folders_are_made_and_others_may_read(tmp_path):
+    path = tmp_path / "a" / "b" / "result.txt"
+    write_text(path, "å")
+    assert path.read_text(encoding="utf-8") == "å"
+    umask = os.umask(0)
+    os.umask(umask)
+    if os.name == "posix":
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask

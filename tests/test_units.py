@@ -1,0 +1,40 @@
+import ase.units
+import pytest
+
+from anipot import units
+from anipot.errors import SettingsError
+
+
+def test_constants_are_those_of_the_published_potentials():
+    # NUMERICS: CODATA 2014; ase.units 2014 is an independent table of the same set.
+    table = ase.units.create_units("2014")
+    assert pytest.approx(table["Hartree"], rel=1e-8) == units.HARTREE_TO_EV
+    assert pytest.approx(table["Hartree"] / (table["kcal"] / table["mol"]), rel=1e-8) == (
+        units.HARTREE_TO_KCALMOL
+    )
+    assert pytest.approx(table["Bohr"], rel=1e-9) == units.BOHR_TO_ANGSTROM
+    assert pytest.approx(table["Hartree"] / (table["kJ"] / table["mol"]), rel=1e-8) == (
+        units.HARTREE_TO_KJMOL
+    )
+
+
+@pytest.mark.parametrize(
+    ("unit", "one"),
+    [("hartree", 1.0), ("Ha", 1.0), ("EV", 27.211386), ("kcal/mol", 627.50947), ("kcal", 627.50947),
+     ("kJ/mol", 2625.4996), ("rydberg", 2.0), ("meV", 27211.386)],
+)  # fmt: skip
+def test_one_hartree_in_every_unit(unit, one):
+    assert units.hartree_to(unit) == pytest.approx(one, rel=1e-7)
+    assert units.energy_to_hartree(unit) * one == pytest.approx(1.0, rel=1e-7)
+
+
+@pytest.mark.parametrize(("unit", "angstrom"), [("bohr", 0.52917721), ("nm", 10.0), ("Ang", 1.0)])
+def test_lengths(unit, angstrom):
+    assert units.length_to_angstrom(unit) == pytest.approx(angstrom, rel=1e-8)
+
+
+def test_unknown_unit_names_the_known_ones():
+    with pytest.raises(SettingsError, match=r"'calories'.*hartree, kcal/mol"):
+        units.hartree_to("calories")
+    with pytest.raises(SettingsError, match=r"'inch'.*angstrom, bohr"):
+        units.length_to_angstrom("inch")
