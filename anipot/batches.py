@@ -198,6 +198,5 @@ def check_known(conformers: Conformers, species: np.ndarray, elements: Sequence[
     symbol = symbol_of(int(conformers.atomic_numbers[atom]))
     raise DataError(
         f"atom {atom - conformers.offsets[conformer]} of {conformers.describe(conformer)} is "
-        f"{symbol}, "
-        f"which this model does not know; it knows {', '.join(elements)}"
+        f"{symbol}, which this model does not know; it knows {', '.join(elements)}"
     )

@@ -396,9 +396,9 @@ class Conformers:
             if lacking.any():
                 names = [e for e, lacks in zip(self.elements, lacking, strict=True) if lacks]
                 raise DataError(
-                    f"no training conformer contains {', '.join(names)}, but a validation or test "
-                    "conformer does: its network would never be trained. Use another seed or "
-                    "split, or select(elements=...) first"
+                    f"no training conformer contains {', '.join(names)}, but a validation or "
+                    "test conformer does: its network would never be trained. Use another seed "
+                    "or split, or select(elements=...) first"
                 )
 
     # ---- together, out, identity ---------------------------------------------------------------
@@ -511,14 +511,13 @@ def _concatenate(parts: list[Conformers]) -> Conformers:
     if len(theories) > 1:
         raise DataError(
             f"the data sets are of different levels of theory: {'; '.join(sorted(theories))}. "
-            "Their energies "
-            "do not belong together; if they do, give all parts one level_of_theory with "
-            "dataclasses.replace"
+            "Their energies do not belong together; if they do, give all parts one "
+            "level_of_theory with dataclasses.replace"
         )
     if len({p.grouped_by for p in parts}) > 1:
         raise DataError(
-            "some data sets are grouped by molecule and others by formula; "
-            "concatenate [part.by_formula() for part in parts] instead"
+            "some data sets are grouped by molecule and others by formula; concatenate "
+            "[part.by_formula() for part in parts] instead"
         )
 
     def join(label: str) -> np.ndarray | None:

@@ -78,8 +78,8 @@ def by_group(group: np.ndarray, parts: Sequence[Part], seed: int) -> list[np.nda
     wanted = int((sizes > 0).sum())
     if len(counts) < wanted:
         raise DataError(
-            f"{len(counts)} molecule(s) cannot be split by molecule into {wanted} parts; "
-            "split by conformer instead"
+            f"{len(counts)} molecule(s) cannot be split by molecule into {wanted} parts; split "
+            "by conformer instead"
         )
     # Every part that was asked for gets a group first, the smallest part first; what the parts
     # do not ask for (fractions below 1 in all) goes to a part that is thrown away.

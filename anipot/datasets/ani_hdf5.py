@@ -219,8 +219,8 @@ class _Reader:
             if data.size != block.n or data.dtype.kind not in "fiu":
                 raise DataError(
                     f"{self.where(block.group)}: {block.coordinates!r} holds {block.n} "
-                    "conformers, but "
-                    f"{block.energy!r} has shape {data.shape} and type {data.dtype}"
+                    f"conformers, but {block.energy!r} has shape {data.shape} and type "
+                    f"{data.dtype}"
                 )
             self.single_energies += data.dtype.itemsize < 8 and data.dtype.kind == "f"
             block.energies = np.asarray(data[()], dtype=np.float64).reshape(-1)
@@ -359,8 +359,7 @@ class _Reader:
         if self.options.forces_sign is None and self.gradient and forces:
             log.warning(
                 "%s: holds cm5 or hirdipole, as COMP6 and ANI-1r files do: their 'forces' are "
-                "gradients "
-                "and were negated (forces_sign='forces' reads them as they are)",
+                "gradients and were negated (forces_sign='forces' reads them as they are)",
                 self.path,
             )
             return -1.0

@@ -118,8 +118,7 @@ def close_atoms(c: Conformers, limit: float = TOO_CLOSE) -> list[Problem]:
     i = int(bad[0])
     text = (
         f"atoms {pair[i, 0]} and {pair[i, 1]} of {c.describe(i)} are {nearest[i]:.3f} angstrom "
-        "apart "
-        f"(less than {limit}); {len(bad):,} of {len(c):,} conformers"
+        f"apart (less than {limit}); {len(bad):,} of {len(c):,} conformers"
     )
     if len(bad) > len(c) / 2:
         text += ". Are the lengths in another unit? length_unit= says so"
@@ -169,8 +168,8 @@ def wrong_unit(c: Conformers) -> list[Problem]:
         )
     elif typical < 0.75:
         why = (
-            "they look like atomization or formation energies, energies relative to something, or "
-            "totals with pseudopotentials; self energies are then not those of atoms"
+            "they look like atomization or formation energies, energies relative to something, "
+            "or totals with pseudopotentials; self energies are then not those of atoms"
         )
     else:
         why = f"{typical:.3g} times as much: no unit that is known here explains it"

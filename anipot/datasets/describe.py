@@ -62,8 +62,8 @@ class Summary:
             rows.append(
                 (
                     "relative energies",
-                    f"up to {high:.2f} kcal/mol above the {self.grouped_by}'s lowest "
-                    f"(median {median:.2f})",
+                    f"up to {high:.2f} kcal/mol above the {self.grouped_by}'s lowest (median "
+                    f"{median:.2f})",
                 )
             )
         if self.periodic:

@@ -150,7 +150,7 @@ def check_neutral_singlet(frame: ase.Atoms, where: str) -> None:
     """Raise DataError for a frame with a charge or a spin: the potentials here know of neither."""
     what = None
     for key in CHARGE_KEYS + SPIN_KEYS + MULTIPLICITY_KEYS:
-        value = frame.info.get(key)
+        value = _info(frame, key)
         if value is None:
             continue
         try:
@@ -171,9 +171,17 @@ def check_neutral_singlet(frame: ase.Atoms, where: str) -> None:
     if what is not None:
         raise DataError(
             f"{where} ({frame.get_chemical_formula()}): has {what}; only neutral closed-shell "
-            "molecules "
-            "can be described. Remove the frame, or the key where it is wrong"
+            "molecules can be described. Remove the frame, or the key where it is wrong"
         )
+
+
+def _info(frame: ase.Atoms, key: str) -> Any:
+    """An info entry; None where there is none.
+
+    True is none: ASE makes it of every bare word in the comment of a plain XYZ file.
+    """
+    value = frame.info.get(key)
+    return None if isinstance(value, bool | np.bool_) else value
 
 
 def _result(frame: ase.Atoms, name: str) -> Any:
@@ -188,10 +196,10 @@ def _result(frame: ase.Atoms, name: str) -> Any:
 
 def _energy(frame: ase.Atoms, options: ReadOptions, where: str) -> float | None:
     key = options.energy_key or "energy"
-    value = frame.info.get(key)
+    value = _info(frame, key)
     if value is None and key in ("energy", "free_energy"):
         value = _result(frame, key)
-    if value is None:
+    if value is None or isinstance(value, bool | np.bool_):
         return None
     try:
         return float(np.asarray(value, dtype=float).reshape(()))
@@ -213,10 +221,10 @@ def _forces(frame: ase.Atoms, options: ReadOptions, where: str) -> np.ndarray | 
 
 
 def _stress(frame: ase.Atoms, where: str) -> np.ndarray | None:
-    value, factor = frame.info.get("stress"), 1.0
+    value, factor = _info(frame, "stress"), 1.0
     if value is None:
         value = _result(frame, "stress")
-    if value is None and frame.info.get("virial") is not None:
+    if value is None and _info(frame, "virial") is not None:
         volume = abs(float(np.linalg.det(np.asarray(frame.cell))))
         if volume == 0:
             raise DataError(f"{where}: has a virial but no cell")
@@ -235,7 +243,9 @@ def _explain_missing(
     frames: Sequence[ase.Atoms], options: ReadOptions, has: dict[str, np.ndarray], name: str
 ) -> None:
     """A key that was asked for must be somewhere; energies under another name are worth a word."""
-    present = {key for frame in frames[:1000] for key in frame.info}
+    present = {
+        key for frame in frames[:1000] for key in frame.info if _info(frame, key) is not None
+    }
     present |= {
         key
         for frame in frames[:1000]
@@ -261,7 +271,7 @@ def _groups(
 ) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """Molecule of each frame and the names; None: by formula."""
     given = key or "molecule"
-    lacks = [i for i, frame in enumerate(frames) if given not in frame.info]
+    lacks = [i for i, frame in enumerate(frames) if _info(frame, given) is None]
     if lacks and key is not None:
         raise DataError(f"{name}, frame {lacks[0]}: has no {key!r} to group by (group_key=)")
     if lacks:

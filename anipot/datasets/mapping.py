@@ -192,6 +192,5 @@ def check_padding(numbers: np.ndarray, coordinates: np.ndarray, where: str) -> N
     if (np.diff(padding.astype(np.int8), axis=1) < 0).any() or bad.any():
         raise DataError(
             f"{where}: species 0 or -1 is no element, and it is not the padding at a row's end "
-            "either; "
-            "species must be symbols or atomic numbers, not places in a list of elements"
+            "either; species must be symbols or atomic numbers, not places in a list of elements"
         )

@@ -85,8 +85,7 @@ def _foreign(path: Path, arrays: dict[str, np.ndarray], options: ReadOptions) ->
     if (energy_key or forces_key) and not (declared or o.energy_unit):
         raise DataError(
             f"{where} does not say in which unit its energies are; give energy_unit='kcal/mol', "
-            "'eV' or "
-            "'hartree'"
+            "'eV' or 'hartree'"
         )
     scales = mapping.scales(
         o, where, energy_unit=declared, length_unit=_entry(arrays, LENGTH_UNIT_KEYS)
@@ -96,8 +95,8 @@ def _foreign(path: Path, arrays: dict[str, np.ndarray], options: ReadOptions) ->
         coordinates = coordinates[None]
     if coordinates.ndim != 3 or coordinates.shape[2] != 3 or coordinates.dtype.kind not in "fiu":
         raise DataError(
-            f"{where}: {coordinates_key!r} has shape {arrays[coordinates_key].shape}, "
-            "not (conformers, atoms, 3)"
+            f"{where}: {coordinates_key!r} has shape {arrays[coordinates_key].shape}, not "
+            "(conformers, atoms, 3)"
         )
     m, n = coordinates.shape[:2]
     if m == 0:
@@ -105,8 +104,8 @@ def _foreign(path: Path, arrays: dict[str, np.ndarray], options: ReadOptions) ->
     numbers = mapping.parse_species(arrays[species_key], where)
     if numbers.shape not in ((n,), (m, n)):
         raise DataError(
-            f"{where}: {coordinates_key!r} has shape {coordinates.shape}, but {species_key!r} has "
-            f"{numbers.shape}"
+            f"{where}: {coordinates_key!r} has shape {coordinates.shape}, but {species_key!r} "
+            f"has {numbers.shape}"
         )
     one_molecule = numbers.ndim == 1
     numbers = np.broadcast_to(numbers, (m, n))
@@ -117,8 +116,8 @@ def _foreign(path: Path, arrays: dict[str, np.ndarray], options: ReadOptions) ->
         energies = arrays[energy_key]
         if energies.size != m or energies.dtype.kind not in "fiu":
             raise DataError(
-                f"{where}: {coordinates_key!r} holds {m} conformers, but {energy_key!r} has shape "
-                f"{energies.shape} and type {energies.dtype}"
+                f"{where}: {coordinates_key!r} holds {m} conformers, but {energy_key!r} has "
+                f"shape {energies.shape} and type {energies.dtype}"
             )
         energies = energies.reshape(m).astype(np.float64) * scales.energy
         _check_finite(energies, energy_key, where)
@@ -127,8 +126,7 @@ def _foreign(path: Path, arrays: dict[str, np.ndarray], options: ReadOptions) ->
         if forces.shape != (m, n, 3):
             raise DataError(
                 f"{where}: {coordinates_key!r} has shape {coordinates.shape}, but {forces_key!r} "
-                "has "
-                f"{forces.shape}"
+                f"has {forces.shape}"
             )
         forces = forces[real] * forces.dtype.type(scales.forces * o.sign)
         _check_finite(forces, forces_key, where)
