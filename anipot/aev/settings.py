@@ -58,6 +58,9 @@ class AEVSettings:
             object.__setattr__(self, name, values)
             if not values or not all(math.isfinite(v) for v in values):
                 raise SettingsError(f"{name} must be a non-empty list of finite numbers")
+        for name in ("radial_eta", "angular_eta"):
+            if min(getattr(self, name)) < 0:  # a Gaussian that grows with the distance
+                raise SettingsError(f"{name} must not be negative, not {min(getattr(self, name))}")
         if min(self.zeta) < 1:
             raise SettingsError(
                 f"zeta must be at least 1 (the AEV must be smooth), not {min(self.zeta)}"
