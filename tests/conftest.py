@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+# Tests are many small calculations: a second thread costs more than it brings, and runs of two
+# processes side by side would fight for the cores.
+torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent
 
