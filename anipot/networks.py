@@ -20,7 +20,8 @@ class Gaussian(nn.Module):
 
 
 class CELU(nn.Module):
-    """CELU with alpha 0.1, the activation of ANI-1x and later: x, or (exp(10 x) - 1)/10 if x < 0."""
+    """CELU with alpha 0.1, the activation of ANI-1x and later: x, or (exp(10 x) - 1)/10 if x < 0.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.celu(x, alpha=0.1)

@@ -2,9 +2,8 @@
 
 Tensors: ``networks.<member>.<element>.<layer>.weight`` (out, in) and ``.bias`` (out,), and
 ``self_energies`` (E,) float64 hartree. Everything else is JSON under the key ``anipot`` of the
-file's metadata. ``sha256`` covers tensors and JSON, so that a changed byte is noticed. Nothing in a
-file
-is ever executed.
+file's metadata, behind a sha256 of tensors and JSON, so that a changed byte is noticed. Nothing in
+a file is ever executed.
 """
 
 from __future__ import annotations
@@ -62,7 +61,8 @@ class _Header(BaseModel):
 
 
 def write_potential(model: ANIModel, path: str | Path, about: Mapping[str, Any]) -> Path:
-    """Write ``model`` to ``path`` (atomic). Raises PotentialError for weights that are not finite."""
+    """Write ``model`` to ``path`` (atomic). Raises PotentialError for weights that are not finite.
+    """
     path = Path(path)
     if path.suffix != SUFFIX:
         raise PotentialError(f"{path}: a potential is saved as a {SUFFIX} file")
@@ -84,7 +84,9 @@ def write_potential(model: ANIModel, path: str | Path, about: Mapping[str, Any])
         about=_plain(about),
     )
     text = json.dumps(header.model_dump(), sort_keys=True)
-    metadata = {"anipot": text, "sha256": _digest(text, tensors)}
+    # One key only: safetensors writes several in no fixed order, and equal potentials are to be
+    # equal files.
+    metadata = {"anipot": f"{_digest(text, tensors)} {text}"}
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata)
     return path
@@ -105,8 +107,8 @@ def read_potential(path: str | Path, engine: str = "auto") -> ANIModel:
         raise PotentialError(f"{path}: not a safetensors file, or cut short ({e})") from None
     if "anipot" not in metadata:
         raise PotentialError(f"{path}: a safetensors file, but not a potential saved by anipot")
-    text = metadata["anipot"]
-    if metadata.get("sha256") != _digest(text, tensors):
+    digest, _, text = metadata["anipot"].partition(" ")
+    if digest != _digest(text, tensors):
         raise PotentialError(f"{path}: damaged; its contents do not match the checksum in it")
     try:
         header = _Header(**json.loads(text))

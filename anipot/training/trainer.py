@@ -256,7 +256,8 @@ class ANITrainer:
         average: AveragedModel | None,
         total: int,
     ) -> None:
-        """Validate, remember the weights if they are the best so far, and move to the next epoch."""
+        """Validate, remember the weights if they are the best so far, and move to the next epoch.
+        """
         networks = self.model.networks if average is None else average.module
         error, loss = self._validate(val, aevs, networks)
         mae = float(error.abs().mean())

@@ -98,9 +98,7 @@ def test_stops_after_patience_epochs_without_a_better_one(small):
     history = new_trainer(**options).train(train, val, quiet=True)
     assert history.stopped == "patience"
     assert len(history) == history.best.epoch + 3 < 40
-    whole = new_trainer(**{**options, "epochs": 12}).train(
-        train, val, early_stop=False, quiet=True
-    )
+    whole = new_trainer(**{**options, "epochs": 12}).train(train, val, early_stop=False, quiet=True)
     assert whole.stopped == "finished"
     assert len(whole) == 12
 
@@ -252,7 +250,9 @@ def test_fine_tuning_starts_where_the_first_training_ended(small):
 def test_a_loss_that_is_not_finite_names_the_batch(small):
     train, val, _ = small
     trainer = new_trainer(learning_rate=1e18, schedule="constant", warmup=0, epochs=5)
-    with pytest.raises(TrainingError, match=r"the loss is (inf|nan) in epoch \d+, batch \d+ of") as e:
+    with pytest.raises(
+        TrainingError, match=r"the loss is (inf|nan) in epoch \d+, batch \d+ of"
+    ) as e:
         trainer.train(train, val, quiet=True)
     message = str(e.value)
     assert "conformer" in message
@@ -305,8 +305,8 @@ def test_options_are_checked_where_they_are_given():
         pick_device("gpu")
 
 
-def test_degenerate_data_trains(small, capsys):
-    train, val, test = small
+def test_degenerate_data_trains(small):
+    train, _, _ = small
     one = train.take([0])
     new_trainer(epochs=2).train(one, one, quiet=True)  # one conformer
     same_energy = replace(train, energies=np.full(len(train), -40.0))
