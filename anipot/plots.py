@@ -93,13 +93,15 @@ def loss_curve(history: History) -> Figure:
                 [best.epoch], [best.val_mae], marker="D", markersize=4, color=GREEN,
                 linestyle="none", zorder=5, label=label,
             )  # fmt: skip
-    for axes, columns, few in (
-        (top, ("train_loss", "val_loss"), False),
-        (middle, ("val_mae", "val_rmse"), False),
-        (bottom, ("learning_rate",), True),
+    for axes, columns in (
+        (top, ("train_loss", "val_loss")),
+        (middle, ("val_mae", "val_rmse")),
     ):
         values = np.concatenate([np.array(history[c], dtype=float) for c in columns])
-        log_axis(axes, "y", values, few)
+        log_axis(axes, "y", values)
+    bottom.set_ylim(bottom=0.0)  # a rate that falls to zero has no place on a log axis
+    bottom.yaxis.set_major_locator(MaxNLocator(nbins=2))
+    bottom.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
     for axes in (top, middle):
         axes.tick_params(axis="x", labelbottom=False)
         axes.legend(

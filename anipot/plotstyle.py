@@ -123,31 +123,30 @@ def short_names(labels: list[str]) -> list[str]:
 # ---- logarithmic axes ----------------------------------------------------------------------------
 
 
-def log_axis(axes: Axes, which: str, values: np.ndarray, few: bool = False) -> None:
+def log_axis(axes: Axes, which: str, values: np.ndarray) -> None:
     """A logarithmic axis with limits around ``values`` and numbers on it that people can read.
 
-    ``few``: numbers at powers of ten alone. Values that are not above 0 have no place on the axis;
-    without any other, it stays linear.
+    Values that are not above 0 have no place on the axis; without any other, it stays linear.
     """
     values = values[np.isfinite(values) & (values > 0)]
     if not len(values):
         return
     low, high = float(values.min()), float(values.max())
-    # Wide enough for two numbers (of few: one) wherever it lies, and with air around the data.
-    widen = max(1.6 if few else 1.2, math.sqrt((10.5 if few else 5.0) * low / high))
+    # Wide enough for two numbers wherever it lies, and with air around the data.
+    widen = max(1.2, math.sqrt(5.0 * low / high))
     low, high = low / widen, high * widen
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
-    log_ticks(axes.xaxis if which == "x" else axes.yaxis, low, high, few)
+    log_ticks(axes.xaxis if which == "x" else axes.yaxis, low, high)
 
 
-def log_ticks(axis: Axis, low: float, high: float, few: bool = False) -> None:
+def log_ticks(axis: Axis, low: float, high: float) -> None:
     """Numbers between ``low`` and ``high`` at 1, 2, 5, 10, ..., or powers of ten on a long axis."""
     # matplotlib's own locator numbers an axis of less than a decade at 300, 400, 500, ...
     decades = math.log10(high / low)
     step = max(1, round(decades / 5))
     powers = range(math.floor(math.log10(low)) // step * step, math.ceil(math.log10(high)) + 1)
-    factors = (1, 2, 5) if decades < 2.2 and not few else (1,)
+    factors = (1, 2, 5) if decades < 2.2 else (1,)
     major = [f * 10.0**p for p in powers[::step] for f in factors]
     minor = [f * 10.0**p for p in powers for f in range(1, 10)] if decades < 4 else []
     axis.set_major_locator(FixedLocator([t for t in major if low <= t <= high]))

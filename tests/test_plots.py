@@ -116,7 +116,9 @@ def test_loss_curve_draws_the_history() -> None:
     ):
         np.testing.assert_array_equal(drawn[label].get_xdata(), past["epoch"])
         np.testing.assert_array_equal(drawn[label].get_ydata(), past[column])
-    assert top.get_yscale() == middle.get_yscale() == bottom.get_yscale() == "log"
+    assert top.get_yscale() == middle.get_yscale() == "log"
+    assert bottom.get_yscale() == "linear"  # the rate falls to zero
+    assert bottom.get_ylim()[0] == 0
     assert top.get_ylabel() == "Loss [(kcal/mol)$^{2}$]"
     assert middle.get_ylabel() == "Validation error (kcal/mol)"
     assert bottom.get_xlabel() == "Epoch"
