@@ -22,7 +22,7 @@ from anipot import elements as el
 from anipot.conformers import Conformers
 from anipot.datasets import mapping
 from anipot.datasets.mapping import ReadOptions, log
-from anipot.errors import DataError
+from anipot.errors import AnipotError, DataError
 
 #: Files that hold one of these beside ``forces`` come from the pipeline of COMP6 and ANI-1r (with
 #: ``lot``, which alone is too common a name to tell), which stores the gradient under that name.
@@ -66,7 +66,9 @@ def read_ani_hdf5(path: Path, options: ReadOptions) -> Conformers:
     try:
         with h5py.File(path, "r") as file:
             return _Reader(file, path, options).read()
-    except (OSError, RuntimeError, KeyError) as e:
+    except AnipotError:
+        raise
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as e:  # h5py's ways to say so
         raise DataError(f"{path}: not an HDF5 file, or cut short or damaged ({e})") from e
 
 
@@ -87,17 +89,22 @@ class _Reader:
         """Every group that holds a molecule, in the file's order, with its keys."""
         first_keys: list[str] = []
         found = 0
-        pending = [self.file["/"]]
+        pending = ["/"]
+        seen = set()  # a damaged file, or hard links, may lead round in a circle
         while pending:
-            group = pending.pop()
-            keys = list(group)
-            inner = []
-            for key in keys:
+            group = self.file[pending.pop()]
+            address = h5py.h5o.get_info(group.id).addr
+            if address in seen:
+                continue
+            seen.add(address)
+            names, inner = [], []
+            for key in group:
                 # The usual names are datasets: asking for the class of each would double the time.
                 if key not in _PLAIN and group.get(key, getclass=True) is h5py.Group:
-                    inner.append(group[key])
+                    inner.append(f"{group.name.rstrip('/')}/{key}")
+                else:
+                    names.append(key)
             pending.extend(reversed(inner))
-            names = [k for k in keys if k not in {g.name.rsplit("/", 1)[-1] for g in inner}]
             if self.has(names, "coordinates") and self.has(names, "species"):
                 found += 1
                 yield group, names

@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -84,10 +85,12 @@ def test_an_installed_wheel_finds_its_data(tmp_path):
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "anipot", "data"):
-        if (ROOT / name).exists():
-            # A link would let the build write beside the sources.
-            subprocess.run(["cp", "-r", str(ROOT / name), str(source)], check=True)
+    # A copy: a build writes beside its sources.
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        if (ROOT / name).is_file():
+            shutil.copy(ROOT / name, source)
+    for name in ("anipot", "data"):
+        shutil.copytree(ROOT / name, source / name)
     made = subprocess.run(
         [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(source)],
         capture_output=True,
