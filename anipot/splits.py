@@ -52,7 +52,7 @@ def part_sizes(total: int, parts: Sequence[Part]) -> list[int]:
         sizes[rest] = total - (sum(sizes) + 1)
     for p, size in zip(parts, sizes, strict=True):
         if size < 0 or (size == 0 and isinstance(p, float) and p > 0) or sum(sizes) > total:
-            raise DataError(f"{total} conformers are too few for a split into {list(parts)}")
+            raise DataError(f"{total} conformer(s) are too few for a split into {list(parts)}")
     return sizes
 
 
@@ -67,38 +67,40 @@ def by_conformer(total: int, parts: Sequence[Part], seed: int) -> list[np.ndarra
 def by_group(group: np.ndarray, parts: Sequence[Part], seed: int) -> list[np.ndarray]:
     """Parts in which whole groups stay together, as close to the sizes asked for as groups allow.
 
-    ``group`` (M,) integers: the molecule (or formula) of each conformer. Groups are taken in a
-    random order and each goes to the part that is furthest below its share. Raises DataError when
-    there are fewer groups than parts.
+    ``group`` (M,) integers: the molecule (or formula) of each conformer. The smaller parts are
+    filled first, with groups in a random order, leaving out what would overfill them; the largest
+    part takes the rest. Raises DataError when there are fewer groups than parts.
     """
     total = len(group)
-    sizes = np.array(part_sizes(total, parts), dtype=float)
+    sizes = part_sizes(total, parts)
     _, group = np.unique(group, return_inverse=True)
     counts = np.bincount(group)
-    wanted = int((sizes > 0).sum())
-    if len(counts) < wanted:
+    asked = sorted((k for k in range(len(parts)) if sizes[k] > 0), key=lambda k: sizes[k])
+    if len(counts) < len(asked):
         raise DataError(
-            f"{len(counts)} molecule(s) cannot be split by molecule into {wanted} parts; split "
+            f"{len(counts)} molecule(s) cannot be split by molecule into {len(asked)} parts; split "
             "by conformer instead"
         )
-    # Every part that was asked for gets a group first, the smallest part first; what the parts
-    # do not ask for (fractions below 1 in all) goes to a part that is thrown away.
-    targets = np.append(sizes, total - sizes.sum())
-    filled = np.zeros(len(targets))
-    n_groups = np.zeros(len(targets), dtype=int)
-    home = np.empty(len(counts), dtype=np.int64)
-    order = np.random.default_rng(seed).permutation(len(counts))
-    for place, g in enumerate(order):
-        empty = [k for k in range(len(parts)) if sizes[k] > 0 and n_groups[k] == 0]
-        if empty and len(order) - place <= len(empty):
-            k = min(empty, key=lambda i: sizes[i])
-        else:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                lack = np.where(targets > 0, (targets - filled) / targets, -np.inf)
-            k = int(np.argmax(lack))
-        home[g] = k
-        filled[k] += counts[g]
-        n_groups[k] += 1
+    complete = sum(sizes) == total
+    waiting = [int(g) for g in np.random.default_rng(seed).permutation(len(counts))]
+    home = np.full(len(counts), -1)
+    for place, k in enumerate(asked):
+        still_to_fill = len(asked) - place - 1
+        if still_to_fill == 0 and complete:
+            home[waiting] = k
+            break
+        filled = 0
+        for g in list(waiting):
+            if len(waiting) == still_to_fill:
+                break
+            if filled + counts[g] / 2 <= sizes[k]:
+                home[g] = k
+                filled += int(counts[g])
+                waiting.remove(g)
+        if filled == 0:  # every group is too large: the smallest overfills it least
+            smallest = min(waiting, key=lambda g: counts[g])
+            home[smallest] = k
+            waiting.remove(smallest)
     part_of = home[group]
     return [np.flatnonzero(part_of == k) for k in range(len(parts))]
 

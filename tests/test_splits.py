@@ -156,3 +156,10 @@ def test_split_by_molecule_of_data():
         train, test = data.split(0.5, 0.5, by="molecule", seed=seed)
         assert not set(train.molecule) & set(test.molecule)
         assert len(train) == len(test) == 40
+
+
+def test_one_large_molecule_does_not_fill_a_small_part():
+    group = np.repeat([0, 1, 2], [5000, 10, 10])
+    for seed in range(20):
+        parts = splits.by_group(group, (0.8, 0.1, 0.1), seed)
+        assert [len(p) for p in parts] == [5000, 10, 10]
