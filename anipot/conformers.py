@@ -98,6 +98,9 @@ class Conformers:
                 f"molecule holds indices of molecule_names, 0 to {len(self.molecule_names) - 1}; "
                 f"found {self.molecule.min(initial=0)} to {highest}"
             )
+        if len(set(self.molecule_names)) < len(self.molecule_names):
+            twice = next(n for n in self.molecule_names if self.molecule_names.count(n) > 1)
+            raise DataError(f"two molecules are named {twice!r}: a split could not tell them apart")
         if self.energies is not None:
             fix("energies", np.asarray(self.energies, dtype=np.float64))
         if self.cells is not None and self.pbc is None:
@@ -121,8 +124,8 @@ class Conformers:
                     f"{shape}"
                 )
         for label, mask in self.masks.items():
-            if label not in LABELS or np.shape(mask) != (m,):
-                raise DataError(f"masks[{label!r}] must be a label's mask of shape ({m},)")
+            if label not in LABELS or np.shape(mask) != (m,) or mask.dtype != bool:
+                raise DataError(f"masks[{label!r}] must be a label's mask, ({m},) bool")
 
     # ---- sizes -------------------------------------------------------------------------------
 
@@ -458,10 +461,10 @@ class Conformers:
             raise DataError(f"{path}: not a data set saved by anipot, or damaged ({e})") from e
 
     def content_hash(self) -> str:
-        """sha256 of everything a training depends on (not of names and sources)."""
+        """sha256 of everything a training and its split depend on (not of names and sources)."""
         digest = hashlib.sha256()
         for name in (
-            "atomic_numbers", "coordinates", "offsets",
+            "atomic_numbers", "coordinates", "offsets", "molecule",
             "energies", "forces", "cells", "pbc", "stress",
         ):  # fmt: skip
             array = getattr(self, name)

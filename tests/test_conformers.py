@@ -269,3 +269,8 @@ def test_an_empty_selection_and_a_single_atom():
     atom = Conformers([1], np.zeros((1, 3)), [0, 1])
     assert atom.n_atoms.tolist() == [1]
     assert "H" in atom.describe(0)
+
+
+def test_two_molecules_of_one_name_are_refused():
+    with pytest.raises(DataError, match="two molecules are named 'C'"):
+        Conformers([6, 6], np.zeros((2, 3)), [0, 1, 2], molecule=[0, 1], molecule_names=("C", "C"))
