@@ -7,14 +7,16 @@ command line are the fields of these classes.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from anipot import units
+from anipot.elements import parse_elements
 from anipot.errors import SettingsError
 
 #: Updates that a training makes unless the number of epochs is given, and the least and most
@@ -24,9 +26,18 @@ DEFAULT_EPOCHS = (20, 500)
 
 
 class Settings(BaseModel):
-    """Base: unknown keys are errors, values are checked also when set."""
+    """Base: unknown keys are errors, and nothing is changed once it is checked."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _elements(value: Any) -> Any:
+    """``"HCNO"`` of a list such as ``[H, C, N, O]``; what is neither is left to pydantic."""
+    if isinstance(value, str) or (
+        isinstance(value, Iterable) and all(isinstance(v, str) for v in value)
+    ):
+        return "".join(parse_elements(value))
+    return value
 
 
 class DataSettings(Settings):
@@ -52,7 +63,7 @@ class DataSettings(Settings):
     train: float = Field(0.8, gt=0, lt=1, description="fraction for training")
     validation: float = Field(0.1, gt=0, lt=1, description="fraction for validation")
     test: float = Field(0.1, ge=0, lt=1, description="fraction for the test")
-    seed: int = Field(0, ge=0, description="seed of the division")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of the division")
     validation_molecules: str | None = Field(
         None, description="file that lists the molecules to validate on, one a line"
     )
@@ -60,22 +71,50 @@ class DataSettings(Settings):
         None, description="file that lists the molecules to test on, one a line"
     )
 
+    _parse_elements = field_validator("elements", mode="before")(_elements)
+
+    @field_validator("energy_unit")
+    @classmethod
+    def _energy_unit(cls, value: str | None) -> str | None:
+        return None if value is None else units.energy_unit(value)
+
+    @field_validator("length_unit")
+    @classmethod
+    def _length_unit(cls, value: str | None) -> str | None:
+        if value is not None:
+            units.length_to_angstrom(value)
+        return value
+
+
+#: Known to anipot.networks by the same names; here so that a wrong one is noticed before any work.
+Activation = Literal["relu", "celu", "gelu", "silu", "tanh", "sigmoid", "gaussian"]
+
 
 class ModelSettings(Settings):
     """The potential."""
 
     elements: str | None = Field(None, description="elements in order; none: those of the data")
-    aev: str = Field("ani1x", description="AEV constants: ani1x or ani2x")
-    hidden: list[int] | dict[str, list[int]] | None = Field(
+    aev: Literal["ani1x", "ani2x"] = Field("ani1x", description="AEV constants: ani1x or ani2x")
+    hidden: list[PositiveInt] | dict[str, list[PositiveInt]] | None = Field(
         None, description="hidden widths, for all elements or by element; none: ANI-1x's"
     )
-    activation: str = Field("celu", description="relu celu gelu silu tanh sigmoid gaussian")
+    activation: Activation = Field("celu", description=" ".join(get_args(Activation)))
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout in the hidden layers")
-    output_activation: str | None = Field(None, description="activation of the output, if any")
+    output_activation: Activation | None = Field(
+        None, description="activation of the output, if any"
+    )
     output_dropout: bool = Field(False, description="dropout before the output, too")
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of the networks")
     output_unit: str = Field("kcal/mol", description="unit in which the networks speak")
     engine: str = Field("auto", description="AEV engine: auto, reference, torchani ...")
+
+    _parse_elements = field_validator("elements", mode="before")(_elements)
+
+    @field_validator("hidden", mode="before")
+    @classmethod
+    def _widths(cls, value: Any) -> Any:
+        """One width is a list of one."""
+        return [value] if isinstance(value, int) and not isinstance(value, bool) else value
 
     @field_validator("output_unit")
     @classmethod
@@ -120,7 +159,7 @@ class TrainingSettings(Settings):
         "auto", description="fit to the training data, keep the model's; auto: keep if it has any"
     )
     freeze_layers: int = Field(0, ge=0, description="layers of each network left as they are")
-    seed: int = Field(0, ge=0, description="seed of weights, order and dropout")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, order and dropout")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
     aev_cache: Literal["auto", "off", "ram", "device"] = Field(
         "auto", description="keep AEVs between epochs: auto does where they fit"
@@ -156,6 +195,30 @@ class RunSettings(Settings):
     training: TrainingSettings = Field(default_factory=lambda: TrainingSettings())
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it: YAML 1.1 reads off, NO (nitrogen, oxygen) and 1:30 as something other
+    than text, and 1e-3 as text.
+    """
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what ``_Loader`` would read as something else."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+_Dumper.yaml_implicit_resolvers = {}
+for _kind, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|none|None|NONE|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+    ("float", r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+):
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), list(_first)
+        )
+
+
 S = TypeVar("S", bound=Settings)
 
 
@@ -166,15 +229,18 @@ def checked(kind: type[S], values: Mapping[str, Any]) -> S:
     value.
     """
     try:
-        return kind(**values)
+        return kind.model_validate(dict(values))
     except ValidationError as e:
-        raise SettingsError("; ".join(_in_words(kind, error) for error in e.errors())) from None
+        # Two errors of one option are two ways of which neither fits, as widths for all or by
+        # element: said once.
+        words = dict.fromkeys(_in_words(kind, error) for error in e.errors())
+        raise SettingsError("; ".join(words)) from None
 
 
 def _in_words(kind: type[BaseModel], error: Any) -> str:
     where = [str(part) for part in error["loc"]]
-    name = ".".join(where)
     if error["type"] == "extra_forbidden":
+        name = ".".join(where)
         section: Any = kind
         for part in where[:-1]:
             section = section.model_fields[part].annotation
@@ -182,15 +248,39 @@ def _in_words(kind: type[BaseModel], error: Any) -> str:
         near = difflib.get_close_matches(where[-1], known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
         return f"unknown option {name!r}; {hint}"
-    return f"option {name!r}: {error['msg'].removeprefix('Value error, ')} (got {error['input']!r})"
+    name, info = _option(kind, where)
+    if name.split(".")[-1] == "hidden":
+        return (
+            f"option {name!r}: must be widths such as 160,128,96, or widths by element such as "
+            "{H: [160, 128], C: [144, 112]}"
+        )
+    hint = f" ({info})" if info else ""
+    message = error["msg"].removeprefix("Value error, ")
+    return f"option {name!r}{hint}: {message} (got {error['input']!r})"
+
+
+def _option(kind: type[BaseModel], where: Sequence[str]) -> tuple[str, str]:
+    """The full name of the option that an error is about, and what the option means."""
+    name: list[str] = []
+    section: Any = kind
+    for part in where:
+        name.append(part)
+        field = section.model_fields.get(part)
+        if field is None:
+            break
+        section = field.annotation
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            return ".".join(name), field.description or ""
+    return ".".join(name), ""
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The options in a YAML file, as nested dictionaries. Raises SettingsError for a file that is
-    none.
+    """The options in a YAML file, as nested dictionaries.
+
+    Raises SettingsError for a file that is none, or has something other than sections in it.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
         raise SettingsError(f"{path}: cannot be read as YAML: {e}") from None
     if values is None:
@@ -199,16 +289,24 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise SettingsError(
             f"{path}: must hold sections such as 'training:' with options below them"
         )
-    return values
+    sections: dict[str, Any] = {}
+    for name, options in values.items():
+        if options is not None and not isinstance(options, dict):
+            raise SettingsError(
+                f"{path}: {name!r} must be a section with options below it, such as data, model "
+                f"or training; found {options!r}"
+            )
+        sections[str(name)] = options or {}  # a section in which every option is commented out
+    return sections
 
 
 def with_words(values: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
     """``values`` changed by words such as ``training.batch_size=256``.
 
-    The text behind ``=`` is read as YAML, with ``1e-3`` meant as a number and ``160,128,96`` as a
-    list. A key without its section is accepted where only one section has it. Raises SettingsError
-    for a
-    word without ``=`` and for a key that no section or more than one has.
+    The text behind ``=`` is read as YAML, with ``1e-3`` meant as a number, ``160,128,96`` as a
+    list and ``none`` as no value. A key without its section is accepted where only one section has
+    it. Raises SettingsError for a word without ``=`` and for a key that no section or more than
+    one has.
     """
     changed = {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
     for word in words:
@@ -251,22 +349,9 @@ def _value(text: str) -> Any:
     if "," in text and not text.startswith(("[", "{")):
         text = f"[{text}]"
     try:
-        value = yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError:
         return text
-    return _numbers(value)
-
-
-def _numbers(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 (without a dot) as text; people mean a number."""
-    if isinstance(value, list):
-        return [_numbers(v) for v in value]
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def to_yaml(settings: Settings) -> str:
@@ -278,7 +363,9 @@ def to_yaml(settings: Settings) -> str:
         assert info.annotation is not None
         for key, field in type(inner).model_fields.items():
             value = (
-                yaml.safe_dump(inner.model_dump()[key], default_flow_style=True, width=10_000)
+                yaml.dump(
+                    inner.model_dump()[key], Dumper=_Dumper, default_flow_style=True, width=10_000
+                )
                 .strip()
                 .removesuffix("...")
                 .strip()

@@ -1,0 +1,254 @@
+"""Options: defaults, checks in plain words, words of the command line, YAML there and back."""
+
+import inspect
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anipot import config
+from anipot.config import (
+    DataSettings,
+    ModelSettings,
+    RunSettings,
+    TrainingSettings,
+    checked,
+    read_yaml,
+    to_yaml,
+    with_words,
+)
+from anipot.errors import SettingsError
+from anipot.model import ANIModel
+from anipot.networks import ACTIVATIONS
+from anipot.training.trainer import ANITrainer
+
+
+def run_settings(*words: str) -> RunSettings:
+    return checked(RunSettings, with_words({}, words))
+
+
+# ---- wrong keys and values ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["training.lerning_rate=1"], ["'training.lerning_rate'", "learning_rate?"]),
+        (["lerning_rate=1"], ["'lerning_rate'", "training.learning_rate?"]),
+        (["trainin.epochs=3"], ["'trainin'", "training?"]),
+        (["qqqq=3"], ["'qqqq'"]),
+        (["training.qqqq=3"], ["'training.qqqq'", "known:", "batch_size"]),
+        (["seed=1"], ["'seed'", "data.seed or training.seed"]),
+        (["elements=HC"], ["data.elements or model.elements"]),
+        (["epochs"], ["'epochs'", "training.epochs=50"]),
+        (["batch_size=0"], ["'training.batch_size'", "conformers in a batch", "got 0"]),
+        (["epochs=1.5"], ["'training.epochs'", "1.5"]),
+        (["learning_rate=-1"], ["'training.learning_rate'", "greater than 0"]),
+        (["learning_rate=.inf"], ["'training.learning_rate'"]),
+        (["optimizer=sgd"], ["'training.optimizer'", "'adamw' or 'adam'", "'sgd'"]),
+        (["activation=relo"], ["'model.activation'", "'relu'", "'relo'"]),
+        (["hidden=a,b"], ["'model.hidden'", "160,128,96"]),
+        (["hidden=128,0"], ["'model.hidden'"]),
+        (["model.elements=HXq"], ["'model.elements'", "'Xq'"]),
+        (["energy_unit=parsec"], ["'data.energy_unit'", "hartree, kcal/mol"]),
+        (["length_unit=parsec"], ["'data.length_unit'", "angstrom"]),
+        (["target_unit=parsec"], ["'training.target_unit'", "hartree"]),
+        (["epochs.foo=1"], ["'epochs'"]),
+        (["split=random"], ["'data.split'", "'conformer', 'molecule' or 'formula'"]),
+    ],
+)
+def test_a_wrong_option_is_named_with_the_way_out(words, parts):
+    with pytest.raises(SettingsError) as e:
+        run_settings(*words)
+    for part in parts:
+        assert part in str(e.value)
+    assert "\n" not in str(e.value)
+    assert "pydantic" not in str(e.value)
+
+
+def test_every_wrong_option_is_told_at_once_and_only_once():
+    with pytest.raises(SettingsError) as e:
+        checked(TrainingSettings, {"epochs": 0, "batchsize": 3, "ema": 2})
+    assert str(e.value).count("option") == 3
+    with pytest.raises(SettingsError) as e:
+        checked(ModelSettings, {"hidden": "wide"})
+    assert str(e.value).count("hidden") == 1
+
+
+def test_settings_cannot_be_changed_past_the_check():
+    with pytest.raises(ValueError, match="frozen"):
+        TrainingSettings().epochs = -1
+
+
+# ---- words -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "section", "key", "value"),
+    [
+        ("learning_rate=1e-3", "training", "learning_rate", 1e-3),
+        ("training.learning_rate = 2E-4", "training", "learning_rate", 2e-4),
+        ("warmup=.5", "training", "warmup", 0.5),
+        ("epochs=1e2", "training", "epochs", 100),
+        ("batch_size=010", "training", "batch_size", 10),
+        ("clip=none", "training", "clip", None),
+        ("clip=null", "training", "clip", None),
+        ("epochs=", "training", "epochs", None),
+        ("aev_cache=off", "training", "aev_cache", "off"),
+        ("loss=mse/sqrt(n)", "training", "loss", "mse/sqrt(n)"),
+        ("device=cuda:1", "training", "device", "cuda:1"),
+        ("target_unit=ev", "training", "target_unit", "eV"),
+        ("high_energy=yes", "data", "high_energy", True),
+        ("energy_key=wb97x_dz.energy", "data", "energy_key", "wb97x_dz.energy"),
+        ("hidden=160,128,96", "model", "hidden", [160, 128, 96]),
+        ("hidden=[160, 128]", "model", "hidden", [160, 128]),
+        ("hidden=64", "model", "hidden", [64]),
+        ("hidden=[]", "model", "hidden", []),
+        ("hidden={H: [3, 4], C: [5]}", "model", "hidden", {"H": [3, 4], "C": [5]}),
+        ("model.hidden.H=12,3", "model", "hidden", {"H": [12, 3]}),
+        ("model.elements=NO", "model", "elements", "NO"),
+        ("model.elements=H,C,Cl", "model", "elements", "HCCl"),
+        ("data.elements=[H, C]", "data", "elements", "HC"),
+        ("data.seed=3", "data", "seed", 3),
+    ],
+)
+def test_words_mean_what_people_mean(word, section, key, value):
+    assert getattr(getattr(run_settings(word), section), key) == value
+
+
+def test_words_win_over_the_file_and_leave_its_dictionary_alone():
+    values = {"training": {"epochs": 5, "ema": 0.9}}
+    changed = with_words(values, ["epochs=7", "hidden=3"])
+    assert changed == {"training": {"epochs": 7, "ema": 0.9}, "model": {"hidden": 3}}
+    assert values == {"training": {"epochs": 5, "ema": 0.9}}
+
+
+# ---- YAML --------------------------------------------------------------------------------------
+
+texts = st.one_of(
+    st.sampled_from(["off", "no", "NO", "1e-3", "1:30", "null", "~", "3", "a: b", "a #b", "true"]),
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1),
+)
+floats = st.floats(1e-12, 0.99)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    data=st.fixed_dictionaries(
+        {},
+        optional={
+            "files": st.lists(texts, max_size=3),
+            "energy_key": texts,
+            "elements": st.sampled_from(["NO", "HCNO", "Cl", "N"]),
+            "max_energy": floats,
+            "train": floats,
+            "high_energy": st.booleans(),
+        },
+    ),
+    model=st.fixed_dictionaries(
+        {},
+        optional={
+            "hidden": st.one_of(
+                st.lists(st.integers(1, 500), max_size=4),
+                st.dictionaries(st.sampled_from("HCNO"), st.lists(st.integers(1, 9))),
+            ),
+            "output_activation": st.sampled_from([None, "sigmoid"]),
+        },
+    ),
+    training=st.fixed_dictionaries(
+        {},
+        optional={
+            "learning_rate": floats,
+            "aev_cache": st.sampled_from(["off", "auto"]),
+            "seed": st.integers(0, 2**63 - 1),
+            "clip": st.none() | floats,
+        },
+    ),
+)
+def test_resolved_options_read_back_the_same(tmp_path_factory, data, model, training):
+    before = checked(RunSettings, {"data": data, "model": model, "training": training})
+    path = tmp_path_factory.getbasetemp() / "options.yaml"
+    path.write_text(to_yaml(before), encoding="utf-8")
+    assert checked(RunSettings, read_yaml(path)) == before
+
+
+def test_resolved_options_say_what_each_means():
+    text = to_yaml(RunSettings())
+    for section, info in RunSettings.model_fields.items():
+        for key, field in info.annotation.model_fields.items():
+            assert field.description, f"{section}.{key} has no description"
+            (line,) = [
+                x for x in text.splitlines() if x.startswith(f"  {key}:") and field.description in x
+            ]
+            assert line.endswith(f"  # {field.description}")
+    # Other programs read it too: PyYAML's own loader gets the same sections and keys.
+    assert {k: set(v) for k, v in yaml.safe_load(text).items()} == {
+        k: set(v) for k, v in RunSettings().model_dump().items()
+    }
+
+
+def test_yaml_files_that_cannot_be_used(tmp_path):
+    path = tmp_path / "o.yaml"
+    with pytest.raises(SettingsError, match=r"none\.yaml: cannot be read"):
+        read_yaml(tmp_path / "none.yaml")
+    for text, match in [
+        ("training: [", "cannot be read as YAML"),
+        ("- a\n- b\n", "must hold sections"),
+        ("epochs: 3\n", "'epochs' must be a section.*found 3"),
+        ("data: file.h5\n", "'data' must be a section"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(SettingsError, match=match):
+            read_yaml(path)
+    path.write_text("")
+    assert read_yaml(path) == {}
+    path.write_text("training:\n  # epochs: 3\nmodel:\n  elements: NO\n")
+    assert read_yaml(path) == {"training": {}, "model": {"elements": "NO"}}
+    path.write_text("1: {2: 3}\n")
+    with pytest.raises(SettingsError, match="unknown option '1'"):
+        checked(RunSettings, read_yaml(path))
+
+
+# ---- one owner of every default ----------------------------------------------------------------
+
+
+def test_every_training_option_reaches_the_trainer():
+    model = ANIModel.create("HC", hidden=[4])
+    assert ANITrainer(model).settings == TrainingSettings()
+    other = {
+        "batch_size": 7, "epochs": 3, "learning_rate": 0.5, "optimizer": "adam", "l2": 0.1,
+        "schedule": "cosine", "warmup": 0.3, "ema": 0.5, "clip": 2.0, "loss": "huber",
+        "huber_delta": 2.0, "target_unit": "hartree", "patience": 2, "self_energies": "keep",
+        "freeze_layers": 1, "seed": 9, "device": "cpu", "aev_cache": "off",
+        "checkpoint_minutes": 1.0,
+    }  # fmt: skip
+    assert set(other) == set(TrainingSettings.model_fields)
+    settings = ANITrainer(model, **other).settings.model_dump()
+    assert settings == other
+    assert all(settings[k] != v for k, v in TrainingSettings().model_dump().items())
+    # Keywords change the settings given, and nothing else of them.
+    both = ANITrainer(model, TrainingSettings(batch_size=7, l2=0.1), batch_size=9).settings
+    assert both == TrainingSettings(batch_size=9, l2=0.1)
+
+
+def test_every_reading_option_is_one_of_load_dataset():
+    from anipot.datasets import load_dataset
+
+    known = inspect.signature(load_dataset).parameters
+    reading = ["energy_key", "coordinates_key", "species_key", "forces_key", "energy_unit"]
+    for name in [*reading, "length_unit", "high_energy"]:
+        assert name in known
+        assert DataSettings.model_fields[name].default == known[name].default
+
+
+def test_activations_are_those_of_the_networks():
+    assert set(config.get_args(config.Activation)) == set(ACTIVATIONS)
+
+
+@pytest.mark.parametrize(
+    ("n", "epochs"), [(1, 500), (64 * 56, 500), (64 * 100, 280), (6000, 298), (10**7, 20)]
+)
+def test_epochs_make_about_as_many_updates_for_any_size(n, epochs):
+    assert TrainingSettings().resolved(n).epochs == epochs
+    assert TrainingSettings(epochs=3).resolved(n).epochs == 3
