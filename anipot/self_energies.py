@@ -11,6 +11,7 @@ from torch import Tensor
 
 from anipot.batches import Batch
 from anipot.conformers import Conformers
+from anipot.elements import parse_elements
 from anipot.errors import DataError
 
 
@@ -37,7 +38,8 @@ class SelfEnergies:
     @classmethod
     def zero(cls, elements: Sequence[str]) -> SelfEnergies:
         """All zero: what a model has before it is trained."""
-        return cls(tuple(elements), np.zeros(len(elements)))
+        elements = parse_elements(elements)
+        return cls(elements, np.zeros(len(elements)))
 
     @classmethod
     def fit(cls, conformers: Conformers, elements: Sequence[str]) -> SelfEnergies:
@@ -45,13 +47,14 @@ class SelfEnergies:
 
         Conformers without an energy are left out. Where the compositions do not determine all
         values (a rank deficient fit), the answer with the smallest norm is taken and ``note``
-        explains what
-        that means. Raises DataError when there is no energy, or one that is not finite.
+        explains what that means. Raises DataError when there is no energy, one that is not finite,
+        or an element that is not among ``elements``.
         """
+        elements = parse_elements(elements)
         labelled = conformers.has("energies")
         if conformers.energies is None or not labelled.any():
             raise DataError("self energies cannot be fitted: no conformer has an energy")
-        counts = conformers.composition(elements)[labelled].astype(np.float64)
+        counts = _counts(conformers, elements)[labelled].astype(np.float64)
         energies = conformers.energies[labelled]
         if not np.isfinite(energies).all():
             raise DataError("self energies cannot be fitted: an energy is not finite")
@@ -63,11 +66,14 @@ class SelfEnergies:
         weight = np.sqrt(n)
         mean = np.bincount(group, weights=energies) / n
         values, _, rank, _ = np.linalg.lstsq(unique * weight[:, None], mean * weight, rcond=1e-12)
-        return cls(tuple(elements), values, _explain(unique, elements, int(rank)))
+        return cls(elements, values, _explain(unique, elements, int(rank)))
 
     def of(self, conformers: Conformers) -> np.ndarray:
-        """(M,) hartree: the sum of the self energies of each conformer."""
-        return conformers.composition(self.elements) @ self.values
+        """(M,) hartree: the sum of the self energies of each conformer.
+
+        Raises DataError for an element that has none.
+        """
+        return _counts(conformers, self.elements) @ self.values
 
     def of_batch(self, batch: Batch) -> Tensor:
         """(B,) float64 hartree, on the batch's device."""
@@ -81,19 +87,35 @@ class SelfEnergies:
         return "\n".join(lines + ([self.note] if self.note else []))
 
 
+def _counts(conformers: Conformers, elements: Sequence[str]) -> np.ndarray:
+    """(M, E) int64 composition. DataError for other elements, which would count for nothing."""
+    counts = conformers.composition(elements)
+    lacking = np.flatnonzero(counts.sum(axis=1) != conformers.n_atoms)
+    if len(lacking):
+        raise DataError(
+            f"{conformers.describe(lacking[0])} contains an element without a self energy; "
+            f"there are self energies of {', '.join(elements)}"
+        )
+    return counts
+
+
 def _explain(compositions: np.ndarray, elements: Sequence[str], rank: int) -> str:
     """In prose, why a fit is not unique; empty when it is."""
     absent = [e for e, c in zip(elements, compositions.T, strict=True) if not c.any()]
     present = len(elements) - len(absent)
     notes = []
     if absent:
-        notes.append(f"{', '.join(absent)} does not occur in the training data: set to 0.")
+        notes.append(f"Not in the training data, and therefore 0: {', '.join(absent)}.")
     if rank < present:
         notes.append(
-            f"The training data has {len(compositions)} distinct composition(s), of which {rank} "
-            f"are independent, for {present} elements: many sets of self energies fit "
-            f"equally well, "
-            "and the one with the smallest norm was taken. Training is not harmed, but the values "
-            "mean nothing one by one, and molecules of other compositions may be far off."
+            f"The training data has {_plural(len(compositions), 'distinct composition')}, of "
+            f"which {rank} {'is' if rank == 1 else 'are'} independent, for {present} elements: "
+            "many sets of self energies fit equally well, and the one with the smallest norm was "
+            "taken. Training is not harmed, but the values mean nothing one by one, and molecules "
+            "of other compositions may be far off."
         )
     return " ".join(notes)
+
+
+def _plural(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
