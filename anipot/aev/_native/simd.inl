@@ -16,7 +16,7 @@ struct Simd<float> {
     static constexpr int W = ANIPOT_BYTES / 4;
     static constexpr int mantissa = 23;
     static constexpr float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-    static constexpr float lowest = -126.0f, highest = 127.0f;  // exponents of normal numbers
+    static constexpr float lowest = -126.0f;  // exponent of the smallest normal number
     static constexpr int32_t half_bits = 0x3f3504f3;  // sqrt(1/2)
     static constexpr float tiny = 1e-30f;
 };
@@ -30,7 +30,7 @@ struct Simd<double> {
     static constexpr int W = ANIPOT_BYTES / 8;
     static constexpr int mantissa = 52;
     static constexpr double magic = 6755399441055744.0;  // 1.5 * 2^52
-    static constexpr double lowest = -1022.0, highest = 1023.0;
+    static constexpr double lowest = -1022.0;
     static constexpr int64_t half_bits = 0x3fe6a09e667f3bcdLL;
     static constexpr double tiny = 1e-200;
 };
@@ -60,7 +60,8 @@ INLINE V bits(U u) {
     return v;
 }
 
-// 2^y, y clamped to the exponents of normal numbers. Relative error below 2 units in the last place.
+// 2^y, y at most 0 or little above; below the exponents of normal numbers it is clamped to them.
+// Relative error below 2 units in the last place.
 // The polynomials are Chebyshev fits of 2^f, |f| <= 1/2: errors 2e-9 (float), 3e-18 (double).
 template <class T>
 INLINE Vec<T> exp2v(Vec<T> y) {
@@ -68,7 +69,6 @@ INLINE Vec<T> exp2v(Vec<T> y) {
     using V = Vec<T>;
     using I = Int<T>;
     y = y > S::lowest ? y : V{} + S::lowest;
-    y = y < S::highest ? y : V{} + S::highest;
     const V shifted = y + S::magic;
     const V f = y - (shifted - S::magic);
     V p;
@@ -153,23 +153,38 @@ INLINE void sqrt_all(T* p, int n) {
     for (int k = 0; k < padded; k++) p[k] = sizeof(T) == 4 ? T(__builtin_sqrtf(float(p[k]))) : T(__builtin_sqrt(double(p[k])));
 }
 
+// The halves of a vector, added.
+template <class H, class V>
+INLINE H fold(V v) {
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define ANIPOT_SHUFFLE 1
+#endif
+#endif
+#if defined(ANIPOT_SHUFFLE)
+    constexpr int n = sizeof(V) / sizeof(v[0]);
+    if constexpr (n == 16)
+        return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+               __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+    else
+        return __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+#else
+    H h[2];
+    std::memcpy(h, &v, sizeof(v));
+    return h[0] + h[1];
+#endif
+}
+
 // Sum of the lanes, in an order that is the same for every call.
 template <class T, class V>
 INLINE T sum_lanes(V v) {
     constexpr int n = sizeof(V) / sizeof(T);
-    if constexpr (n == 16) {
-        using H = typename Simd<T>::V8;
-        H h[2];
-        std::memcpy(h, &v, sizeof(v));
-        return sum_lanes<T, H>(h[0] + h[1]);
-    } else if constexpr (n == 8) {
-        using H = typename Simd<T>::V4;
-        H h[2];
-        std::memcpy(h, &v, sizeof(v));
-        return sum_lanes<T, H>(h[0] + h[1]);
-    } else if constexpr (n == 4) {
+    if constexpr (n == 16)
+        return sum_lanes<T>(fold<typename Simd<T>::V8>(v));
+    else if constexpr (n == 8)
+        return sum_lanes<T>(fold<typename Simd<T>::V4>(v));
+    else if constexpr (n == 4)
         return (v[0] + v[2]) + (v[1] + v[3]);
-    } else {
+    else
         return v[0] + v[1];
-    }
 }
