@@ -445,17 +445,29 @@ void products_4x8(const Constants<T>& c, Scratch<T>& s, int first, int last, int
             });
             T* o = out + column;
             if constexpr (ANGLES) {
+                if (first == 0) {  // nothing there yet: do not wait for memory to say so
+                    store(o, s0);
+                    store(o + 8, s1);
+                    store(o + 16, s2);
+                    store(o + 24, s3);
+                    return;
+                }
                 store(o, load<V8>(o) + s0);
                 store(o + 8, load<V8>(o + 8) + s1);
                 store(o + 16, load<V8>(o + 16) + s2);
                 store(o + 24, load<V8>(o + 24) + s3);
             } else {
+                T block[32];
                 for (int x = 0; x < 8; x++) {
-                    o[4 * x] += s0[x];
-                    o[4 * x + 1] += s1[x];
-                    o[4 * x + 2] += s2[x];
-                    o[4 * x + 3] += s3[x];
+                    block[4 * x] = s0[x];
+                    block[4 * x + 1] = s1[x];
+                    block[4 * x + 2] = s2[x];
+                    block[4 * x + 3] = s3[x];
                 }
+                if (first == 0)
+                    std::memcpy(o, block, sizeof(block));
+                else
+                    for (int k = 0; k < 32; k++) o[k] += block[k];
             }
         }
     });
