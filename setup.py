@@ -9,7 +9,7 @@ FOLDER = "anipot/aev/_native/"
 # Nothing for the machine at hand: the kernels come once for each instruction set, and the library
 # chooses when it runs. No -ffast-math: a NaN must be found. The two flags are what vectorising a
 # square root needs.
-FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+FLAGS = ["-std=c++17", "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
 if sys.platform != "darwin":
     FLAGS.append("-pthread")
 
