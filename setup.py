@@ -18,10 +18,7 @@ setup(
         Extension(
             "anipot.aev._engine",
             sources=[FOLDER + "engine.cpp"],
-            depends=[
-                FOLDER + name
-                for name in ("common.h", "grid.h", "simd.inl", "kernels.inl")
-            ],
+            depends=[FOLDER + name for name in ("common.h", "grid.h", "simd.inl", "kernels.inl")],
             extra_compile_args=FLAGS,
             extra_link_args=[] if sys.platform == "darwin" else ["-pthread"],
             language="c++",

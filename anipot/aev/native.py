@@ -28,6 +28,9 @@ from anipot.aev.settings import AEVSettings
 from anipot.batches import Batch
 from anipot.errors import AnipotError, DataError, SettingsError
 
+#: Instruction sets that the library may have been compiled for, least first.
+VARIANTS = ("base", "avx2", "avx512")
+
 _INTERFACE = 1
 _FORWARD, _VJP, _JVP = 0, 1, 2
 _GOOD, _NOT_FINITE, _BAD_CELL, _TOO_FAR, _TOO_MANY_IMAGES, _BAD_BATCH, _NO_MEMORY = range(7)
@@ -181,9 +184,7 @@ def _call(
         return None if tensor is None else tensor.data_ptr()
 
     # Names keep what is converted here alive until the call is over.
-    offsets, rows, species = (
-        t.contiguous() for t in (batch.offsets, batch.rows, batch.species)
-    )
+    offsets, rows, species = (t.contiguous() for t in (batch.offsets, batch.rows, batch.species))
     pbc = None if batch.pbc is None or cells is None else batch.pbc.contiguous()
     call = _Call(
         mode,
@@ -207,9 +208,7 @@ def _call(
         _raise(status, bad.value, batch, coordinates, cells)
 
 
-def _raise(
-    status: int, bad: int, batch: Batch, coordinates: Tensor, cells: Tensor | None
-) -> None:
+def _raise(status: int, bad: int, batch: Batch, coordinates: Tensor, cells: Tensor | None) -> None:
     """Raise the error of a status, in the words of the reference engine where it has some."""
     if status in (_NOT_FINITE, _BAD_CELL):
         neighbors.check_finite(batch, coordinates, cells)

@@ -292,14 +292,19 @@ int describe_triples(Scratch<T>& s, int first, int last) {
     return total;
 }
 
-// base^Zeta, and with SLOPE its derivative by c.
+// h^Zeta with h = 1 - base, and with SLOPE its derivative by c.
+//
+// A power multiplies the rounding of h by Zeta. What rounding takes from 1 - base is known exactly
+// and given back to first order.
 template <class T, bool SLOPE, class Power>
 INLINE void powers(const T* base, const T* d_base, T* power, T* d_power, int n, T zeta, Power raise) {
     using V = Vec<T>;
     for (int k = 0; k < n; k += Simd<T>::W) {
-        const V h = load<V>(base + k);
+        const V d = load<V>(base + k);
+        const V h = T(1) - d;
+        const V lost = (T(1) - h) - d;
         const V below = raise(h);  // h^(Zeta - 1)
-        store(power + k, below * h);
+        store(power + k, below * (h + lost * zeta));
         if constexpr (SLOPE) store(d_power + k, below * load<V>(d_base + k) * zeta);
     }
 }
@@ -316,7 +321,7 @@ void factors(const Constants<T>& c, Scratch<T>& s, int total) {
             for (int p = 0; p < shifts; p++) s.offset[t * shifts + p] = s.mean[t] - c.angular_shift[p];
             for (int q = 0; q < angles; q++) {
                 s.base[t * angles + q] =
-                    T(0.5) + s.cosine[t] * c.half_cos[q] + s.sine[t] * c.half_sin[q];
+                    T(0.5) - s.cosine[t] * c.half_cos[q] - s.sine[t] * c.half_sin[q];
                 if constexpr (SLOPE)
                     s.d_base[t * angles + q] = c.half_cos[q] - s.ratio[t] * c.half_sin[q];
             }
@@ -328,7 +333,7 @@ void factors(const Constants<T>& c, Scratch<T>& s, int total) {
         const Q half_cos = load<Q>(c.half_cos.data()), half_sin = load<Q>(c.half_sin.data());
         for (int t = 0; t < total; t++) {
             store(s.offset + t * shifts, s.mean[t] - shift);
-            store(s.base + t * angles, T(0.5) + s.cosine[t] * half_cos + s.sine[t] * half_sin);
+            store(s.base + t * angles, T(0.5) - s.cosine[t] * half_cos - s.sine[t] * half_sin);
             if constexpr (SLOPE) store(s.d_base + t * angles, half_cos - s.ratio[t] * half_sin);
         }
     }
