@@ -98,7 +98,7 @@ class AEVComputer(torch.nn.Module):
         self._auto = engine == "auto"
 
     def engine_on(self, device: torch.device | str) -> str:
-        """Name of the engine in use on a device: ``"auto"`` takes the native one on the CPU only."""
+        """Name of the engine in use on a device: ``"auto"`` is the native one only on the CPU."""
         if self._auto and self.engine_name == "native" and torch.device(device).type != "cpu":
             return "reference"
         return self.engine_name

@@ -120,7 +120,7 @@ def _library() -> ctypes.CDLL:
 
 
 def load() -> None:
-    """Load the compiled library. Raises SettingsError or OSError, with the reason, when it cannot."""
+    """Load the compiled library. Raises SettingsError or OSError, with the reason, if it cannot."""
     _library()
 
 
@@ -238,8 +238,8 @@ def _checked(
     """Coordinates and cells, detached, as the library reads them."""
     if coordinates.device.type != "cpu":
         raise SettingsError(
-            f"the engine 'native' works on the CPU, and the coordinates are on {coordinates.device}; "
-            "use engine='reference'"
+            f"the engine 'native' works on the CPU, and the coordinates are on "
+            f"{coordinates.device}; use engine='reference'"
         )
     if coordinates.dtype not in (torch.float32, torch.float64):
         raise SettingsError(
@@ -484,14 +484,14 @@ def aev(settings: AEVSettings, batch: Batch, coordinates: Tensor, cells: Tensor 
     missing cell; SettingsError where the library is missing or the device is not the CPU.
     """
     if _wants_grad(coordinates, cells):
-        return _AEV.apply(settings, batch, coordinates, cells)  # type: ignore[no-untyped-call, no-any-return]
+        return _AEV.apply(settings, batch, coordinates, cells)
     return _forward(settings, batch, coordinates, cells)
 
 
 def vjp(
     settings: AEVSettings, batch: Batch, coordinates: Tensor, cells: Tensor | None, grad_aev: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients by coordinates (N, 3) and cells (B, 3, 3; None without cells) of ``grad_aev . AEV``.
+    """Gradients of ``grad_aev . AEV`` by coordinates (N, 3) and cells (B, 3, 3), or None.
 
     ``grad_aev`` (N, L) is the gradient by the AEVs. The result, in 1/angstrom times the unit of
     ``grad_aev``, is differentiable in it (by the JVP), and in coordinates and cells where those
@@ -499,7 +499,7 @@ def vjp(
     Raises as ``aev``.
     """
     if _wants_grad(coordinates, cells, grad_aev):
-        return _VectorJacobian.apply(settings, batch, coordinates, cells, grad_aev, True)  # type: ignore[no-untyped-call, no-any-return]
+        return _VectorJacobian.apply(settings, batch, coordinates, cells, grad_aev, True)
     return _backward(settings, batch, coordinates, cells, grad_aev, True)
 
 
@@ -517,7 +517,7 @@ def jvp(
     cells as ``vjp`` is. Raises as ``aev``.
     """
     if _wants_grad(coordinates, cells, coordinate_tangent, cell_tangent):
-        return _JacobianVector.apply(  # type: ignore[no-untyped-call, no-any-return]
+        return _JacobianVector.apply(
             settings, batch, coordinates, cells, coordinate_tangent, cell_tangent
         )
     return _tangent(settings, batch, coordinates, cells, coordinate_tangent, cell_tangent)

@@ -79,11 +79,6 @@ def large(rng, elements="HCO"):
 SYSTEMS = {"ragged": ragged, "cells": mixed_cells, "large": large}
 
 
-def finite(cells):
-    """Numbers in open directions do not count, but a sum with NaN in it would be NaN."""
-    return None if cells is None else torch.nan_to_num(cells)
-
-
 def assert_close(found, truth, relative=1e-10):
     scale = float(truth.detach().abs().max())
     assert scale > 1e-3
@@ -99,6 +94,12 @@ def inputs(conformers, settings, seed=0):
     v = torch.randn(n, 3, dtype=torch.float64, generator=generator)
     w = torch.randn(len(batch), 3, 3, dtype=torch.float64, generator=generator)
     return batch, g, v, None if batch.cells is None else w
+
+
+def leaves(batch):
+    """Coordinates, and cells where there are some, as variables."""
+    given = (batch.coordinates, batch.cells)
+    return [t.clone().requires_grad_() for t in given if t is not None]
 
 
 def reference_derivatives(settings, batch, g, v, w):
