@@ -29,8 +29,16 @@ def _load_torchani() -> AEVFunction:
     return torchani_engine.aev
 
 
+def _load_native() -> AEVFunction:
+    from anipot.aev import native
+
+    native.load()
+    return native.aev
+
+
 #: Engines by name. A loader returns the engine's function, or raises with the reason why it cannot.
 ENGINES: dict[str, Callable[[], AEVFunction]] = {
+    "native": _load_native,
     "reference": _load_reference,
     "torchani": _load_torchani,
 }
@@ -87,6 +95,13 @@ class AEVComputer(torch.nn.Module):
         super().__init__()
         self.settings = settings
         self.engine_name, self._aev = load_engine(engine)
+        self._auto = engine == "auto"
+
+    def engine_on(self, device: torch.device | str) -> str:
+        """Name of the engine in use on a device: ``"auto"`` is the native one only on the CPU."""
+        if self._auto and self.engine_name == "native" and torch.device(device).type != "cpu":
+            return "reference"
+        return self.engine_name
 
     @property
     def length(self) -> int:
@@ -121,6 +136,8 @@ class AEVComputer(torch.nn.Module):
             raise SettingsError(
                 f"cells have shape {tuple(cells.shape)}, the batch needs {(len(batch), 3, 3)}"
             )
+        if self.engine_on(coordinates.device) != self.engine_name:
+            return _load_reference()(self.settings, batch, coordinates, cells)
         return self._aev(self.settings, batch, coordinates, cells)
 
     def extra_repr(self) -> str:

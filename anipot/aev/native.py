@@ -1,0 +1,523 @@
+"""The native engine: AEVs in C++ on the CPU, with analytic derivatives.
+
+Three functions of the compiled library, each of which stores nothing for another: forward, VJP
+(gradient by coordinates and cells) and JVP (derivative along given changes of them). Autograd uses
+them so: the backward of the forward is the VJP; the VJP's derivative by the AEVs' gradient is the
+JVP, and the JVP's by the tangents the VJP again. Only second derivatives by coordinates or cells
+go through the reference engine.
+
+A loss on forces needs none of those, when it is written ``g = grad(energy, aev,
+create_graph=True)``, then ``forces = -vjp(settings, batch, coordinates.detach(), cells, g)[0]``.
+
+Source: Smith, Isayev, Roitberg, Chem. Sci. 2017, 8, 3192, eqs. 2 to 4; see ``_native/kernels.inl``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anipot.aev import neighbors, reference
+from anipot.aev.settings import AEVSettings
+from anipot.batches import Batch
+from anipot.errors import AnipotError, DataError, SettingsError
+
+#: Instruction sets that the library may have been compiled for, least first.
+VARIANTS = ("base", "avx2", "avx512")
+
+_INTERFACE = 1
+_FORWARD, _VJP, _JVP = 0, 1, 2
+_GOOD, _NOT_FINITE, _BAD_CELL, _TOO_FAR, _TOO_MANY_IMAGES, _BAD_BATCH, _NO_MEMORY = range(7)
+
+_Doubles = ctypes.POINTER(ctypes.c_double)
+
+
+class _Settings(ctypes.Structure):
+    _fields_ = (
+        *[
+            (name, ctypes.c_int32)
+            for name in (
+                "elements",
+                "n_radial_eta",
+                "n_radial_shift",
+                "n_angular_eta",
+                "n_zeta",
+                "n_angular_shift",
+                "n_angle",
+            )
+        ],
+        ("radial_cutoff", ctypes.c_double),
+        ("angular_cutoff", ctypes.c_double),
+        *[
+            (name, _Doubles)
+            for name in (
+                "radial_eta",
+                "radial_shift",
+                "angular_eta",
+                "zeta",
+                "angular_shift",
+                "angle",
+            )
+        ],
+    )
+
+
+class _Call(ctypes.Structure):
+    _fields_ = (
+        *[(name, ctypes.c_int32) for name in ("mode", "bytes", "threads")],
+        *[(name, ctypes.c_int64) for name in ("conformers", "atoms")],
+        *[
+            (name, ctypes.c_void_p)
+            for name in (
+                "offsets",
+                "rows",
+                "species",
+                "coordinates",
+                "cells",
+                "pbc",
+                "aev_gradient",
+                "coordinate_tangent",
+                "cell_tangent",
+                "aev",
+                "coordinate_gradient",
+                "cell_gradient",
+            )
+        ],
+    )
+
+
+# ---- the library ---------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL:
+    """The compiled library. Raises SettingsError, with the way out, when it is not there."""
+    found = sorted(p for p in Path(__file__).parent.glob("_engine*") if p.suffix in (".so", ".pyd"))
+    if not found:
+        raise SettingsError(
+            "the native AEV engine was not compiled; install a C++ compiler (GCC or Clang) and "
+            "install anipot again, or use engine='reference'"
+        )
+    library = ctypes.CDLL(str(found[0]))
+    if library.anipot_interface() != _INTERFACE:
+        raise SettingsError(
+            f"{found[0].name} was compiled from other sources than this anipot; install it again"
+        )
+    library.anipot_variant.restype = ctypes.c_char_p
+    library.anipot_use_variant.argtypes = [ctypes.c_char_p]
+    library.anipot_aev.argtypes = [
+        ctypes.POINTER(_Settings),
+        ctypes.POINTER(_Call),
+        ctypes.POINTER(ctypes.c_int64),
+    ]
+    return library
+
+
+def load() -> None:
+    """Load the compiled library. Raises SettingsError or OSError, with the reason, if it cannot."""
+    _library()
+
+
+def variant() -> str:
+    """The instruction set in use: ``"base"``, ``"avx2"`` or ``"avx512"``."""
+    return str(_library().anipot_variant().decode())
+
+
+def use_variant(name: str) -> bool:
+    """Use another instruction set from now on; False, and no change, if this machine has it not."""
+    return bool(_library().anipot_use_variant(name.encode()))
+
+
+@lru_cache(maxsize=32)
+def _settings(settings: AEVSettings) -> _Settings:
+    def doubles(values: tuple[float, ...]) -> Any:
+        return ctypes.cast((ctypes.c_double * len(values))(*values), _Doubles)
+
+    s = settings
+    return _Settings(
+        s.n_elements,
+        len(s.radial_eta),
+        len(s.radial_shifts),
+        len(s.angular_eta),
+        len(s.zeta),
+        len(s.angular_shifts),
+        len(s.angle_shifts),
+        s.radial_cutoff,
+        s.angular_cutoff,
+        doubles(s.radial_eta),
+        doubles(s.radial_shifts),
+        doubles(s.angular_eta),
+        doubles(s.zeta),
+        doubles(s.angular_shifts),
+        doubles(s.angle_shifts),
+    )
+
+
+def _zeros(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+    """Zeros that start on a cache line. The system hands large ones out zeroed, so that columns of
+    absent elements, two thirds of a hydrocarbon's AEV, are never written."""
+    n = rows * columns
+    flat = torch.from_numpy(
+        np.zeros(n + 16, dtype=np.float32 if dtype == torch.float32 else np.float64)
+    )
+    skip = -flat.data_ptr() % 64 // flat.element_size()
+    return flat[skip : skip + n].view(rows, columns)
+
+
+def _call(
+    mode: int,
+    settings: AEVSettings,
+    batch: Batch,
+    coordinates: Tensor,
+    cells: Tensor | None,
+    **arrays: Tensor | None,
+) -> None:
+    """Call the library; all tensors must be contiguous, on the CPU, and of the same precision."""
+
+    def pointer(tensor: Tensor | None) -> int | None:
+        return None if tensor is None else tensor.data_ptr()
+
+    # Names keep what is converted here alive until the call is over.
+    offsets, rows, species = (t.contiguous() for t in (batch.offsets, batch.rows, batch.species))
+    pbc = None if batch.pbc is None or cells is None else batch.pbc.contiguous()
+    call = _Call(
+        mode,
+        coordinates.element_size(),
+        torch.get_num_threads(),
+        len(batch),
+        len(coordinates),
+        offsets.data_ptr(),
+        rows.data_ptr(),
+        species.data_ptr(),
+        coordinates.data_ptr(),
+        pointer(cells),
+        pointer(pbc),
+        **{name: pointer(tensor) for name, tensor in arrays.items()},
+    )
+    bad = ctypes.c_int64(-1)
+    status = _library().anipot_aev(
+        ctypes.byref(_settings(settings)), ctypes.byref(call), ctypes.byref(bad)
+    )
+    if status != _GOOD:
+        _raise(status, bad.value, batch, coordinates, cells)
+
+
+def _raise(status: int, bad: int, batch: Batch, coordinates: Tensor, cells: Tensor | None) -> None:
+    """Raise the error of a status, in the words of the reference engine where it has some."""
+    if status in (_NOT_FINITE, _BAD_CELL):
+        neighbors.check_finite(batch, coordinates, cells)
+        if cells is not None and batch.pbc is not None:
+            neighbors.completed_cells(batch, cells, torch.tensor([max(bad, 0)]))
+    which = f"conformer {int(batch.index[bad])}" if 0 <= bad < len(batch) else "the batch"
+    messages = {
+        _NOT_FINITE: "has coordinates that are not finite numbers of angstrom",
+        _BAD_CELL: "has a cell whose lattice vectors are zero or depend on one another",
+        _TOO_FAR: "has an atom too far outside its cell for its place in the cell to be known; "
+        "wrap the coordinates",
+        _TOO_MANY_IMAGES: "has a cell so much smaller than the cutoff that its images do not fit "
+        "in memory; check the unit of the cell (angstrom)",
+        _BAD_BATCH: "is not consistent: offsets, rows or species are out of range",
+        _NO_MEMORY: "needs more memory than there is; use smaller batches",
+    }
+    if status == _NO_MEMORY:
+        raise MemoryError(f"{which} {messages[status]}")
+    raise (DataError if status in messages else AnipotError)(
+        f"{which} {messages.get(status, f'gives the unknown status {status}')}"
+    )
+
+
+def _checked(
+    settings: AEVSettings, batch: Batch, coordinates: Tensor, cells: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Coordinates and cells, detached, as the library reads them."""
+    if coordinates.device.type != "cpu":
+        raise SettingsError(
+            f"the engine 'native' works on the CPU, and the coordinates are on "
+            f"{coordinates.device}; use engine='reference'"
+        )
+    if coordinates.dtype not in (torch.float32, torch.float64):
+        raise SettingsError(
+            f"the engine 'native' takes float32 and float64, not {coordinates.dtype}"
+        )
+    if coordinates.shape != (len(batch.species), 3) or len(batch.rows) != len(batch.species):
+        raise SettingsError(
+            f"coordinates have shape {tuple(coordinates.shape)}, the batch needs "
+            f"{(len(batch.species), 3)}, by row"
+        )
+    if cells is not None and cells.shape != (len(batch), 3, 3):
+        raise SettingsError(
+            f"cells have shape {tuple(cells.shape)}, the batch needs {(len(batch), 3, 3)}"
+        )
+    if batch.pbc is None:
+        cells = None
+    elif cells is None:
+        neighbors.periodic_conformers(batch, cells)  # raises where one is periodic
+    else:
+        cells = cells.detach().to(coordinates.dtype).contiguous()
+    return coordinates.detach().contiguous(), cells
+
+
+# ---- the three functions, without autograd -------------------------------------------------------
+
+
+def _forward(
+    settings: AEVSettings, batch: Batch, coordinates: Tensor, cells: Tensor | None
+) -> Tensor:
+    x, lattice = _checked(settings, batch, coordinates, cells)
+    out = _zeros(len(x), settings.length, x.dtype)
+    _call(_FORWARD, settings, batch, x, lattice, aev=out)
+    return out
+
+
+def _backward(
+    settings: AEVSettings,
+    batch: Batch,
+    coordinates: Tensor,
+    cells: Tensor | None,
+    gradient: Tensor,
+    want_cells: bool,
+) -> tuple[Tensor, Tensor | None]:
+    x, lattice = _checked(settings, batch, coordinates, cells)
+    if gradient.shape != (len(x), settings.length):
+        raise SettingsError(
+            f"the gradient by the AEVs has shape {tuple(gradient.shape)}, and must have "
+            f"{(len(x), settings.length)}"
+        )
+    gradient = gradient.detach().to(x.dtype).contiguous()
+    by_coordinates = torch.empty_like(x)
+    by_cells = None
+    if want_cells and cells is not None:
+        by_cells = torch.zeros(cells.shape, dtype=x.dtype)
+    _call(
+        _VJP,
+        settings,
+        batch,
+        x,
+        lattice,
+        aev_gradient=gradient,
+        coordinate_gradient=by_coordinates,
+        cell_gradient=None if lattice is None else by_cells,
+    )
+    return by_coordinates, None if by_cells is None or cells is None else by_cells.to(cells.dtype)
+
+
+def _tangent(
+    settings: AEVSettings,
+    batch: Batch,
+    coordinates: Tensor,
+    cells: Tensor | None,
+    coordinate_tangent: Tensor | None,
+    cell_tangent: Tensor | None,
+) -> Tensor:
+    x, lattice = _checked(settings, batch, coordinates, cells)
+
+    def ready(tangent: Tensor | None, like: Tensor | None) -> Tensor | None:
+        if tangent is None or like is None:
+            return None
+        if tangent.shape != like.shape:
+            raise SettingsError(
+                f"a tangent has shape {tuple(tangent.shape)}, and must have {tuple(like.shape)}"
+            )
+        return tangent.detach().to(x.dtype).contiguous()
+
+    out = _zeros(len(x), settings.length, x.dtype)
+    _call(
+        _JVP,
+        settings,
+        batch,
+        x,
+        lattice,
+        coordinate_tangent=ready(coordinate_tangent, x),
+        cell_tangent=ready(cell_tangent, lattice),
+        aev=out,
+    )
+    return out
+
+
+# ---- autograd ------------------------------------------------------------------------------------
+
+
+class _AEV(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, settings: AEVSettings, batch: Batch, coordinates: Tensor, cells: Tensor | None
+    ) -> Tensor:
+        ctx.settings, ctx.batch = settings, batch
+        ctx.save_for_backward(coordinates, cells)
+        return _forward(settings, batch, coordinates, cells)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        coordinates, cells = ctx.saved_tensors
+        by_coordinates, by_cells = _VectorJacobian.apply(
+            ctx.settings, ctx.batch, coordinates, cells, gradient, ctx.needs_input_grad[3]
+        )
+        return None, None, by_coordinates, by_cells
+
+
+class _VectorJacobian(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        settings: AEVSettings,
+        batch: Batch,
+        coordinates: Tensor,
+        cells: Tensor | None,
+        gradient: Tensor,
+        want_cells: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        ctx.settings, ctx.batch = settings, batch
+        ctx.save_for_backward(coordinates, cells, gradient)
+        ctx.set_materialize_grads(False)
+        return _backward(settings, batch, coordinates, cells, gradient, want_cells)
+
+    @staticmethod
+    def backward(
+        ctx: Any, v_coordinates: Tensor | None, v_cells: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        coordinates, cells, gradient = ctx.saved_tensors
+        by_coordinates = by_cells = by_gradient = None
+        if v_coordinates is None and v_cells is None:
+            return None, None, None, None, None, None
+        if ctx.needs_input_grad[4]:
+            by_gradient = _JacobianVector.apply(
+                ctx.settings, ctx.batch, coordinates, cells, v_coordinates, v_cells
+            ).to(gradient.dtype)
+        if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
+            by_coordinates, by_cells = _second_derivatives(
+                ctx, coordinates, cells, gradient, v_coordinates, v_cells
+            )
+        return None, None, by_coordinates, by_cells, by_gradient, None
+
+
+class _JacobianVector(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        settings: AEVSettings,
+        batch: Batch,
+        coordinates: Tensor,
+        cells: Tensor | None,
+        v_coordinates: Tensor | None,
+        v_cells: Tensor | None,
+    ) -> Tensor:
+        ctx.settings, ctx.batch = settings, batch
+        ctx.save_for_backward(coordinates, cells, v_coordinates, v_cells)
+        return _tangent(settings, batch, coordinates, cells, v_coordinates, v_cells)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        coordinates, cells, v_coordinates, v_cells = ctx.saved_tensors
+        by_coordinates = by_cells = by_v_coordinates = by_v_cells = None
+        if ctx.needs_input_grad[4] or ctx.needs_input_grad[5]:
+            by_v_coordinates, by_v_cells = _VectorJacobian.apply(
+                ctx.settings, ctx.batch, coordinates, cells, gradient, ctx.needs_input_grad[5]
+            )
+        if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
+            by_coordinates, by_cells = _second_derivatives(
+                ctx, coordinates, cells, gradient, v_coordinates, v_cells
+            )
+        if not ctx.needs_input_grad[4]:
+            by_v_coordinates = None
+        return None, None, by_coordinates, by_cells, by_v_coordinates, by_v_cells
+
+
+def _second_derivatives(
+    ctx: Any,
+    coordinates: Tensor,
+    cells: Tensor | None,
+    gradient: Tensor,
+    v_coordinates: Tensor | None,
+    v_cells: Tensor | None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Derivatives by coordinates and cells of gradient . J . v, through the reference engine."""
+    needs = ctx.needs_input_grad[2:4]
+    again = torch.is_grad_enabled()  # third derivatives are wanted: keep the graph
+    with torch.enable_grad():
+        x = coordinates if again else coordinates.detach()
+        lattice = cells if again or cells is None else cells.detach()
+        if not x.requires_grad:
+            x = x.detach().requires_grad_()
+        if lattice is not None and not lattice.requires_grad:
+            lattice = lattice.detach().requires_grad_()
+        variables = [t for t in (x, lattice) if t is not None]
+        aevs = reference.aev(ctx.settings, ctx.batch, x, lattice)
+        first = torch.autograd.grad(
+            aevs, variables, gradient, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+        total = x.new_zeros(())
+        for part, v in zip(first, (v_coordinates, v_cells), strict=False):
+            if v is not None:
+                total = total + (part * v).sum()
+        wanted = [t for t, need in zip((x, lattice), needs, strict=True) if need and t is not None]
+        found = iter(
+            torch.autograd.grad(
+                total, wanted, create_graph=again, allow_unused=True, materialize_grads=True
+            )
+            if total.requires_grad
+            else [torch.zeros_like(t) for t in wanted]
+        )
+    by_coordinates = next(found) if needs[0] else None
+    return by_coordinates, next(found) if needs[1] and cells is not None else None
+
+
+# ---- the public functions ------------------------------------------------------------------------
+
+
+def _wants_grad(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def aev(settings: AEVSettings, batch: Batch, coordinates: Tensor, cells: Tensor | None) -> Tensor:
+    """(N, L) AEVs by row, L = ``settings.length``; no unit.
+
+    ``coordinates`` (N, 3) by row and ``cells`` (B, 3, 3), in angstrom, stand in for the batch's
+    own, and the AEVs are differentiable in both. float32 or float64, as ``coordinates``; on the
+    CPU, with ``torch.get_num_threads()`` threads; the same bits whatever their number. Raises
+    DataError, with the conformer's number, for numbers that are not finite and for a flat or
+    missing cell; SettingsError where the library is missing or the device is not the CPU.
+    """
+    if _wants_grad(coordinates, cells):
+        return _AEV.apply(settings, batch, coordinates, cells)
+    return _forward(settings, batch, coordinates, cells)
+
+
+def vjp(
+    settings: AEVSettings, batch: Batch, coordinates: Tensor, cells: Tensor | None, grad_aev: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of ``grad_aev . AEV`` by coordinates (N, 3) and cells (B, 3, 3), or None.
+
+    ``grad_aev`` (N, L) is the gradient by the AEVs. The result, in 1/angstrom times the unit of
+    ``grad_aev``, is differentiable in it (by the JVP), and in coordinates and cells where those
+    require it (through the reference engine, slowly: detach them where only forces are wanted).
+    Raises as ``aev``.
+    """
+    if _wants_grad(coordinates, cells, grad_aev):
+        return _VectorJacobian.apply(settings, batch, coordinates, cells, grad_aev, True)
+    return _backward(settings, batch, coordinates, cells, grad_aev, True)
+
+
+def jvp(
+    settings: AEVSettings,
+    batch: Batch,
+    coordinates: Tensor,
+    cells: Tensor | None,
+    coordinate_tangent: Tensor | None,
+    cell_tangent: Tensor | None = None,
+) -> Tensor:
+    """(N, L) derivative of the AEVs along tangents of coordinates (N, 3) and cells (B, 3, 3).
+
+    Either tangent may be None. Differentiable in the tangents (by the VJP), and in coordinates and
+    cells as ``vjp`` is. Raises as ``aev``.
+    """
+    if _wants_grad(coordinates, cells, coordinate_tangent, cell_tangent):
+        return _JacobianVector.apply(
+            settings, batch, coordinates, cells, coordinate_tangent, cell_tangent
+        )
+    return _tangent(settings, batch, coordinates, cells, coordinate_tangent, cell_tangent)

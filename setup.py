@@ -1,0 +1,29 @@
+"""The compiled part of the package; everything else stands in pyproject.toml."""
+
+import sys
+
+from setuptools import Extension, setup
+
+FOLDER = "anipot/aev/_native/"
+
+# Nothing for the machine at hand: the kernels come once for each instruction set, and the library
+# chooses when it runs. No -ffast-math: a NaN must be found. The two flags are what vectorising a
+# square root needs.
+FLAGS = ["-std=c++17", "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+if sys.platform != "darwin":
+    FLAGS.append("-pthread")
+
+setup(
+    ext_modules=[
+        Extension(
+            "anipot.aev._engine",
+            sources=[FOLDER + "engine.cpp"],
+            depends=[FOLDER + name for name in ("common.h", "grid.h", "simd.inl", "kernels.inl")],
+            extra_compile_args=FLAGS,
+            extra_link_args=[] if sys.platform == "darwin" else ["-pthread"],
+            language="c++",
+            # Without a compiler the installation still succeeds, and the reference engine is used.
+            optional=True,
+        )
+    ]
+)
