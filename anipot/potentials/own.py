@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from anipot.aev.computer import AEVComputer
 from anipot.aev.settings import AEVSettings
-from anipot.errors import AnipotError, PotentialError
+from anipot.errors import PotentialError
 from anipot.files import atomic_write
 from anipot.model import DTYPES, ANIModel
 from anipot.networks import AtomicNetworks
@@ -32,6 +32,7 @@ from anipot.self_energies import SelfEnergies
 from anipot.version import __version__
 
 FORMAT = "anipot potential 1"
+UNITS = {"length": "angstrom", "energy": "hartree"}
 SUFFIX = ".safetensors"
 
 
@@ -61,15 +62,23 @@ class _Header(BaseModel):
 
 
 def write_potential(model: ANIModel, path: str | Path, about: Mapping[str, Any]) -> Path:
-    """Write ``model`` to ``path`` (atomic). Raises PotentialError for weights that are not finite.
+    """Write ``model`` to ``path``, all or nothing, and return the path.
+
+    ``about`` is plain data: numbers, texts, lists, dictionaries. Raises PotentialError for anything
+    else in it, for weights that are not finite, and for another suffix than ``.safetensors``.
     """
     path = Path(path)
     if path.suffix != SUFFIX:
-        raise PotentialError(f"{path}: a potential is saved as a {SUFFIX} file")
+        raise PotentialError(
+            f"{path}: a potential is saved as a {SUFFIX} file, for example {path.stem}{SUFFIX}"
+        )
     tensors = {"self_energies": torch.as_tensor(model.self_energies.values)}
     for name, value in model.networks.state_dict().items():
         if not torch.isfinite(value).all():
-            raise PotentialError(f"not saved: the weights {name} of this model are not all finite")
+            raise PotentialError(
+                f"{path}: not saved, because the weights {name} of this model are not all finite; "
+                "train again with a smaller learning_rate"
+            )
         tensors[f"networks.0.{name.replace('.layers.', '.')}"] = value.detach().cpu().contiguous()
     header = _Header(
         format=FORMAT,
@@ -79,7 +88,7 @@ def write_potential(model: ANIModel, path: str | Path, about: Mapping[str, Any])
         networks=_Networks(**model.networks.options()),
         dtype=str(model.dtype).removeprefix("torch."),
         output_unit=model.output_unit,
-        units={"length": "angstrom", "energy": "hartree"},
+        units=UNITS,
         self_energies_note=model.self_energies.note,
         about=_plain(about),
     )
@@ -88,13 +97,15 @@ def write_potential(model: ANIModel, path: str | Path, about: Mapping[str, Any])
     # equal files.
     metadata = {"anipot": f"{_digest(text, tensors)} {text}"}
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata)
+        # Not safetensors' own save_file, which says of a full disk only that it is an error.
+        temporary.write_bytes(save(tensors, metadata))
     return path
 
 
 def read_potential(path: str | Path, engine: str = "auto") -> ANIModel:
-    """Read a potential that anipot wrote. Raises PotentialError that names the file and what is
-    wrong.
+    """Read a potential that anipot wrote, ready for use (evaluation mode, on the CPU).
+
+    Raises PotentialError that names the file and what is wrong with it.
     """
     path = Path(path)
     try:
@@ -108,27 +119,45 @@ def read_potential(path: str | Path, engine: str = "auto") -> ANIModel:
     if "anipot" not in metadata:
         raise PotentialError(f"{path}: a safetensors file, but not a potential saved by anipot")
     digest, _, text = metadata["anipot"].partition(" ")
-    if digest != _digest(text, tensors):
-        raise PotentialError(f"{path}: damaged; its contents do not match the checksum in it")
     try:
-        header = _Header(**json.loads(text))
-        if header.format != FORMAT:
-            raise PotentialError(
-                f"written as {header.format!r} by anipot {header.anipot_version}; this is anipot "
-                f"{__version__}, which reads {FORMAT!r}"
-            )
-        return _build(header, tensors, engine)
-    except (json.JSONDecodeError, ValidationError, TypeError, KeyError, AnipotError) as e:
-        raise PotentialError(f"{path}: {e}") from None
+        if digest != _digest(text, tensors):
+            raise PotentialError("damaged; its contents do not match the checksum in it")
+        return _build(_read_header(text), tensors, engine)
+    except ValidationError as e:
+        wrong = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors())
+        raise PotentialError(f"{path}: its description is not understood: {wrong}") from None
+    # Whatever a file made by hand makes of the constructors; AnipotError is a ValueError too.
+    except (ValueError, TypeError, KeyError, RuntimeError, OverflowError, RecursionError) as e:
+        first = (str(e) or type(e).__name__).splitlines()[0]  # torch adds a trace of its own code
+        raise PotentialError(f"{path}: {first}") from None
+
+
+def _read_header(text: str) -> _Header:
+    values = json.loads(text)
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        told = values if isinstance(values, dict) else {}
+        raise PotentialError(
+            f"written as {told.get('format')!r} by anipot {told.get('anipot_version')}; this is "
+            f"anipot {__version__}, which reads {FORMAT!r}"
+        )
+    header = _Header(**values)
+    if header.units != UNITS:
+        raise PotentialError(f"its units are {header.units}, and only {UNITS} can be read")
+    if header.members != 1:
+        raise PotentialError(f"an ensemble of {header.members} networks, which cannot be read here")
+    if header.dtype not in DTYPES:
+        raise PotentialError(f"unknown precision {header.dtype!r}; known: {', '.join(DTYPES)}")
+    return header
 
 
 def _build(header: _Header, tensors: dict[str, Tensor], engine: str) -> ANIModel:
     settings = AEVSettings(**header.aev)
-    if header.members != 1:
-        raise PotentialError(f"an ensemble of {header.members} networks, which cannot be read here")
-    if header.dtype not in DTYPES:
-        raise PotentialError(f"unknown precision {header.dtype!r}")
-    networks = AtomicNetworks(settings.elements, settings.length, **header.networks.model_dump())
+    # Without memory until the shapes are known to be those of the tensors in the file; and without
+    # random weights, which would move the caller's random state.
+    with torch.device("meta"):
+        networks = AtomicNetworks(
+            settings.elements, settings.length, **header.networks.model_dump()
+        )
     networks.to(DTYPES[header.dtype])
     weights: dict[str, Tensor] = {}
     for name, like in networks.state_dict().items():
@@ -139,14 +168,14 @@ def _build(header: _Header, tensors: dict[str, Tensor], engine: str) -> ANIModel
             raise PotentialError(f"{key} must be {tuple(like.shape)} {like.dtype}, but is {found}")
         if not torch.isfinite(value).all():
             raise PotentialError(f"{key} holds numbers that are not finite")
-        weights[name] = value
-    networks.load_state_dict(weights)
+        weights[name] = value.clone()  # the file is mapped into memory, and may change
+    networks.load_state_dict(weights, assign=True)
     own = tensors.pop("self_energies", None)
     if own is None or own.dtype != torch.float64:
         raise PotentialError("self_energies are missing or not in float64")
     if tensors:
         raise PotentialError(f"unexpected tensors: {', '.join(sorted(tensors))}")
-    energies = SelfEnergies(settings.elements, own.numpy(), header.self_energies_note)
+    energies = SelfEnergies(settings.elements, own.numpy().copy(), header.self_energies_note)
     model = ANIModel(
         AEVComputer(settings, engine), networks, energies, header.output_unit, header.about
     )
@@ -174,4 +203,9 @@ def _plain(value: Any) -> Any:
         return _plain(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return value
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    raise PotentialError(
+        f"what is told about a potential must be numbers, texts, lists or dictionaries, not "
+        f"{type(value).__name__} ({value!r})"
+    )
