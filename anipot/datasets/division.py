@@ -49,7 +49,10 @@ class Division:
     def take(self, data: Conformers) -> list[Conformers]:
         """The parts of ``data``. Raises DataError when it is not the data that was divided."""
         if data.content_hash() != self.data_hash:
-            raise DataError("the data is not the data that this run was divided from")
+            raise DataError(
+                "this is not the data that the split was made of: a file has changed, or other "
+                "conformers are selected"
+            )
         return [data.take(index) for index in self]
 
     def describe(self) -> str:
@@ -110,7 +113,8 @@ def divide(data: Conformers, settings: DataSettings) -> Division:
     """Divide ``data`` as the options say.
 
     By molecule, lists of molecules for test and validation can be given; the bundled data has lists
-    of its own, used unless ``settings`` names others. What lists leave is divided at random.
+    of its own, used unless ``settings`` names others. What lists leave is divided at random, in the
+    proportions of the fractions. By formula, lists name formulas.
     Raises DataError when a part comes out empty or training lacks an element.
     """
     by, seed = settings.split, settings.seed
@@ -122,17 +126,23 @@ def divide(data: Conformers, settings: DataSettings) -> Division:
     if any(lists):
         if by == "conformer":
             raise SettingsError("lists of molecules need split=molecule")
-        indices = _by_lists(data, settings, *lists)
+        indices = _by_lists(_grouped(data, by), settings, *lists)
     else:
         if settings.train + settings.validation + settings.test > 1 + 1e-9:
-            raise SettingsError("train, validation and test fractions add up to more than 1")
-        indices = data.split_indices(
-            settings.train, settings.validation, settings.test, seed=seed, by=by
+            raise SettingsError(
+                f"the fractions add up to more than 1: train={settings.train:g}, "
+                f"validation={settings.validation:g}, test={settings.test:g}"
+            )
+        indices = _grouped(data, by).split_indices(
+            settings.train, settings.validation, settings.test, seed=seed, by=_unit(by)
         )
     train, validation, test = indices
     for name, index in zip(PARTS, indices, strict=True):
         if not len(index) and (name != "test" or settings.test > 0):
-            raise DataError(f"the {name} part of the split is empty")
+            raise DataError(
+                f"the {name} part of the split is empty: give it a larger fraction, select more "
+                "conformers, or list molecules that are among them"
+            )
     data.check_elements(train, validation, test)
     return Division(train, validation, test, by, seed, data.content_hash())
 
@@ -151,6 +161,8 @@ def _by_lists(
         name = data.molecule_names[data.molecule[both]]
         raise DataError(f"molecule {name!r} is listed for validation and for the test")
     rest = np.flatnonzero(~in_validation & ~in_test)
+    if not len(rest):
+        raise DataError("the lists hold every molecule: nothing is left to train on")
     parts: dict[str, np.ndarray] = {
         "validation": np.flatnonzero(in_validation),
         "test": np.flatnonzero(in_test),
@@ -174,13 +186,16 @@ def _by_lists(
 
 def provenance(data: Conformers, division: Division, settings: DataSettings) -> dict[str, Any]:
     """What a saved potential tells of the data it was trained on: enough to divide it again."""
+    grouped = _grouped(data, division.by)
 
     def molecules(index: np.ndarray) -> list[str]:
         if division.by == "conformer":
             return []
-        group, names = _groups(data, division.by)
-        return [names[g] for g in np.unique(group[index])]
+        return [grouped.molecule_names[g] for g in np.unique(grouped.molecule[index])]
 
+    used = np.zeros(len(data), dtype=bool)
+    for part in division:
+        used[part] = True
     return {
         "files": [Path(s).name for s in data.sources],
         "sha256": division.data_hash,
@@ -192,9 +207,11 @@ def provenance(data: Conformers, division: Division, settings: DataSettings) -> 
             **{p: len(i) for p, i in zip(PARTS, division, strict=True)},
             "validation_molecules": molecules(division.validation),
             "test_molecules": molecules(division.test),
+            "unused_molecules": molecules(np.flatnonzero(~used)),
             "train_sha256": _hash(division.train),
         },
-        "options": settings.model_dump(exclude={"files"}),
+        # Without paths, which mean nothing elsewhere; what lists said is in the split.
+        "options": settings.model_dump(exclude={"files", "validation_molecules", "test_molecules"}),
     }
 
 
@@ -204,7 +221,10 @@ def divide_again(data: Conformers, known: Mapping[str, Any]) -> Division:
     Raises DataError when ``data`` is other data, or the division does not come out the same.
     """
     if data.content_hash() != known["sha256"]:
-        raise DataError("this is not the data that the potential was trained on")
+        raise DataError(
+            "this is not the data that the potential was trained on "
+            f"({', '.join(known['files'])}, {known['conformers']:,} conformers)"
+        )
     split = known["split"]
     settings = checked(DataSettings, known["options"])
     if split["by"] == "conformer":
@@ -212,27 +232,32 @@ def divide_again(data: Conformers, known: Mapping[str, Any]) -> Division:
             settings.train, settings.validation, settings.test, seed=split["seed"]
         )
     else:
-        group, names = _groups(data, split["by"])
-        held_out = [
-            np.isin(group, [names.index(n) for n in split[f"{part}_molecules"]])
-            for part in PARTS[1:]
-        ]
-        indices = [np.flatnonzero(part) for part in held_out]
-        used = split["train"] + sum(map(len, indices))
-        if used != len(data):
-            raise DataError("the split left conformers unused; it cannot be repeated from here")
-        indices.insert(0, np.flatnonzero(~held_out[0] & ~held_out[1]))
+        # Names the data does not have are other groups: found by the hash below.
+        grouped = _grouped(data, split["by"])
+        place = {name: i for i, name in enumerate(grouped.molecule_names)}
+        kinds = ("validation_molecules", "test_molecules", "unused_molecules")
+        validation, test, unused = (
+            np.isin(grouped.molecule, [place[n] for n in split[kind] if n in place])
+            for kind in kinds
+        )
+        indices = [np.flatnonzero(p) for p in (~validation & ~test & ~unused, validation, test)]
     train, validation, test = indices
     division = Division(train, validation, test, split["by"], split["seed"], known["sha256"])
     if _hash(division.train) != split["train_sha256"]:
-        raise DataError("the split does not come out as it was; another version of numpy, perhaps")
+        raise DataError(
+            "the split does not come out as it was: the molecules have other names in this file, "
+            "or another version of numpy draws other numbers"
+        )
     return division
 
 
-def _groups(data: Conformers, by: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    if by == "formula" and data.grouped_by == "molecule":
-        return data.formulas()
-    return data.molecule, data.molecule_names
+def _grouped(data: Conformers, by: str) -> Conformers:
+    """The data in the groups that a split by molecule or formula keeps together."""
+    return data.by_formula() if by == "formula" and data.grouped_by == "molecule" else data
+
+
+def _unit(by: str) -> str:
+    return by if by == "conformer" else "molecule"
 
 
 def _hash(index: np.ndarray) -> str:

@@ -1,0 +1,289 @@
+"""Divisions of a run: disjoint, complete, as asked for, and the same when made again."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import random_conformers
+
+from anipot.config import DataSettings
+from anipot.conformers import Conformers
+from anipot.datasets import load_bundled
+from anipot.datasets.bundled import (
+    TEST_MOLECULES,
+    VALIDATION_MOLECULES,
+    bundled_path,
+    read_molecule_list,
+)
+from anipot.datasets.division import (
+    Division,
+    divide,
+    divide_again,
+    provenance,
+    read_data,
+    select,
+)
+from anipot.errors import DataError, SettingsError
+
+ISOMERS = ["CO", "N", "O", "C", "CCO", "COC", "CC", "C=O", "C=C", "CN", "CNC", "NC=O", "CC=O", "NO"]
+
+
+@pytest.fixture(scope="module")
+def data() -> Conformers:
+    """Some small molecules of the bundled data; ethanol and dimethyl ether are isomers."""
+    names = [n.rsplit("/", 1)[-1] for n in load_bundled().molecule_names]
+    return load_bundled().select(molecules=[n for n in ISOMERS if n in names], per_molecule=20)
+
+
+def by_formula_file(data: Conformers) -> Conformers:
+    """As a file of the ANI-1x layout would be read: groups are formulas."""
+    return data.by_formula()
+
+
+def names(data: Conformers, index: np.ndarray) -> set[str]:
+    return {data.molecule_names[m] for m in data.molecule[index]}
+
+
+def check(division: Division, data: Conformers, complete: bool = True) -> None:
+    together = np.concatenate(list(division))
+    assert len(np.unique(together)) == len(together)
+    if complete:
+        assert np.array_equal(np.sort(together), np.arange(len(data)))
+
+
+def write_list(path: Path, *molecules: str) -> str:
+    path.write_text("".join(f"{m}\n" for m in molecules))
+    return str(path)
+
+
+SETTINGS = {
+    "conformer": DataSettings(files=["x"], seed=3),
+    "conformer, some unused": DataSettings(files=["x"], train=0.3, validation=0.2, test=0.1),
+    "no test": DataSettings(files=["x"], train=0.9, validation=0.1, test=0),
+    "molecule": DataSettings(files=["x"], split="molecule", train=0.6, validation=0.2, test=0.2),
+    "molecule, some unused": DataSettings(
+        files=["x"], split="molecule", train=0.3, validation=0.2, test=0.2, seed=1
+    ),
+    "formula": DataSettings(files=["x"], split="formula", train=0.6, validation=0.2, test=0.2),
+}
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.parametrize("grouped", ["molecule", "formula"])
+def test_every_kind_is_disjoint_and_comes_out_the_same_again(kind, grouped, data, tmp_path):
+    if grouped == "formula":
+        data = by_formula_file(data)
+    settings = SETTINGS[kind]
+    division = divide(data, settings)
+    check(division, data, "unused" not in kind)
+    assert all(np.all(np.diff(part) > 0) for part in division if len(part))
+    # Read back from the run's folder.
+    division.save(tmp_path / "split.npz")
+    loaded = Division.load(tmp_path / "split.npz")
+    # Told by a potential, which keeps it as JSON.
+    known = json.loads(json.dumps(provenance(data, division, settings)))
+    for other in (loaded, divide_again(data, known), divide(data, settings)):
+        assert all(np.array_equal(a, b) for a, b in zip(division, other, strict=True))
+        assert (other.by, other.seed, other.data_hash) == (
+            division.by, division.seed, division.data_hash,
+        )  # fmt: skip
+    parts = division.take(data)
+    assert [len(p) for p in parts] == [known["split"][n] for n in ("train", "validation", "test")]
+    assert np.array_equal(parts[1].energies, data.energies[division.validation])
+
+
+@pytest.mark.parametrize("kind", ["conformer", "conformer, some unused", "no test"])
+def test_fractions_are_those_asked_for(kind, data):
+    settings = SETTINGS[kind]
+    division = divide(data, settings)
+    for part, fraction in zip(
+        division, (settings.train, settings.validation, settings.test), strict=True
+    ):
+        assert abs(len(part) - fraction * len(data)) <= 1
+
+
+def test_by_molecule_and_by_formula_keep_theirs_together(data):
+    division = divide(data, SETTINGS["molecule"])
+    sets = [names(data, part) for part in division]
+    assert sum(map(len, sets)) == len(set.union(*sets))
+    assert division.by == "molecule"
+    for source in (data, by_formula_file(data)):
+        division = divide(source, SETTINGS["formula"])
+        formulas = [set(data.formulas()[0][part].tolist()) for part in division]
+        assert sum(map(len, formulas)) == len(set.union(*formulas))
+        assert division.by == "formula"
+    # A file that knows only formulas is split by them, and that is what is reported.
+    division = divide(by_formula_file(data), SETTINGS["molecule"])
+    assert division.by == "formula"
+    assert division.describe().startswith("split by formula (seed 0): ")
+
+
+def test_another_seed_is_another_division(data):
+    a = divide(data, DataSettings(files=["x"], seed=0))
+    b = divide(data, DataSettings(files=["x"], seed=1))
+    assert not np.array_equal(a.test, b.test)
+
+
+# ---- lists -------------------------------------------------------------------------------------
+
+
+def test_lists_of_molecules(data, tmp_path):
+    test = write_list(tmp_path / "t.txt", "CO", "gdb_s02/CC")
+    validation = write_list(tmp_path / "v.txt", "C=C")
+    settings = DataSettings(
+        files=["x"], split="molecule", test_molecules=test, validation_molecules=validation
+    )
+    division = divide(data, settings)
+    check(division, data)
+    assert names(data, division.test) == {"gdb_s02/CO", "gdb_s02/CC"}
+    assert names(data, division.validation) == {"gdb_s02/C=C"}
+    known = json.loads(json.dumps(provenance(data, division, settings)))
+    (tmp_path / "t.txt").unlink()  # a potential is evaluated where the lists are not
+    (tmp_path / "v.txt").unlink()
+    again = divide_again(data, known)
+    assert all(np.array_equal(a, b) for a, b in zip(division, again, strict=True))
+    assert str(tmp_path) not in json.dumps(known)
+
+
+def test_one_list_and_the_rest_at_random(data, tmp_path):
+    test = write_list(tmp_path / "t.txt", "CO", "CC")
+    settings = DataSettings(
+        files=["x"], split="molecule", test_molecules=test, train=0.5, validation=0.5
+    )
+    division = divide(data, settings)
+    check(division, data)
+    assert names(data, division.test) == {"gdb_s02/CO", "gdb_s02/CC"}
+    assert abs(len(division.train) - len(division.validation)) <= 40  # within two molecules
+    assert not names(data, division.train) & names(data, division.validation)
+
+
+def test_a_list_by_formula_holds_out_every_isomer(data, tmp_path):
+    formulas, all_names = data.formulas()
+    test = write_list(tmp_path / "t.txt", "C2H6O")
+    for source in (data, by_formula_file(data)):
+        for split in ("formula", "molecule") if source is not data else ("formula",):
+            settings = DataSettings(files=["x"], split=split, test_molecules=test)
+            division = divide(source, settings)
+            check(division, source)
+            held_out = {all_names[f] for f in formulas[division.test]}
+            assert held_out == {"C2H6O"}
+            assert "C2H6O" not in {all_names[f] for f in formulas[division.train]}
+            again = divide_again(source, provenance(source, division, settings))
+            assert np.array_equal(again.train, division.train)
+
+
+def test_lists_that_cannot_be_followed(data, tmp_path):
+    def lists(**given: str) -> DataSettings:
+        return DataSettings(files=["x"], split="molecule", **given)
+
+    ethane = write_list(tmp_path / "a.txt", "CC")
+    with pytest.raises(SettingsError, match="lists of molecules need split=molecule"):
+        divide(data, DataSettings(files=["x"], test_molecules=ethane))
+    with pytest.raises(DataError, match="listed for validation and for the test"):
+        divide(data, lists(test_molecules=ethane, validation_molecules=ethane))
+    with pytest.raises(DataError, match=r"'CXC' is not in the data"):
+        divide(data, lists(test_molecules=write_list(tmp_path / "b.txt", "CXC")))
+    with pytest.raises(DataError, match=r"none\.txt"):
+        divide(data, lists(test_molecules=str(tmp_path / "none.txt")))
+    everything = write_list(tmp_path / "c.txt", *data.molecule_names[:0], *names(data, slice(None)))
+    with pytest.raises(DataError, match="nothing is left to train on"):
+        divide(data, lists(test_molecules=everything))
+    small = data.select(molecules=["CO", "C", "O", "N"])  # names stay, conformers went
+    with pytest.raises(DataError, match="the test part of the split is empty: "):
+        divide(small, lists(test_molecules=ethane))
+
+
+def test_the_bundled_data_has_lists_of_its_own():
+    data = load_bundled()
+    division = divide(data, DataSettings(split="molecule"))
+    check(division, data)
+    for part, file in (
+        (division.test, TEST_MOLECULES),
+        (division.validation, VALIDATION_MOLECULES),
+    ):
+        assert names(data, part) == set(read_molecule_list(bundled_path(file)))
+    # Not by conformer, and not for other files.
+    assert len(names(data, divide(data, DataSettings()).test)) > 50
+    other = divide(data, DataSettings(files=["x"], split="molecule"))
+    assert names(data, other.test) != names(data, division.test)
+
+
+# ---- what cannot be divided --------------------------------------------------------------------
+
+
+def test_parts_that_cannot_be_made(data):
+    with pytest.raises(SettingsError, match=r"more than 1: train=0.9, validation=0.1, test=0.1"):
+        divide(data, DataSettings(files=["x"], train=0.9))
+    with pytest.raises(DataError, match="too few"):
+        divide(data.take([0, 1]), DataSettings(files=["x"]))
+    with pytest.raises(DataError, match="too few"):
+        divide(data.take([0]), DataSettings(files=["x"]))
+    two = data.select(molecules=["CO", "CC"])
+    with pytest.raises(DataError, match="cannot be split by molecule into 3 parts"):
+        divide(two, DataSettings(files=["x"], split="molecule"))
+
+
+def test_an_element_that_the_training_part_lacks(data, tmp_path):
+    nitrogen = write_list(tmp_path / "n.txt", *(n for n in names(data, slice(None)) if "N" in n))
+    with pytest.raises(DataError, match="no training conformer contains N"):
+        divide(data, DataSettings(files=["x"], split="molecule", test_molecules=nitrogen))
+
+
+def test_other_data_is_refused(data, tmp_path):
+    settings = SETTINGS["conformer"]
+    division = divide(data, settings)
+    known = provenance(data, division, settings)
+    moved = dataclasses.replace(data, energies=data.energies + 1e-9)
+    for other in (moved, data.take(np.arange(len(data))[::-1]), data.take(slice(1, None))):
+        with pytest.raises(DataError, match="not the data that the potential was trained on"):
+            divide_again(other, known)
+        with pytest.raises(DataError, match="not the data that the split was made of"):
+            division.take(other)
+    # The same conformers under other names: lists of molecules mean nothing there.
+    by_molecule = divide(data, SETTINGS["molecule"])
+    told = provenance(data, by_molecule, SETTINGS["molecule"])
+    renamed = dataclasses.replace(
+        data, molecule_names=tuple(f"m{i}" for i in range(len(data.molecule_names)))
+    )
+    with pytest.raises(DataError, match="does not come out as it was"):
+        divide_again(renamed, told)
+
+
+def test_files_that_are_no_split(tmp_path, data):
+    path = tmp_path / "split.npz"
+    divide(data, SETTINGS["conformer"]).save(path)
+    whole = path.read_bytes()
+    np.savez(tmp_path / "other.npz", a=np.arange(3))
+    (tmp_path / "pickle.npz").write_bytes(b"\x80\x04.")
+    path.write_bytes(whole[: len(whole) // 2])
+    for name in ("other.npz", "pickle.npz", "none.npz", "split.npz"):
+        with pytest.raises(DataError, match=f"{name}: not the split of a run"):
+            Division.load(tmp_path / name)
+
+
+# ---- reading -----------------------------------------------------------------------------------
+
+
+def test_reading_and_selecting_as_the_options_say(tmp_path):
+    rng = np.random.default_rng(0)
+    first = dataclasses.replace(random_conformers(rng, [3] * 4, "HC"), energies=np.arange(4.0))
+    second = dataclasses.replace(random_conformers(rng, [4] * 3, "NO"), energies=np.arange(3.0))
+    first.save(tmp_path / "1.npz")
+    second.save(tmp_path / "2.npz")
+    both = [str(tmp_path / "1.npz"), str(tmp_path / "2.npz")]
+    assert len(read_data(DataSettings(files=both))) == 7
+    assert len(read_data(DataSettings(files=both, elements="HC"))) == 4
+    assert len(read_data(DataSettings(files=both, heavy_atoms=3))) == 4
+    with pytest.raises(DataError, match=r"no file .*none\.h5"):
+        read_data(DataSettings(files=[str(tmp_path / "none.h5")]))
+    bundled = load_bundled()
+    assert len(read_data(DataSettings())) == len(bundled)
+    assert select(bundled, DataSettings()) is bundled
+    few = select(bundled, DataSettings(per_molecule=2, heavy_atoms=2, seed=5))
+    again = bundled.select(per_molecule=2, heavy_atoms=2, seed=5)
+    assert few.content_hash() == again.content_hash()
+    low = select(bundled, DataSettings(max_energy=5.0))
+    assert 0 < len(low) < len(bundled)
+    assert low.relative_energies().max() <= 5.0
