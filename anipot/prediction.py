@@ -36,7 +36,7 @@ class Prediction:
     atomic_energies: np.ndarray | None = None
 
     def rows(self, conformers: Conformers) -> list[dict[str, Any]]:
-        """A plain dictionary a conformer, with the unit in each name.
+        """A plain dictionary a conformer, with the unit in each name; of forces, the largest.
 
         Relative energies are above the lowest conformer of the same formula. Where a conformer has
         a reference energy, the error (predicted - reference) is there too.
@@ -111,10 +111,11 @@ class Prediction:
         """Write ``.json``, ``.csv`` or ``.extxyz``/``.xyz``, by the file's ending (atomic).
 
         JSON and CSV are in hartree, kcal/mol and kcal/mol/angstrom, as their names say; extxyz
-        is in ASE's eV. Raises SettingsError for another ending.
+        is in ASE's eV. A CSV file has a line a conformer, so of forces only the largest, and no
+        stress. Raises SettingsError for another ending.
         """
         path = Path(path)
-        kind = path.suffix.lower()
+        kind = checked_ending(path)
         if kind == ".json":
             rows = self.rows(conformers)
             for i, row in enumerate(rows):
@@ -122,6 +123,9 @@ class Prediction:
                 if self.forces is not None:
                     kcal = self.forces[own] * units.HARTREE_TO_KCALMOL
                     row["forces_kcalmol_angstrom"] = kcal.tolist()
+                if self.stress is not None and np.isfinite(self.stress[i]).all():
+                    ev = self.stress[i] * units.HARTREE_TO_EV
+                    row["stress_ev_angstrom3"] = ev.tolist()
                 if self.atomic_energies is not None:
                     row["atomic_energies_hartree"] = self.atomic_energies[own].tolist()
             write_text(path, json.dumps(rows, indent=1) + "\n")
@@ -133,9 +137,15 @@ class Prediction:
             writer.writeheader()
             writer.writerows(rows)
             write_text(path, text.getvalue())
-        elif kind in (".extxyz", ".xyz"):
+        else:
             with atomic_write(path) as temporary:
                 ase.io.write(temporary, self.to_atoms(conformers), format="extxyz")
-        else:
-            raise SettingsError(f"{path}: predictions are written as .json, .csv or .extxyz")
         return path
+
+
+def checked_ending(path: Path) -> str:
+    """The ending of a file to write predictions to. Raises SettingsError for an unknown one."""
+    kind = path.suffix.lower()
+    if kind not in (".json", ".csv", ".extxyz", ".xyz"):
+        raise SettingsError(f"{path}: predictions are written as .json, .csv or .extxyz")
+    return kind

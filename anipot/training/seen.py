@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from anipot.config import DataSettings, checked
 from anipot.conformers import Conformers
 from anipot.datasets.division import divide_again, select
-from anipot.errors import DataError
+from anipot.errors import AnipotError, DataError
 from anipot.model import ANIModel
 
 
@@ -14,8 +16,8 @@ def part_of(model: ANIModel, conformers: Conformers, part: str = "all") -> tuple
 
     ``part`` is "all", or "train", "validation" or "test": these need the very data of the training,
     recognised by its hash, which is divided again as the potential's file says. The warning says
-    how many of the conformers were trained on. Raises DataError when a part is asked for of other
-    data.
+    how many of the conformers were trained on, or that some may have been where the data only
+    comes from a file of the same name. Raises DataError when a part is asked for of other data.
     """
     known = model.about.get("data")
     try:
@@ -23,10 +25,17 @@ def part_of(model: ANIModel, conformers: Conformers, part: str = "all") -> tuple
             raise DataError("the potential does not say what it was trained on")
         selected = select(conformers, checked(DataSettings, known["options"]))
         division = divide_again(selected, known)
-    except DataError as e:
+    except (AnipotError, KeyError) as e:
         if part != "all":
             raise DataError(f"part {part!r} cannot be told: {e}") from None
-        return conformers, ""
+        own = {Path(name).name for name in conformers.sources}
+        shared = sorted(own.intersection(known.get("files", ()) if known else ()))
+        if not shared:
+            return conformers, ""
+        return conformers, (
+            f"Beware: the potential was trained on conformers of {', '.join(shared)}, but not on "
+            "this selection of them, so how many of these it has seen is not known."
+        )
     if part == "all":
         return conformers, (
             f"Beware: the potential was trained on {len(division.train):,} of these "
