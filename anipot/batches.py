@@ -141,6 +141,11 @@ class BatchLoader:
     def n_atoms(self) -> int:
         return len(self._species)
 
+    @property
+    def atoms_per_batch(self) -> float:
+        """Atoms in a batch, on average."""
+        return self.n_atoms / max(len(self), 1)
+
     def order(self, epoch: int) -> Tensor:
         """(M,) int64: the conformers in the order of an epoch."""
         if not self.shuffle:

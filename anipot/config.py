@@ -25,6 +25,10 @@ DEFAULT_UPDATES = 28_000
 DEFAULT_EPOCHS = (20, 500)
 
 
+#: Options of a training that say where and how it runs, and not what comes out of it.
+MACHINE_OPTIONS = {"device", "threads", "aev_cache", "checkpoint_minutes"}
+
+
 class Settings(BaseModel):
     """Base: unknown keys are errors, and nothing is changed once it is checked."""
 
@@ -161,6 +165,9 @@ class TrainingSettings(Settings):
     freeze_layers: int = Field(0, ge=0, description="layers of each network left as they are")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, order and dropout")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads; none: as many as the size of the batches can use"
+    )
     aev_cache: Literal["auto", "off", "ram", "device"] = Field(
         "auto", description="keep AEVs between epochs: auto does where they fit"
     )

@@ -41,9 +41,9 @@ def free_memory(device: torch.device) -> int:
 class AEVSource:
     """Gives the AEVs of batches of one or more loaders: computed anew, or from a cache.
 
-    ``where``: "off", "ram" (the computer's memory), "device" (the loader's device), or "auto":
-    the device where the AEVs fill at most half of its free memory, else off. ``report`` says in a
-    sentence what was decided.
+    ``where``: "off", "ram" (the computer's memory), "device" (the loader's device), or "auto": off
+    with the native engine, which computes AEVs about as fast as memory gives them back; else the
+    device, where they fill at most half of its free memory. ``report`` says what was decided.
     """
 
     def __init__(self, computer: AEVComputer, loaders: list[BatchLoader], where: str) -> None:
@@ -53,19 +53,17 @@ class AEVSource:
         itemsize = torch.finfo(loaders[0].dtype).bits // 8
         atoms = sum(loader.n_atoms for loader in loaders)
         size = atoms * computer.settings.length * itemsize
-        free = free_memory(device)
+        reason = "aev_cache=off"
         if where == "auto":
-            where = "device" if size <= free * SHARE_OF_FREE_MEMORY else "off"
-            if where == "off":
-                self.report = (
-                    f"AEVs are computed anew in every epoch: {_gb(size)} would not fit in "
-                    f"half of the "
-                    f"{_gb(free)} free"
-                )
+            free = free_memory(device)
+            where = "device"
+            if computer.engine_name == "native":
+                where, reason = "off", "the native engine is as fast as a cache"
+            elif size > free * SHARE_OF_FREE_MEMORY:
+                where = "off"
+                reason = f"{_gb(size)} would not fit in half of the {_gb(free)} free"
         if where == "off":
-            self.report = getattr(
-                self, "report", "AEVs are computed anew in every epoch (aev_cache=off)"
-            )
+            self.report = f"AEVs are computed anew in every epoch ({reason})"
             return
         home = torch.device("cpu") if where == "ram" else device
         for loader in loaders:

@@ -15,14 +15,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 import torch
 
 from anipot import plots
-from anipot.config import RunSettings, checked, read_yaml, to_yaml
+from anipot.config import MACHINE_OPTIONS, DataSettings, RunSettings, checked, read_yaml, to_yaml
 from anipot.conformers import Conformers
 from anipot.datasets.division import Division, divide, provenance, read_data
 from anipot.elements import parse_elements
-from anipot.errors import SettingsError, TrainingError
+from anipot.errors import DataError, SettingsError, TrainingError
 from anipot.files import write_text
 from anipot.model import ANIModel
 from anipot.training.history import History
@@ -73,26 +74,50 @@ def new_folder(parent: str | Path = "runs", name: str = "train") -> Path:
 
 
 def start_run(settings: RunSettings, folder: str | Path | None = None) -> Run:
-    """Train in a new folder. Raises SettingsError when ``folder`` exists and is not empty."""
+    """Train in a new folder (default: the next of runs/train-001, ...).
+
+    Raises SettingsError when ``folder`` exists and is not empty. Options or data that cannot be
+    trained on leave no folder behind.
+    """
     if folder is None:
         folder = new_folder()
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise SettingsError(
-            f"{folder} exists and is never overwritten; name another folder, or go on "
-            f"with that run: "
-            f"anipot train --resume {folder}"
+            f"{folder} exists and is never overwritten; name another folder, or go on with that "
+            f"run: anipot train --resume {folder}"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    with _logged(folder):
-        print(_tree(folder))
-        data = read_data(settings.data)
-        division = divide(data, settings.data)
-        training = settings.training.resolved(len(division.train))
-        settings = settings.model_copy(update={"training": training})
-        write_text(folder / "options.yaml", to_yaml(settings))
-        division.save(folder / "split.npz")
-        return _train(settings, folder, data, division)
+    try:
+        with _logged(folder):
+            print(_tree(folder))
+            data = read_data(settings.data)
+            division = divide(data, settings.data)
+            training = settings.training.resolved(len(division.train))
+            settings = RunSettings(
+                data=_absolute(settings.data), model=settings.model, training=training
+            )
+            write_text(folder / "options.yaml", to_yaml(settings))
+            division.save(folder / "split.npz")
+            return _train(settings, folder, data, division)
+    except (DataError, SettingsError):
+        # Found before there was anything to keep: the folder's name is free for the next attempt.
+        if not (folder / "checkpoint.pt").exists():
+            for name in ("options.yaml", "split.npz", "log.txt"):
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()
+        raise
+
+
+def _absolute(settings: DataSettings) -> DataSettings:
+    """With paths that mean the same in every folder, so that a run is resumed from anywhere."""
+    lists = {
+        name: str(Path(path).resolve())
+        for name in ("validation_molecules", "test_molecules")
+        if (path := getattr(settings, name)) is not None
+    }
+    files = [str(Path(file).resolve()) for file in settings.files]
+    return settings.model_copy(update={"files": files, **lists})
 
 
 def resume_run(folder: str | Path) -> Run:
@@ -133,6 +158,8 @@ def _train(settings: RunSettings, folder: Path, data: Conformers, division: Divi
     trainer = ANITrainer(model, settings.training)
     checkpoint = folder / "checkpoint.pt"
     resume = checkpoint.exists()
+    if resume:
+        print(f"going on from {checkpoint}")
     began = time.monotonic()
 
     def after_epoch(history: History) -> None:
@@ -149,8 +176,11 @@ def _train(settings: RunSettings, folder: Path, data: Conformers, division: Divi
                 f"The best weights before that, of epoch {trainer.history.best.epoch}, are saved."
             )
         raise
-    if resume and trainer.history.stopped != "interrupted":
-        print(f"went on from the checkpoint of {folder}")
+    if trainer.history.best is None and len(trainer.history):
+        raise TrainingError(
+            "no epoch ended with a validation error that is a finite number, so there is nothing "
+            "to save; try a smaller learning_rate, clip=10 or loss=huber"
+        )
     run = _write_results(settings, folder, data, division, trainer, time.monotonic() - began, "")
     if trainer.history.stopped == "interrupted":
         print(
@@ -170,6 +200,7 @@ def _write_results(
     failure: str,
 ) -> Run:
     model, history = trainer.model, trainer.history
+    seconds = max(seconds, sum(history["seconds"]))  # a resumed run began before this process
     _, validation, test = division.take(data)
     results = {"validation": trainer.evaluate(validation)}
     if len(test):
@@ -178,9 +209,7 @@ def _write_results(
     model.about = {
         "level_of_theory": data.level_of_theory,
         "data": provenance(data, division, settings.data),
-        "training": settings.training.model_dump(
-            exclude={"device", "aev_cache", "checkpoint_minutes"}
-        ),
+        "training": settings.training.model_dump(exclude=MACHINE_OPTIONS),
         "best_epoch": best.epoch if best else None,
         "updates": best.updates if best else 0,
         "errors_kcalmol": {name: e.to_dict()["energy"] for name, e in results.items()},
@@ -195,8 +224,8 @@ def _write_results(
         plots.save_figure(plots.loss_curve(history), plots_folder / "loss")
     name = "test" if len(test) else "validation"
     plots.save_figure(plots.parity(shown, f"{name} set"), plots_folder / "parity")
-    by_group = shown.by_formula() if division.by == "conformer" else shown.by_molecule()
-    what = "composition" if division.by == "conformer" else division.by
+    by_group = shown.by_molecule() if division.by == "molecule" else shown.by_formula()
+    what = "molecule" if division.by == "molecule" else "composition"
     plots.save_figure(
         plots.error_by_group(by_group, f"{name} error by {what}", "kcal/mol"),
         plots_folder / f"error_by_{what}",
@@ -220,7 +249,7 @@ def _write_results(
     write_text(folder / "run.json", json.dumps(report, indent=1) + "\n")
 
     if division.by != "conformer" and len(test):
-        print(Evaluation.table(shown.by_molecule(), f"test error by {division.by}"))
+        print(Evaluation.table(by_group, f"test error by {division.by}"))
     print(Evaluation.table(shown.by_heavy_atoms(), f"{name} error by number of heavy atoms"))
     for part, evaluation in results.items():
         print(evaluation.summary(part))
@@ -232,7 +261,8 @@ def _write_results(
     return Run(folder, model, history, results["validation"], results.get("test"))
 
 
-def _write_predictions(path: Path, evaluation: Evaluation, index: Any) -> None:
+def _write_predictions(path: Path, evaluation: Evaluation, index: np.ndarray) -> None:
+    """A line a conformer; conformers are numbered as in the data selected, as in split.npz."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
@@ -292,8 +322,10 @@ class _Tee(io.TextIOBase):
 
 @contextmanager
 def _logged(folder: Path) -> Iterator[None]:
-    with (
-        (folder / "log.txt").open("a", encoding="utf-8") as log,
-        redirect_stdout(_Tee(sys.stdout, log)),
-    ):
-        yield
+    with (folder / "log.txt").open("a", encoding="utf-8") as log:
+        try:
+            with redirect_stdout(_Tee(sys.stdout, log)):
+                yield
+        except BaseException as e:
+            log.write(f"{type(e).__name__}: {e}\n")
+            raise

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from anipot import plots, units
-from anipot.batches import BatchLoader
-from anipot.config import TrainingSettings, checked
+from anipot.batches import BatchLoader, check_known
+from anipot.config import MACHINE_OPTIONS, TrainingSettings, checked
 from anipot.conformers import Conformers
+from anipot.elements import index_table
 from anipot.errors import DataError, SettingsError, TrainingError
 from anipot.model import ANIModel
 from anipot.networks import AtomicNet
@@ -34,6 +35,7 @@ from anipot.training.losses import energy_loss, loss_unit
 from anipot.training.metrics import Evaluation
 from anipot.training.progress import Progress
 from anipot.training.schedules import learning_rate
+from anipot.training.threads import threads, useful_threads
 
 #: Conformers in a batch when nothing is trained.
 EVALUATION_BATCH = 1024
@@ -134,7 +136,11 @@ class ANITrainer:
         total = settings.epochs * len(part.loader)
         patience = settings.patience or -(-settings.epochs // 2)
         cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda), Interruption() as interruption:
+        with (
+            torch.random.fork_rng(devices=cuda),
+            threads(settings.threads or useful_threads(part.loader.atoms_per_batch)),
+            Interruption() as interruption,
+        ):
             torch.manual_seed(settings.seed)
             if resume and checkpoint is not None:
                 place = self._restore(read_checkpoint(checkpoint, fingerprint), optimizer, average)
@@ -256,8 +262,7 @@ class ANITrainer:
         average: AveragedModel | None,
         total: int,
     ) -> None:
-        """Validate, remember the weights if they are the best so far, and move to the next epoch.
-        """
+        """Validate, remember the weights if they are the best, and move to the next epoch."""
         networks = self.model.networks if average is None else average.module
         error, loss = self._validate(val, aevs, networks)
         mae = float(error.abs().mean())
@@ -318,6 +323,8 @@ class ANITrainer:
         for name, data in (("training", train), ("validation", val)):
             if len(data) == 0:
                 raise DataError(f"the {name} set is empty")
+            species = index_table(self.model.elements)[data.atomic_numbers]
+            check_known(data, species, self.model.elements)
             if not data.has("energies").all():
                 lacking = int((~data.has("energies")).sum())
                 raise DataError(
@@ -385,9 +392,8 @@ class ANITrainer:
 
     def _fingerprint(self, train: Conformers, val: Conformers) -> str:
         """What must be equal for a checkpoint to belong to this training."""
-        free_to_change = {"device", "aev_cache", "checkpoint_minutes"}
         about = {
-            "settings": self.settings.model_dump(exclude=free_to_change),
+            "settings": self.settings.model_dump(exclude=MACHINE_OPTIONS),
             "aev": self.model.aev.settings.to_dict(),
             "networks": self.model.networks.options(),
             "output_unit": self.model.output_unit,

@@ -11,6 +11,7 @@ from anipot.conformers import Conformers
 from anipot.errors import DataError, SettingsError, TrainingError
 from anipot.model import ANIModel
 from anipot.self_energies import SelfEnergies
+from anipot.training.threads import useful_threads
 from anipot.training.trainer import ANITrainer, evaluate, pick_device
 from anipot.units import HARTREE_TO_KCALMOL
 
@@ -199,23 +200,44 @@ def test_coupled_l2_is_that_of_torchs_adam(small):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_aevs_from_a_cache_or_anew_are_the_same_training(small):
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+def test_aevs_from_a_cache_or_anew_are_the_same_training(small, engine):
     train, val, _ = small
     results = []
     for where in ("off", "ram", "device", "auto"):
-        trainer = new_trainer(aev_cache=where)
+        trainer = new_trainer(model=new_model(engine=engine), aev_cache=where)
         results.append(trainer.train(train, val, quiet=True)["val_mae"])
-    assert results[1] == results[2] == results[3]
-    np.testing.assert_allclose(results[0], results[1], rtol=1e-3)
+    for other in results[1:]:
+        np.testing.assert_allclose(results[0], other, rtol=1e-3)
 
 
 def test_the_cache_says_what_it_does(small, capsys, monkeypatch):
     train, val, _ = small
-    new_trainer(epochs=1).train(train, val)
-    assert "kept in memory" in capsys.readouterr().out
+
+    def said(**options) -> str:
+        new_trainer(model=new_model(engine="reference"), epochs=1, **options).train(train, val)
+        return capsys.readouterr().out
+
+    assert "kept in memory" in said()
+    assert "computed anew in every epoch (aev_cache=off)" in said(aev_cache="off")
     monkeypatch.setattr("anipot.training.aev_cache.free_memory", lambda device: 1000)
-    new_trainer(epochs=1).train(train, val)
-    assert "would not fit" in capsys.readouterr().out
+    assert "would not fit" in said()
+
+
+def test_threads_follow_the_size_of_the_batches_and_are_given_back(small):
+    train, val, _ = small
+    seen = []
+    torch.set_num_threads(2)
+    try:
+        for options in ({}, {"batch_size": 512}, {"threads": 2}):
+            new_trainer(epochs=1, **options).train(
+                train, val, on_epoch=lambda _: seen.append(torch.get_num_threads()), quiet=True
+            )
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert seen == [1, 1, 2]
+    assert useful_threads(499) == useful_threads(1) == 1
 
 
 def test_fine_tuning_keeps_frozen_layers_and_self_energies(small):
