@@ -77,6 +77,12 @@ class DataSettings(Settings):
 
     _parse_elements = field_validator("elements", mode="before")(_elements)
 
+    @field_validator("files", mode="before")
+    @classmethod
+    def _files(cls, value: Any) -> Any:
+        """One file is a list of one."""
+        return [value] if isinstance(value, str) else value
+
     @field_validator("energy_unit")
     @classmethod
     def _energy_unit(cls, value: str | None) -> str | None:

@@ -111,6 +111,8 @@ def test_settings_cannot_be_changed_past_the_check():
         ("model.elements=H,C,Cl", "model", "elements", "HCCl"),
         ("data.elements=[H, C]", "data", "elements", "HC"),
         ("data.seed=3", "data", "seed", 3),
+        ("files=a.h5", "data", "files", ["a.h5"]),
+        ("files=a.h5,b.h5", "data", "files", ["a.h5", "b.h5"]),
     ],
 )
 def test_words_mean_what_people_mean(word, section, key, value):
@@ -221,7 +223,7 @@ def test_every_training_option_reaches_the_trainer():
         "schedule": "cosine", "warmup": 0.3, "ema": 0.5, "clip": 2.0, "loss": "huber",
         "huber_delta": 2.0, "target_unit": "hartree", "patience": 2, "self_energies": "keep",
         "freeze_layers": 1, "seed": 9, "device": "cpu", "aev_cache": "off",
-        "checkpoint_minutes": 1.0,
+        "threads": 1, "checkpoint_minutes": 1.0,
     }  # fmt: skip
     assert set(other) == set(TrainingSettings.model_fields)
     settings = ANITrainer(model, **other).settings.model_dump()
