@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +35,10 @@ def add_learning_curve(folder: str | Path) -> list[tuple[int, float, float]]:
     """
     folder = Path(folder)
     table = folder / "learning_curve.csv"
-    if not (folder / "potential.safetensors").exists():
-        raise SettingsError(f"{folder} holds no finished run; finish it first: --resume {folder}")
+    if not _finished(folder):
+        raise SettingsError(
+            f"{folder} holds no finished run; finish it first: anipot train --resume {folder}"
+        )
     settings = checked(RunSettings, read_yaml(folder / "options.yaml"))
     data = read_data(settings.data)
     division = Division.load(folder / "split.npz")
@@ -51,10 +55,14 @@ def add_learning_curve(folder: str | Path) -> list[tuple[int, float, float]]:
         n = len(part)
         if n in done or n < 2:
             continue
-        whole_epochs = settings.training.resolved(len(train)).epochs
-        assert whole_epochs is not None
-        epochs = round(whole_epochs * len(train) / n)
-        trainer = ANITrainer(make_model(settings, train), settings.training, epochs=epochs)
+        longer = len(train) / n
+        training = settings.training.resolved(len(train))
+        assert training.epochs is not None
+        epochs = round(training.epochs * longer)
+        patience = None if training.patience is None else round(training.patience * longer)
+        trainer = ANITrainer(
+            make_model(settings, train), training, epochs=epochs, patience=patience
+        )
         print(f"learning curve: {n:,} of {len(train):,} training conformers, {epochs} epochs")
         checkpoint = folder / "learning_curve" / f"{n}.pt"
         try:
@@ -69,12 +77,23 @@ def add_learning_curve(folder: str | Path) -> list[tuple[int, float, float]]:
         done[n] = (errors.mae, errors.rmse)
         _write(table, done)
         checkpoint.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not empty: a part is to go on
+        (folder / "learning_curve").rmdir()
     points = [(n, *errors) for n, errors in sorted(done.items())]
     plots.save_figure(plots.learning_curve(points), folder / "plots" / "learning_curve")
     print("training conformers  test MAE  test RMSE / kcal/mol")
     for n, mae, rmse in points:
         print(f"{n:>20,}  {mae:8.3f}  {rmse:9.3f}")
     return points
+
+
+def _finished(folder: Path) -> bool:
+    """Whether a run came to its end; one that was interrupted has a potential too."""
+    try:
+        report = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return report.get("status") in ("finished", "patience")
 
 
 def _part(train: Conformers, fraction: float, by: str, seed: int) -> Conformers:
