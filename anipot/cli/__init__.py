@@ -46,9 +46,6 @@ def main() -> None:
     logging.getLogger("anipot").setLevel(logging.INFO)
     try:
         app()
-    except AnipotError as e:
-        print(f"anipot: {e}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as e:
+    except (AnipotError, OSError) as e:  # OSError: no space left, no permission ...
         print(f"anipot: {e}", file=sys.stderr)
         sys.exit(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +24,7 @@ def evaluate(
     potential: Annotated[Path, typer.Argument(help="A saved potential.", metavar="POTENTIAL")],
     data: Annotated[
         list[Path] | None,
-        typer.Argument(help="Data files (none: the bundled data).", metavar="[DATA]..."),
+        typer.Argument(help="Data files (none: the bundled data).", metavar="DATA"),
     ] = None,
     part: Annotated[
         Part,
@@ -31,6 +32,10 @@ def evaluate(
     ] = Part.all,
     energy_key: Annotated[str | None, typer.Option(help="Name of the energies.")] = None,
     energy_unit: Annotated[str | None, typer.Option(help="Unit of the energies.")] = None,
+    length_unit: Annotated[str | None, typer.Option(help="Unit of the coordinates.")] = None,
+    coordinates_key: Annotated[str | None, typer.Option(help="Name of the coordinates.")] = None,
+    species_key: Annotated[str | None, typer.Option(help="Name of the species.")] = None,
+    forces_key: Annotated[str | None, typer.Option(help="Name of the forces.")] = None,
     high_energy: Annotated[
         bool, typer.Option("--high-energy", help="With ANI-1's high-energy extras.")
     ] = False,
@@ -40,12 +45,15 @@ def evaluate(
 ) -> None:
     """Errors of a potential on a data set, in kcal/mol, broken down by size and composition.
 
-    Says how many of the conformers the potential was trained on, where the data is its own.
+    Where the data is that of the training, says how many of the conformers were trained on; '--part
+    test' is the part that was not.
 
     In Python:
 
     \b
-    print(anipot.evaluate(anipot.load(POTENTIAL), anipot.load_dataset(DATA)).summary())
+    import anipot
+    data = anipot.load_dataset("DATA.h5")
+    print(anipot.evaluate(anipot.load("POTENTIAL.safetensors"), data))
     """
     from anipot import plots
     from anipot.datasets import bundled_path, load_dataset
@@ -60,10 +68,14 @@ def evaluate(
         data or [bundled_path()],
         energy_key=energy_key,
         energy_unit=energy_unit,
+        length_unit=length_unit,
+        coordinates_key=coordinates_key,
+        species_key=species_key,
+        forces_key=forces_key,
         high_energy=high_energy,
     )
     conformers, note = part_of(model, conformers, part.value)
-    evaluation = errors_of(model, conformers, progress=True)
+    evaluation = errors_of(model, conformers, progress=sys.stderr.isatty())
     typer.echo(Evaluation.table(evaluation.by_heavy_atoms(), "error by number of heavy atoms"))
     typer.echo(Evaluation.table(evaluation.by_formula(), "error by composition"))
     typer.echo(evaluation.summary(part.value if part is not Part.all else ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,34 +15,48 @@ def predict(
     potential: Annotated[Path, typer.Argument(help="A saved potential.", metavar="POTENTIAL")],
     files: Annotated[
         list[Path],
-        typer.Argument(help="Structures: XYZ, extended XYZ, HDF5, ... any number of frames."),
+        typer.Argument(
+            help="Structures: XYZ, extended XYZ, HDF5, ... any number of frames.", metavar="FILE"
+        ),
     ],
     forces: Annotated[bool, typer.Option("--forces", help="Forces too.")] = False,
     stress: Annotated[bool, typer.Option("--stress", help="Stress too (periodic cells).")] = False,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Write .json, .csv or .extxyz instead of a table."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Write .json, .csv (of forces only the largest) or .extxyz instead of a table.",
+        ),
     ] = None,
 ) -> None:
     """Energies, relative energies and forces of structures.
 
-    Prints hartree and kcal/mol; .extxyz files are in eV and eV/angstrom, as ASE has it.
+    Prints hartree and kcal/mol, relative to the lowest conformer of the same formula; .extxyz files
+    are in eV and eV/angstrom, as ASE has it.
     A charge or spin in a file, or an element that the potential does not know, is an error.
 
     In Python:
 
     \b
+    import anipot
     data = anipot.load_dataset("FILE.xyz", keep_unlabelled=True)
-    print(anipot.load("POTENTIAL").predict(data, forces=True).energies)
+    print(anipot.load("POTENTIAL.safetensors").predict(data, forces=True).energies)
     """
     from anipot.datasets import load_dataset
     from anipot.potentials import load
+    from anipot.prediction import checked_ending
 
     if out is not None and out.resolve() in [file.resolve() for file in files]:
         raise SettingsError(f"{out} is an input file; name another file to write to")
+    ending = None if out is None else checked_ending(out)  # before all the work
+    if stress and ending in (None, ".csv"):
+        raise SettingsError("--stress is written to .json and .extxyz files: name one with --out")
     model = load(potential)
     conformers = load_dataset(files, keep_unlabelled=True)
-    prediction = model.predict(conformers, forces=forces, stress=stress, progress=True)
+    prediction = model.predict(
+        conformers, forces=forces, stress=stress, progress=sys.stderr.isatty()
+    )
     if out is None:
         typer.echo(prediction.table(conformers))
         return

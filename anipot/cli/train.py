@@ -14,7 +14,7 @@ def train(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[DATA]... [OPTION=VALUE]...",
+            metavar="DATA|OPTION=VALUE",
             help="Data files (none: the bundled data), options such as epochs=50 hidden=128,64.",
         ),
     ] = None,
@@ -47,16 +47,24 @@ def train(
     In Python:
 
     \b
+    import anipot
     train, val, test = anipot.load_bundled().split(0.8, 0.1, 0.1)
-    anipot.ANITrainer(anipot.ANIModel.create("HCNO")).train(train, val)
+    trainer = anipot.ANITrainer(anipot.ANIModel.create("HCNO"))
+    trainer.train(train, val)
+    print(trainer.evaluate(test))
+    trainer.model.save("my.safetensors")
     """
     from anipot.config import RunSettings, checked, read_yaml, to_yaml, with_words
 
     given = words or []
-    if resume is not None and (given or config is not None or out is not None):
-        raise SettingsError("--resume goes on with the options of the run; it takes no others")
+    if resume is not None and (given or config is not None or out is not None or options):
+        raise SettingsError(
+            "--resume goes on with the data and options of the run (its options.yaml); it takes no "
+            "others"
+        )
     values = read_yaml(config) if config is not None else {}
-    files = [w for w in given if "=" not in w or Path(w).exists()]
+    # A word that is no file and does not look like one is an option without its value.
+    files = [w for w in given if Path(w).exists() or ("=" not in w and Path(w).suffix)]
     values = with_words(values, [w for w in given if w not in files])
     if files:
         values["data"] = {**values.get("data", {}), "files": files}

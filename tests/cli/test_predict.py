@@ -1,0 +1,175 @@
+"""anipot predict: the numbers of the model, in every form, for what it can describe."""
+
+import csv
+import json
+
+import ase
+import ase.io
+import numpy as np
+import pytest
+
+import anipot as package
+from anipot.datasets import load_dataset
+
+KCAL = 627.5094738898777
+EV = 27.211386024367243
+
+WATERS = """3
+first, as a program writes it
+O 0.000 0.000 0.119
+H 0.000 0.763 -0.477
+H 0.000 -0.763 -0.477
+3
+second
+O 0.000 0.000 0.130
+H 0.000 0.800 -0.480
+H 0.000 -0.700 -0.460
+2
+
+H 0 0 0
+H 0 0 0.74
+"""
+
+
+@pytest.fixture
+def potential(trained):
+    return trained / "potential.safetensors"
+
+
+@pytest.fixture
+def xyz(tmp_path):
+    path = tmp_path / "waters.xyz"
+    path.write_text(WATERS)
+    return path
+
+
+@pytest.fixture
+def expected(potential, xyz):
+    return package.load(potential).predict(load_dataset(xyz, keep_unlabelled=True), forces=True)
+
+
+def test_a_table(anipot, potential, xyz, expected):
+    result = anipot("predict", potential, xyz)
+    assert result.code == 0
+    assert result.err == ""  # no progress bar where nobody looks
+    head, *lines = result.out.rstrip().splitlines()
+    assert head.split("  ")[0].strip() == "frame"
+    found = [line.split() for line in lines]
+    assert [f[1] for f in found] == ["H2O", "H2O", "H2"]
+    np.testing.assert_allclose([float(f[2]) for f in found], expected.energies, atol=6e-9)
+    e = expected.energies
+    relative = [e[0] - min(e[:2]), e[1] - min(e[:2]), 0]
+    np.testing.assert_allclose([float(f[3]) for f in found], np.array(relative) * KCAL, atol=6e-4)
+    assert "force" not in result.out
+    assert "max force / kcal/mol/A" in anipot("predict", potential, xyz, "--forces").out
+
+
+def test_json_csv_and_extxyz(anipot, potential, xyz, expected, tmp_path):
+    for ending in ("json", "csv", "extxyz"):
+        out = tmp_path / f"out.{ending}"
+        result = anipot("predict", potential, xyz, "--forces", "-o", out)
+        assert result.code == 0
+        assert result.out == f"3 predictions written to {out}\n"
+    rows = json.loads((tmp_path / "out.json").read_text())
+    assert [r["energy_hartree"] for r in rows] == expected.energies.tolist()
+    np.testing.assert_allclose(
+        np.concatenate([r["forces_kcalmol_angstrom"] for r in rows]),
+        expected.forces * KCAL,
+        rtol=1e-6,
+    )
+    with (tmp_path / "out.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [float(r["energy_hartree"]) for r in table] == expected.energies.tolist()
+    frames = ase.io.read(tmp_path / "out.extxyz", ":")
+    energies = [f.get_potential_energy() for f in frames]
+    np.testing.assert_allclose(energies, expected.energies * EV, rtol=1e-14)
+    forces = np.concatenate([f.get_forces() for f in frames])
+    np.testing.assert_allclose(forces, expected.forces * EV, atol=1e-6)
+
+
+def test_forces_point_downhill(anipot, potential, tmp_path):
+    """One step along the forces lowers the energy by about the step times their square."""
+    path = tmp_path / "w.xyz"
+    path.write_text(WATERS)
+    anipot("predict", potential, path, "--forces", "-o", tmp_path / "a.extxyz")
+    before = ase.io.read(tmp_path / "a.extxyz", ":")[1]
+    step = 1e-3 / np.abs(before.get_forces()).max()
+    moved = ase.Atoms(before.symbols, before.positions + step * before.get_forces())
+    ase.io.write(tmp_path / "b.xyz", moved, format="xyz")
+    anipot("predict", potential, tmp_path / "b.xyz", "-o", tmp_path / "b.extxyz")
+    after = ase.io.read(tmp_path / "b.extxyz")
+    gain = before.get_potential_energy() - after.get_potential_energy()
+    assert gain == pytest.approx(step * (before.get_forces() ** 2).sum(), rel=0.1)
+    assert gain > 0
+
+
+def test_reference_energies_are_compared(anipot, potential, tmp_path, expected, xyz):
+    frames = ase.io.read(xyz, ":")
+    frames[1].info["energy"] = -76.4 * EV
+    ase.io.write(tmp_path / "labelled.extxyz", frames, format="extxyz")
+    result = anipot("predict", potential, tmp_path / "labelled.extxyz", "-o", tmp_path / "o.json")
+    assert result.code == 0
+    rows = json.loads((tmp_path / "o.json").read_text())
+    assert "error_kcalmol" not in rows[0]
+    error = (expected.energies[1] + 76.4) * KCAL
+    assert rows[1]["error_kcalmol"] == pytest.approx(error, abs=1e-3)
+
+
+def test_several_files_are_read_in_order(anipot, potential, xyz, expected, tmp_path):
+    anipot("predict", potential, xyz, xyz, "-o", tmp_path / "o.json")
+    rows = json.loads((tmp_path / "o.json").read_text())
+    assert [r["frame"] for r in rows] == list(range(6))
+    found = [r["energy_hartree"] for r in rows]
+    np.testing.assert_allclose(found, np.tile(expected.energies, 2), rtol=1e-9)
+
+
+def test_periodic_cells_and_stress(anipot, potential, tmp_path):
+    water = ase.Atoms("OH2", [[0, 0, 0], [0, 0.76, -0.6], [0, -0.76, -0.6]], cell=[6] * 3, pbc=True)
+    ase.io.write(tmp_path / "cell.extxyz", water)
+    out = tmp_path / "o.extxyz"
+    result = anipot("predict", potential, tmp_path / "cell.extxyz", "--stress", "-o", out)
+    assert result.code == 0
+    model = package.load(potential)
+    found = model.predict(load_dataset(tmp_path / "cell.extxyz", keep_unlabelled=True), stress=True)
+    stress = ase.io.read(out).get_stress(voigt=False)
+    np.testing.assert_allclose(stress, found.stress[0] * EV, atol=1e-8)
+    refused = anipot("predict", potential, xyz_of(tmp_path), "--stress", "-o", tmp_path / "p.json")
+    assert refused.code == 2
+    assert "stress needs a periodic cell" in refused.err
+
+
+def xyz_of(folder):
+    (folder / "w.xyz").write_text(WATERS)
+    return folder / "w.xyz"
+
+
+def test_what_cannot_be_described_names_atom_or_frame(anipot, potential, tmp_path):
+    def refused(name: str, text: str) -> str:
+        (tmp_path / name).write_text(text)
+        result = anipot("predict", potential, tmp_path / name)
+        assert result.code == 2
+        return result.err
+
+    water = "O 0 0 0\nH 0 .7 .6\nH 0 -.7 .6\n"
+    error = refused("s.xyz", f"3\n\n{water}2\n\nH 0 0 0\nS 0 0 1.3\n")
+    assert "atom 1 of conformer 1" in error
+    assert "S, which this model does not know; it knows H, C, N, O" in error
+    for key, what in (("charge=-1", "charge"), ("spin=2", "spin"), ("multiplicity=3", "multipl")):
+        comment = f"Properties=species:S:1:pos:R:3 {key}"
+        error = refused("c.extxyz", f"3\n\n{water}3\n{comment}\n{water}")
+        assert "frame 1" in error
+        assert what in error
+        assert "neutral closed-shell" in error
+    assert refused("xx.xyz", "1\n\nXx 0 0 0\n").startswith("anipot: ")
+    assert refused("cut.xyz", "3\n\nO 0 0 0\n").startswith("anipot: ")
+    assert "empty" in refused("e.xyz", "")
+
+
+def test_no_input_is_overwritten(anipot, potential, xyz, monkeypatch):
+    before = xyz.read_bytes()
+    monkeypatch.chdir(xyz.parent)
+    for out in (xyz, xyz.name, f"../{xyz.parent.name}/{xyz.name}"):
+        result = anipot("predict", potential, xyz, "-o", out)
+        assert result.code == 2
+        assert "is an input file; name another file to write to" in result.err
+    assert xyz.read_bytes() == before

@@ -1,0 +1,93 @@
+"""anipot train: words, files and folders, and what it says at the end."""
+
+import json
+
+import pytest
+
+import anipot as package
+from anipot.config import RunSettings, checked, read_yaml
+from anipot.datasets import load_bundled
+
+
+def test_a_run_with_words_and_a_file(anipot, tmp_path, quick_figures, small_words):
+    load_bundled().select(heavy_atoms=2, per_molecule=10).save(tmp_path / "few.npz")
+    folder = tmp_path / "run"
+    config = tmp_path / "options.yaml"
+    config.write_text("training:\n  ema: 0.5\n  epochs: 99\nmodel:\n")
+    words = [w for w in small_words if "per_molecule" not in w]
+    result = anipot("train", tmp_path / "few.npz", *words, "-c", config, "--out", folder)
+    assert result.code == 0
+    settings = checked(RunSettings, read_yaml(folder / "options.yaml"))
+    assert settings.data.files == [str(tmp_path / "few.npz")]
+    assert settings.training.ema == 0.5  # of the file
+    assert settings.training.epochs == 3  # of the words, which win
+    lines = result.out.rstrip().splitlines()
+    assert lines[0] == f"{folder}/"
+    report = json.loads((folder / "run.json").read_text())
+    mae = report["results"]["test"]["energy"]["mae"]
+    n = report["results"]["test"]["energy"]["n"]
+    assert lines[-1].startswith(f"test MAE {mae:.3f}, RMSE ")
+    assert f"kcal/mol on {n} conformers (split by conformer (seed 0): " in lines[-1]
+    assert package.load(folder / "potential.safetensors").elements == ("H", "C", "N", "O")
+
+
+def test_the_default_folder_is_a_new_one(anipot, tmp_path, monkeypatch, quick_figures, small_words):
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        result = anipot("train", *small_words, "epochs=1")
+        assert result.code == 0
+        assert (tmp_path / "runs" / f"train-00{number}" / "run.json").exists()
+    again = anipot("train", *small_words, "-o", "runs/train-001")
+    assert again.code == 2
+    assert "runs/train-001 exists and is never overwritten" in again.err
+    assert "anipot train --resume runs/train-001" in again.err
+
+
+def test_options_are_printed_and_nothing_else_happens(anipot, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = anipot("train", "--options", "epochs=7", "model.elements=NO")
+    assert result.code == 0
+    (tmp_path / "o.yaml").write_text(result.out)
+    settings = checked(RunSettings, read_yaml("o.yaml"))
+    assert settings.training.epochs == 7
+    assert settings.model.elements == "NO"
+    assert [p.name for p in tmp_path.iterdir()] == ["o.yaml"]
+
+
+def test_a_file_with_an_equals_sign_is_a_file(anipot, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "basis=dz.npz").touch()
+    result = anipot("train", "--options", "basis=dz.npz")
+    assert "files: [basis=dz.npz]" in result.out
+
+
+def test_resume_and_learning_curve(anipot, tmp_path, quick_figures, small_words, trained):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "options.yaml").write_bytes((trained / "options.yaml").read_bytes())
+    result = anipot("train", "--resume", folder, "--learning-curve")
+    assert result.code == 0
+    # Killed right after its beginning, it is the run that was never killed.
+    name = "potential.safetensors"
+    assert (folder / name).read_bytes() == (trained / name).read_bytes()
+    table = (folder / "learning_curve.csv").read_text().splitlines()
+    assert table[0] == "conformers,mae,rmse"
+    assert [int(line.split(",")[0]) for line in table[1:]] == [10, 20, 41, 82, 164]
+    assert "training conformers  test MAE  test RMSE / kcal/mol" in result.out
+
+
+def test_a_failing_training_is_a_message(anipot, tmp_path, small_words):
+    result = anipot("train", *small_words, "learning_rate=1e30", "-o", tmp_path / "a")
+    assert result.code == 2
+    assert result.err.startswith("anipot: the loss is ")
+    for part in ("epoch 1, batch 2 of 6", "conformer", "smaller learning_rate"):
+        assert part in result.err
+
+
+@pytest.mark.parametrize("name", ["-o", "--resume"])
+def test_a_file_in_place_of_a_folder(anipot, tmp_path, name):
+    (tmp_path / "file").write_text("mine")
+    result = anipot("train", name, tmp_path / "file")
+    assert result.code == 2
+    assert str(tmp_path / "file") in result.err
+    assert (tmp_path / "file").read_text() == "mine"
