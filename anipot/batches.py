@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from anipot.conformers import Conformers
+from anipot.devices import free_memory
 from anipot.elements import index_table, symbol_of
 from anipot.errors import DataError, SettingsError
 
@@ -62,6 +64,13 @@ class Batch:
         """(B,) int64: atoms in each conformer."""
         return self.offsets[1:] - self.offsets[:-1]
 
+    def to(self, device: torch.device) -> Batch:
+        """This batch on another device."""
+        moved: dict[str, Any] = {
+            k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)
+        }
+        return replace(self, **moved)
+
     def sum_atoms(self, values: Tensor) -> Tensor:
         """(B,) float64: sum over the atoms of each conformer of ``values`` (N,), by row."""
         sums = torch.zeros(len(self), dtype=torch.float64, device=values.device)
@@ -88,9 +97,11 @@ class Batch:
 class BatchLoader:
     """Batches of a data set, in an order that is a function of (seed, epoch) alone.
 
-    The data set lies on ``device`` as flat arrays, and batches are put together there. ``epoch(e,
-    start)`` can begin at any batch, so that an interrupted epoch goes on where it was.
-    Raises DataError when the data contains an element that is not in ``elements``.
+    The data set lies on ``device`` as flat arrays, and batches are put together there; one that
+    would fill more than half of a GPU's free memory stays in the computer's, and batches travel.
+    ``forces``: whether batches carry forces. ``epoch(e, start)`` can begin at any batch, so that an
+    interrupted epoch goes on where it was. Raises DataError when the data contains an element that
+    is not in ``elements``.
     """
 
     def __init__(
@@ -103,6 +114,7 @@ class BatchLoader:
         seed: int = 0,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        forces: bool = True,
     ) -> None:
         if batch_size < 1:
             raise SettingsError(f"batch_size must be at least 1, not {batch_size}")
@@ -112,11 +124,14 @@ class BatchLoader:
         # int16 before the look-up: in int64 the table of 11 million atoms would take 90 MB.
         species = index_table(elements).astype(np.int16)[conformers.atomic_numbers]
         check_known(conformers, species, elements)
+        self._home = self.device
+        if self.device.type != "cpu" and conformers.nbytes > free_memory(self.device) / 2:
+            self._home = torch.device("cpu")
 
-        def tensor(array: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
+        def tensor(array: np.ndarray) -> Tensor:
             if not array.flags.writeable:  # a memory-mapped file: torch would warn
                 array = array.copy()
-            return torch.as_tensor(array).to(self.device, dtype)
+            return torch.as_tensor(array).to(self._home)
 
         self._species = tensor(species)
         self._coordinates = tensor(conformers.coordinates)
@@ -127,7 +142,9 @@ class BatchLoader:
         )
         self._pbc = tensor(conformers.pbc) if periodic and conformers.pbc is not None else None
         self._energies = None if conformers.energies is None else tensor(conformers.energies)
-        self._forces = None if conformers.forces is None else tensor(conformers.forces)
+        self._forces = None
+        if forces and conformers.forces is not None:
+            self._forces = tensor(conformers.forces)
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
@@ -149,9 +166,9 @@ class BatchLoader:
     def order(self, epoch: int) -> Tensor:
         """(M,) int64: the conformers in the order of an epoch."""
         if not self.shuffle:
-            return torch.arange(self.n_conformers, device=self.device)
+            return torch.arange(self.n_conformers, device=self._home)
         rng = np.random.default_rng([self.seed, epoch])
-        return torch.as_tensor(rng.permutation(self.n_conformers)).to(self.device)
+        return torch.as_tensor(rng.permutation(self.n_conformers)).to(self._home)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from batch number ``start`` on."""
@@ -161,22 +178,23 @@ class BatchLoader:
 
     def batch(self, index: Tensor) -> Batch:
         """The batch of the conformers with the numbers ``index`` (B,) int64."""
+        index = index.to(self._home)
         first = self._offsets[index]
         n_atoms = self._offsets[index + 1] - first
-        offsets = torch.zeros(len(index) + 1, dtype=torch.int64, device=self.device)
+        offsets = torch.zeros(len(index) + 1, dtype=torch.int64, device=self._home)
         torch.cumsum(n_atoms, 0, out=offsets[1:])
         conformer = torch.repeat_interleave(n_atoms)
         in_data = (
-            torch.arange(len(conformer), device=self.device) + (first - offsets[:-1])[conformer]
+            torch.arange(len(conformer), device=self._home) + (first - offsets[:-1])[conformer]
         )
         species = self._species[in_data]
         species, atoms = torch.sort(species, stable=True)
         species = species.long()
         in_data = in_data[atoms]
         rows = torch.empty_like(atoms)
-        rows[atoms] = torch.arange(len(atoms), device=self.device)
+        rows[atoms] = torch.arange(len(atoms), device=self._home)
         counts = torch.bincount(species, minlength=self.n_elements).tolist()
-        return Batch(
+        batch = Batch(
             coordinates=self._coordinates[in_data].to(self.dtype),
             species=species,
             counts=tuple(counts),
@@ -191,6 +209,7 @@ class BatchLoader:
             energies=None if self._energies is None else self._energies[index],
             forces=None if self._forces is None else self._forces[in_data].to(self.dtype),
         )
+        return batch if self._home == self.device else batch.to(self.device)
 
 
 def check_known(conformers: Conformers, species: np.ndarray, elements: Sequence[str]) -> None:

@@ -14,10 +14,10 @@ from tqdm import tqdm
 from anipot import units
 from anipot.aev.computer import AEVComputer
 from anipot.aev.settings import AEVSettings
-from anipot.batches import Batch, BatchLoader
+from anipot.batches import Batch, BatchLoader, check_known
 from anipot.config import ModelSettings, checked
 from anipot.conformers import Conformers
-from anipot.elements import parse_elements
+from anipot.elements import index_table, parse_elements
 from anipot.errors import DataError, SettingsError
 from anipot.networks import AtomicNetworks
 from anipot.prediction import Prediction
@@ -40,6 +40,8 @@ class ANIModel(nn.Module):
     ``output_unit`` is the unit in which the networks speak ("kcal/mol", or "hartree" as in the
     published potentials); everything that comes out of this class is in hartree all the same.
     ``about`` is what is known of the potential's origin, as plain data; it is saved with it.
+    ``trained`` are the elements whose networks have been trained; once there is one, the others'
+    random networks are not used for predictions. A new model has none.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class ANIModel(nn.Module):
         self_energies: SelfEnergies | None = None,
         output_unit: str = "kcal/mol",
         about: dict[str, Any] | None = None,
+        trained: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         if tuple(networks) != aev.settings.elements:
@@ -60,6 +63,7 @@ class ANIModel(nn.Module):
         self.self_energies = self_energies or SelfEnergies.zero(aev.settings.elements)
         self.output_unit = units.energy_unit(output_unit)
         self.about = about or {}
+        self.trained = trained
 
     @classmethod
     def create(
@@ -88,7 +92,9 @@ class ANIModel(nn.Module):
         networks = AtomicNetworks(
             symbols,
             settings.length,
-            wanted.hidden or {e: ANI1X_WIDTHS.get(e, ANI1X_OTHER) for e in symbols},
+            {e: ANI1X_WIDTHS.get(e, ANI1X_OTHER) for e in symbols}
+            if wanted.hidden is None
+            else wanted.hidden,
             wanted.activation,
             wanted.dropout,
             wanted.output_activation,
@@ -137,13 +143,21 @@ class ANIModel(nn.Module):
 
     def batch(self, conformers: Conformers) -> Batch:
         """All of ``conformers`` as one batch in the model's precision, on its device."""
+        self._check_known(conformers)
         return Batch.of(conformers, self.elements, self.dtype, self.device)
 
     def loader(self, conformers: Conformers, batch_size: int) -> BatchLoader:
         """Batches in the order of the conformers."""
+        self._check_known(conformers)
         return BatchLoader(
-            conformers, batch_size, self.elements, dtype=self.dtype, device=self.device
-        )
+            conformers, batch_size, self.elements, dtype=self.dtype, device=self.device,
+            forces=False,
+        )  # fmt: skip
+
+    def _check_known(self, conformers: Conformers) -> None:
+        """Raise DataError for an atom whose network is not there or has never been trained."""
+        known = self.trained or self.elements
+        check_known(conformers, index_table(known)[conformers.atomic_numbers], known)
 
     # ---- derivatives: the one place where they are made ------------------------------------------
 

@@ -58,6 +58,7 @@ class _Header(BaseModel):
     output_unit: str
     units: dict[str, str]
     self_energies_note: str
+    trained: list[str]
     about: dict[str, Any]
 
 
@@ -90,6 +91,7 @@ def write_potential(model: ANIModel, path: str | Path, about: Mapping[str, Any])
         output_unit=model.output_unit,
         units=UNITS,
         self_energies_note=model.self_energies.note,
+        trained=list(model.trained),
         about=_plain(about),
     )
     text = json.dumps(header.model_dump(), sort_keys=True)
@@ -177,7 +179,12 @@ def _build(header: _Header, tensors: dict[str, Tensor], engine: str) -> ANIModel
         raise PotentialError(f"unexpected tensors: {', '.join(sorted(tensors))}")
     energies = SelfEnergies(settings.elements, own.numpy().copy(), header.self_energies_note)
     model = ANIModel(
-        AEVComputer(settings, engine), networks, energies, header.output_unit, header.about
+        AEVComputer(settings, engine),
+        networks,
+        energies,
+        header.output_unit,
+        header.about,
+        tuple(header.trained),
     )
     return model.eval()
 

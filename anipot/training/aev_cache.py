@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
 from anipot.aev.computer import AEVComputer
 from anipot.batches import Batch, BatchLoader
+from anipot.devices import free_memory
 
 #: "auto" fills at most this fraction of the memory that is free.
 SHARE_OF_FREE_MEMORY = 0.5
@@ -23,27 +21,13 @@ NEGLIGIBLE = 1e-30
 CHUNK = 256
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes free on a device; for the CPU what the system can give without swapping."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return 4 << 30
-
-
 class AEVSource:
     """Gives the AEVs of batches of one or more loaders: computed anew, or from a cache.
 
     ``where``: "off", "ram" (the computer's memory), "device" (the loader's device), or "auto": off
     with the native engine, which computes AEVs about as fast as memory gives them back; else the
-    device, where they fill at most half of its free memory. ``report`` says what was decided.
+    device or the memory, where they fill at most half of what is free. ``report`` says what was
+    decided.
     """
 
     def __init__(self, computer: AEVComputer, loaders: list[BatchLoader], where: str) -> None:
@@ -54,14 +38,15 @@ class AEVSource:
         atoms = sum(loader.n_atoms for loader in loaders)
         size = atoms * computer.settings.length * itemsize
         reason = "aev_cache=off"
-        if where == "auto":
-            free = free_memory(device)
-            where = "device"
-            if computer.engine_name == "native":
-                where, reason = "off", "the native engine is as fast as a cache"
-            elif size > free * SHARE_OF_FREE_MEMORY:
-                where = "off"
-                reason = f"{_gb(size)} would not fit in half of the {_gb(free)} free"
+        if where == "auto" and computer.engine_name == "native":
+            where, reason = "off", "the native engine is as fast as a cache"
+        elif where == "auto":
+            reason = f"{_gb(size)} would not fit in half of the memory that is free"
+            places = {"device": device, "ram": torch.device("cpu")}
+            fitting = [
+                p for p, d in places.items() if size <= free_memory(d) * SHARE_OF_FREE_MEMORY
+            ]
+            where = fitting[0] if fitting else "off"
         if where == "off":
             self.report = f"AEVs are computed anew in every epoch ({reason})"
             return

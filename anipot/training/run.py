@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import csv
 import io
-import json
-import platform
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-import numpy as np
-import torch
-
-from anipot import plots
-from anipot.config import MACHINE_OPTIONS, DataSettings, RunSettings, checked, read_yaml, to_yaml
+from anipot.aev.computer import load_engine
+from anipot.config import DataSettings, RunSettings, checked, read_yaml, to_yaml
 from anipot.conformers import Conformers
-from anipot.datasets.division import Division, divide, provenance, read_data
+from anipot.datasets.division import Division, divide, read_data
 from anipot.elements import parse_elements
 from anipot.errors import DataError, SettingsError, TrainingError
 from anipot.files import write_text
 from anipot.model import ANIModel
 from anipot.training.history import History
 from anipot.training.metrics import Evaluation
+from anipot.training.results import write_results
 from anipot.training.trainer import ANITrainer
-from anipot.version import __version__
 
 #: What a finished run holds, in the order in which it comes to be.
 CONTENTS = {
@@ -49,13 +42,14 @@ CONTENTS = {
 class Run:
     """A finished (or interrupted) run: its folder, model, history and errors.
 
-    ``test`` is None where the split has no test part.
+    ``test`` is None where the split has no test part; ``validation`` too where the run was
+    interrupted before the first epoch ended.
     """
 
     folder: Path
     model: ANIModel
     history: History
-    validation: Evaluation
+    validation: Evaluation | None
     test: Evaluation | None
 
 
@@ -94,9 +88,10 @@ def start_run(settings: RunSettings, folder: str | Path | None = None) -> Run:
             data = read_data(settings.data)
             division = divide(data, settings.data)
             training = settings.training.resolved(len(division.train))
-            settings = RunSettings(
-                data=_absolute(settings.data), model=settings.model, training=training
-            )
+            # The engine as found, not as asked for: a resumed run must use the same one.
+            engine = load_engine(settings.model.engine)[0]
+            model = settings.model.model_copy(update={"engine": engine})
+            settings = RunSettings(data=_absolute(settings.data), model=model, training=training)
             write_text(folder / "options.yaml", to_yaml(settings))
             division.save(folder / "split.npz")
             return _train(settings, folder, data, division)
@@ -163,138 +158,34 @@ def _train(settings: RunSettings, folder: Path, data: Conformers, division: Divi
     began = time.monotonic()
 
     def after_epoch(history: History) -> None:
-        write_text(folder / "metrics.csv", history.to_csv())
+        with suppress(OSError):  # a full disk is no reason to stop; it is written again at the end
+            write_text(folder / "metrics.csv", history.to_csv())
 
+    failure = ""
     try:
         trainer.train(train, validation, checkpoint=checkpoint, resume=resume, on_epoch=after_epoch)
     except TrainingError as e:
-        if trainer.history.best is not None:  # the best weights so far are worth keeping
-            _write_results(
-                settings, folder, data, division, trainer, time.monotonic() - began, str(e)
-            )
-            print(
-                f"The best weights before that, of epoch {trainer.history.best.epoch}, are saved."
-            )
-        raise
-    if trainer.history.best is None and len(trainer.history):
-        raise TrainingError(
-            "no epoch ended with a validation error that is a finite number, so there is nothing "
-            "to save; try a smaller learning_rate, clip=10 or loss=huber"
-        )
-    run = _write_results(settings, folder, data, division, trainer, time.monotonic() - began, "")
+        failure = str(e)
+        if trainer.history.best is None:
+            raise
+    seconds = time.monotonic() - began
+    best = trainer.history.best
+    if best is None:  # interrupted before the first epoch ended
+        print("Interrupted before an epoch was finished: there are no errors or weights to save.")
+        print(f"To go on: anipot train --resume {folder}")
+        return Run(folder, model, trainer.history, None, None)
+    validation_errors, test_errors = write_results(
+        settings, folder, data, division, trainer, seconds, failure
+    )
+    if failure:
+        print(f"The best weights before the failure, of epoch {best.epoch}, are saved.")
+        raise TrainingError(failure)
     if trainer.history.stopped == "interrupted":
         print(
-            "Interrupted; the best weights so far are saved. To go on: "
-            f"anipot train --resume {folder}"
+            f"Interrupted after epoch {len(trainer.history)}; the best weights so far are saved. "
+            f"To go on: anipot train --resume {folder}"
         )
-    return run
-
-
-def _write_results(
-    settings: RunSettings,
-    folder: Path,
-    data: Conformers,
-    division: Division,
-    trainer: ANITrainer,
-    seconds: float,
-    failure: str,
-) -> Run:
-    model, history = trainer.model, trainer.history
-    seconds = max(seconds, sum(history["seconds"]))  # a resumed run began before this process
-    _, validation, test = division.take(data)
-    results = {"validation": trainer.evaluate(validation)}
-    if len(test):
-        results["test"] = trainer.evaluate(test)
-    best = history.best
-    model.about = {
-        "level_of_theory": data.level_of_theory,
-        "data": provenance(data, division, settings.data),
-        "training": settings.training.model_dump(exclude=MACHINE_OPTIONS),
-        "best_epoch": best.epoch if best else None,
-        "updates": best.updates if best else 0,
-        "errors_kcalmol": {name: e.to_dict()["energy"] for name, e in results.items()},
-    }
-    model.save(folder / "potential.safetensors")
-    write_text(folder / "metrics.csv", history.to_csv())
-    shown = results.get("test", results["validation"])
-    if len(test):
-        _write_predictions(folder / "test_predictions.csv", shown, division.test)
-    plots_folder = folder / "plots"
-    if len(history):
-        plots.save_figure(plots.loss_curve(history), plots_folder / "loss")
-    name = "test" if len(test) else "validation"
-    plots.save_figure(plots.parity(shown, f"{name} set"), plots_folder / "parity")
-    by_group = shown.by_molecule() if division.by == "molecule" else shown.by_formula()
-    what = "molecule" if division.by == "molecule" else "composition"
-    plots.save_figure(
-        plots.error_by_group(by_group, f"{name} error by {what}", "kcal/mol"),
-        plots_folder / f"error_by_{what}",
-    )
-    report = {
-        "anipot": __version__,
-        "status": "failed" if failure else history.stopped,
-        "failure": failure,
-        "finished_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "seconds": round(seconds, 1),
-        "seconds_per_epoch": _median([e.seconds for e in history]),
-        "epochs": len(history),
-        "best_epoch": best.epoch if best else None,
-        "updates": best.updates if best else 0,
-        "parameters": model.n_parameters,
-        "results": {n: e.to_dict() for n, e in results.items()},
-        "data": provenance(data, division, settings.data) | {"paths": list(data.sources)},
-        "options": settings.model_dump(),
-        "machine": _machine(trainer),
-    }
-    write_text(folder / "run.json", json.dumps(report, indent=1) + "\n")
-
-    if division.by != "conformer" and len(test):
-        print(Evaluation.table(by_group, f"test error by {division.by}"))
-    print(Evaluation.table(shown.by_heavy_atoms(), f"{name} error by number of heavy atoms"))
-    for part, evaluation in results.items():
-        print(evaluation.summary(part))
-    print(f"best epoch {best.epoch if best else '-'} of {len(history)}, {seconds:.0f} s; {folder}")
-    print(
-        f"{name} MAE {shown.energy.mae:.3f}, RMSE {shown.energy.rmse:.3f} kcal/mol on "
-        f"{len(shown):,} conformers ({division.describe()})"
-    )
-    return Run(folder, model, history, results["validation"], results.get("test"))
-
-
-def _write_predictions(path: Path, evaluation: Evaluation, index: np.ndarray) -> None:
-    """A line a conformer; conformers are numbered as in the data selected, as in split.npz."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["conformer", "molecule", "reference_hartree", "predicted_hartree", "error_kcalmol"]
-    )
-    for k in range(len(evaluation)):
-        writer.writerow(
-            [
-                int(index[evaluation.conformer[k]]),
-                evaluation.molecule_names[evaluation.molecule[k]],
-                repr(float(evaluation.reference[k])),
-                repr(float(evaluation.predicted[k])),
-                f"{evaluation.errors[k]:.4f}",
-            ]
-        )
-    write_text(path, text.getvalue())
-
-
-def _machine(trainer: ANITrainer) -> dict[str, Any]:
-    names = ("torch", "torchani", "numpy")
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": str(trainer.device),
-        "threads": torch.get_num_threads(),
-        "aev_engine": trainer.model.aev.engine_name,
-        **{name: version(name) for name in names},
-    }
-
-
-def _median(values: list[float]) -> float | None:
-    return round(sorted(values)[len(values) // 2], 4) if values else None
+    return Run(folder, model, trainer.history, validation_errors, test_errors)
 
 
 def _tree(folder: Path) -> str:
@@ -309,12 +200,17 @@ class _Tee(io.TextIOBase):
         self.terminal, self.log = terminal, log
 
     def write(self, text: str) -> int:
-        self.log.write(text)
-        self.log.flush()
-        return self.terminal.write(text)
+        with suppress(OSError):
+            self.log.write(text)
+            self.log.flush()
+        try:
+            return self.terminal.write(text)
+        except BrokenPipeError:  # whoever read along has gone (| head): the run goes on
+            return len(text)
 
     def flush(self) -> None:
-        self.terminal.flush()
+        with suppress(BrokenPipeError):
+            self.terminal.flush()
 
     def isatty(self) -> bool:
         return self.terminal.isatty()
@@ -326,6 +222,11 @@ def _logged(folder: Path) -> Iterator[None]:
         try:
             with redirect_stdout(_Tee(sys.stdout, log)):
                 yield
+        except KeyboardInterrupt:
+            log.write("KeyboardInterrupt\n")
+            if (folder / "options.yaml").exists():
+                print(f"\nInterrupted. To go on: anipot train --resume {folder}")
+            raise
         except BaseException as e:
             log.write(f"{type(e).__name__}: {e}\n")
             raise

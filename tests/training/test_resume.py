@@ -8,11 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from anipot.errors import TrainingError
 from anipot.model import ANIModel
+from anipot.self_energies import SelfEnergies
 from anipot.training.trainer import ANITrainer
 
 OPTIONS = {
@@ -115,20 +117,59 @@ def test_a_damaged_checkpoint_is_refused(small, tmp_path):
         trainer().train(train, val, checkpoint=tmp_path / "none.pt", resume=True, quiet=True)
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(small, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_last_checkpoint_and_ends_no_training(
+    small, tmp_path, monkeypatch, capsys
+):
     train, val, _ = small
     path = tmp_path / "c.pt"
     trainer().train(train, val, checkpoint=path, quiet=True)
     before = path.read_bytes()
 
-    def full(*args, **kwargs):
+    def full(self, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
-        trainer().train(train, val, checkpoint=path, quiet=True)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    again = trainer()
+    assert again.train(train, val, checkpoint=path, quiet=True).stopped == "finished"
+    told = capsys.readouterr().err
+    assert told.count("c.pt could not be written (No space left on device)") == 1
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_another_aev_engine_is_refused(small, tmp_path):
+    train, val, _ = small
+    path = tmp_path / "c.pt"
+    model = ANIModel.create("HCNO", hidden=[16, 8], dropout=0.2, seed=2, engine="reference")
+    ANITrainer(model, seed=2, **OPTIONS).train(train, val, checkpoint=path, quiet=True)
+    model = ANIModel.create("HCNO", hidden=[16, 8], dropout=0.2, seed=2, engine="torchani")
+    with pytest.raises(TrainingError, match="began with the reference AEV engine"):
+        ANITrainer(model, seed=2, **OPTIONS).train(
+            train, val, checkpoint=path, resume=True, quiet=True
+        )
+
+
+def test_kept_self_energies_are_those_of_the_checkpoint(small, tmp_path):
+    train, val, _ = small
+    path = tmp_path / "c.pt"
+    values = np.array([-0.5, -37.9, -54.6, -75.0])
+
+    def fine_tuning() -> ANITrainer:
+        t = trainer()
+        t.model.self_energies = SelfEnergies(t.model.elements, values)
+        return t
+
+    def stop(history):
+        if len(history) == 2:
+            history.stopped = "interrupted"
+
+    whole = fine_tuning()
+    whole.train(train, val, quiet=True)
+    fine_tuning().train(train, val, checkpoint=path, on_epoch=stop, quiet=True)
+    fresh = trainer()  # knows nothing of the self energies
+    fresh.train(train, val, checkpoint=path, resume=True, quiet=True)
+    np.testing.assert_array_equal(fresh.model.self_energies.values, values)
+    assert equal(result(fresh), result(whole))
 
 
 COMMAND = [

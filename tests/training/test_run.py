@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import anipot
+from anipot import plots
 from anipot.config import RunSettings, checked, read_yaml, with_words
 from anipot.datasets import load_bundled
 from anipot.datasets.division import Division, divide, read_data
@@ -50,7 +51,7 @@ def quick_figures(finished, monkeypatch):
         for ending in (".png", ".svg"):
             path.with_suffix(ending).touch()
 
-    monkeypatch.setattr(run_module.plots, "save_figure", touch)
+    monkeypatch.setattr(plots, "save_figure", touch)
 
 
 # ---- what a finished run is --------------------------------------------------------------------
@@ -118,7 +119,7 @@ def test_the_report_and_the_table_of_epochs(finished):
     assert len(rows) == report["epochs"] == 4
     best = min(rows, key=lambda r: float(r["val_mae"]))
     assert report["best_epoch"] == int(best["epoch"])
-    assert report["updates"] == int(best["updates"]) == 6 * int(best["epoch"])
+    assert report["best_updates"] == int(best["updates"]) == 6 * int(best["epoch"])
     validation = report["results"]["validation"]["energy"]["mae"]
     assert validation == pytest.approx(float(best["val_mae"]), rel=1e-5)
     assert report["status"] == "finished"
@@ -313,7 +314,21 @@ def interrupt_after(monkeypatch, updates: int) -> None:
     monkeypatch.setattr(torch.optim.AdamW, "step", counted)
 
 
-@pytest.mark.parametrize("updates", [2, 6, 9])
+def test_ctrl_c_before_the_first_epoch_ends_saves_no_untrained_weights(
+    finished, tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / "a"
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        run = start_run(options(), folder)
+    assert (run.history.stopped, run.validation, run.test) == ("interrupted", None, None)
+    assert not (folder / "potential.safetensors").exists()
+    assert "Interrupted before an epoch was finished" in capsys.readouterr().out
+    resume_run(folder)
+    assert potential(folder) == potential(finished.folder)
+
+
+@pytest.mark.parametrize("updates", [6, 9])
 def test_ctrl_c_keeps_everything_and_resumes_to_the_same_bytes(
     updates, finished, tmp_path, monkeypatch, capsys
 ):
@@ -408,7 +423,7 @@ def test_a_loss_that_is_not_finite_keeps_the_best_weights(tmp_path, monkeypatch,
     assert report["failure"] == message
     assert report["epochs"] == 2
     assert report["best_epoch"] in (1, 2)
-    assert "The best weights before that, of epoch" in capsys.readouterr().out
+    assert "The best weights before the failure, of epoch" in capsys.readouterr().out
     assert message in (folder / "log.txt").read_text()
     assert expected.history["val_mae"][:2] == [
         float(line.split(",")[5]) for line in (folder / "metrics.csv").read_text().split()[1:]
@@ -427,7 +442,7 @@ def test_a_learning_rate_far_too_high(tmp_path):
         start_run(options("learning_rate=1e30"), folder)
     assert not (folder / "potential.safetensors").exists()  # there is nothing worth saving
     assert "TrainingError: the loss is" in (folder / "log.txt").read_text()
-    with pytest.raises(TrainingError, match=r"nothing to save.*smaller learning_rate"):
+    with pytest.raises(TrainingError, match=r"validation error is nan.*smaller learning_rate"):
         start_run(options("learning_rate=1e30", "epochs=1", "batch_size=1000"), tmp_path / "b")
     assert not (tmp_path / "b" / "potential.safetensors").exists()
 

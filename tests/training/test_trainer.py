@@ -8,11 +8,13 @@ import torch
 
 from anipot.config import TrainingSettings
 from anipot.conformers import Conformers
+from anipot.devices import pick_device
 from anipot.errors import DataError, SettingsError, TrainingError
 from anipot.model import ANIModel
+from anipot.potentials import load
 from anipot.self_energies import SelfEnergies
 from anipot.training.threads import useful_threads
-from anipot.training.trainer import ANITrainer, evaluate, pick_device
+from anipot.training.trainer import ANITrainer, evaluate
 from anipot.units import HARTREE_TO_KCALMOL
 
 
@@ -358,3 +360,52 @@ def test_default_epochs_follow_the_size_of_the_data():
     assert defaults.resolved(692_000).epochs == 20
     assert defaults.resolved(10).epochs == 500
     assert TrainingSettings(epochs=7).resolved(10).epochs == 7
+
+
+def test_networks_that_were_never_trained_are_not_used(small, tmp_path):
+    train, val, test = small
+    hydrocarbons = [part.select(elements="CH") for part in (train, val)]
+    water = test.select(elements="OH")
+    trainer = new_trainer(epochs=1)
+    trainer.train(*hydrocarbons, quiet=True)
+    assert trainer.model.trained == ("H", "C")
+    trainer.model.save(tmp_path / "p.safetensors")
+    for model in (trainer.model, load(tmp_path / "p.safetensors")):
+        with pytest.raises(DataError, match="is O, which this model does not know; it knows H, C"):
+            model.predict(water)
+    # Fine-tuning on others adds to what it knows and forgets nothing.
+    again = new_trainer(model=load(tmp_path / "p.safetensors"), epochs=1)
+    again.train(water, water, quiet=True)
+    assert again.model.trained == ("H", "C", "O")
+    again.model.predict(hydrocarbons[0])
+
+
+def test_a_trained_model_says_where_it_comes_from(small):
+    train, val, test = small
+    trainer = new_trainer(epochs=3)
+    history = trainer.train(train, val, quiet=True)
+    about = trainer.model.about
+    assert about["data"]["train"] == {"conformers": len(train), "sha256": train.content_hash()}
+    assert about["errors_kcalmol"]["validation"]["mae"] == history.best.val_mae
+    assert about["level_of_theory"] == train.level_of_theory != ""
+    ANITrainer(trainer.model, epochs=1).train(test, val, quiet=True)
+    assert trainer.model.about["data"]["train"]["sha256"] == test.content_hash()
+    assert trainer.model.about["started_from"] == about
+
+
+def test_a_trainer_can_be_used_again_for_data_of_another_size(small):
+    train, val, _ = small
+    trainer = ANITrainer(new_model(), batch_size=16)
+    trainer.train(train, val, quiet=True, on_epoch=_stop)
+    assert trainer.settings.epochs is None
+
+
+def _stop(history):
+    history.stopped = "interrupted"
+
+
+def test_a_validation_error_that_is_not_finite_is_an_error(small):
+    train, val, _ = small
+    options = {"learning_rate": 1e38, "schedule": "constant", "warmup": 0, "batch_size": 512}
+    with pytest.raises(TrainingError, match="validation error is nan after epoch 1"):
+        new_trainer(epochs=1, **options).train(train, val, quiet=True)

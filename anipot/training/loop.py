@@ -1,0 +1,319 @@
+"""TrainingLoop: one training from its first update to its last, in the order things happen."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from anipot import units
+from anipot.batches import BatchLoader
+from anipot.config import TrainingSettings
+from anipot.conformers import Conformers
+from anipot.errors import SettingsError, TrainingError
+from anipot.model import ANIModel
+from anipot.networks import AtomicNet
+from anipot.training.aev_cache import AEVSource
+from anipot.training.checkpoints import CheckpointFile
+from anipot.training.history import EpochRecord, History
+from anipot.training.interruption import Interruption
+from anipot.training.losses import energy_loss, loss_unit
+from anipot.training.progress import Progress
+from anipot.training.schedules import learning_rate
+from anipot.training.threads import threads, useful_threads
+
+#: Conformers in a batch when nothing is trained.
+EVALUATION_BATCH = 1024
+
+#: On a GPU losses are looked at once in so many updates: each look waits for the device.
+GPU_CHECK_EVERY = 64
+
+
+@dataclass
+class Place:
+    """Where a training stands; with weights, optimizer and random state it is a checkpoint."""
+
+    epoch: int = 0
+    step: int = 0
+    updates: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+    best_error: float = math.inf
+    best_weights: dict[str, Tensor] | None = None
+    since_best: int = 0
+    history: History = field(default_factory=History)
+    #: Losses not yet looked at and added to loss_sum (on a GPU each look waits for the device).
+    pending: list[Tensor] = field(default_factory=list)
+
+
+class Part:
+    """A data set made ready: its batches, and its targets (M,) float64 in the target unit."""
+
+    def __init__(
+        self,
+        data: Conformers,
+        model: ANIModel,
+        settings: TrainingSettings,
+        batch_size: int = EVALUATION_BATCH,
+        shuffle: bool = False,
+    ) -> None:
+        assert data.energies is not None
+        self.data = data
+        self.loader = BatchLoader(
+            data, batch_size, model.elements, shuffle=shuffle, seed=settings.seed,
+            dtype=model.dtype, device=model.device, forces=False,
+        )  # fmt: skip
+        above = data.energies - model.self_energies.of(data)
+        targets = torch.as_tensor(above * units.hartree_to(settings.target_unit))
+        self.targets = targets.to(model.device)
+
+
+class TrainingLoop:
+    """All that a running training consists of.
+
+    ``settings.epochs`` must be a number. ``run`` leaves the best weights in the model.
+    """
+
+    def __init__(
+        self, model: ANIModel, settings: TrainingSettings, train: Conformers, val: Conformers
+    ) -> None:
+        assert settings.epochs is not None
+        self.model, self.settings = model, settings
+        self.epochs = settings.epochs
+        self.train = Part(train, model, settings, settings.batch_size, shuffle=True)
+        self.val = Part(val, model, settings)
+        self.aevs = AEVSource(model.aev, [self.train.loader, self.val.loader], settings.aev_cache)
+        self.total = self.epochs * len(self.train.loader)
+        self.patience = settings.patience or -(-self.epochs // 2)
+        self.loss_of = energy_loss(settings)
+        self.to_target = units.hartree_to(settings.target_unit) / units.hartree_to(
+            model.output_unit
+        )
+        self.trainable = self._freeze()
+        kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+        self.optimizer = kind(
+            self.trainable, settings.learning_rate, weight_decay=settings.l2, fused=True
+        )
+        self.average: AveragedModel | None = None
+        if settings.ema:
+            averaging = get_ema_multi_avg_fn(settings.ema)
+            self.average = AveragedModel(model.networks, multi_avg_fn=averaging)
+        self.place = Place(history=History(loss_unit=loss_unit(settings)))
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def run(
+        self,
+        checkpoint: CheckpointFile | None,
+        resume_from: dict[str, Any] | None,
+        early_stop: bool,
+        on_epoch: Callable[[History], None] | None,
+        quiet: bool,
+    ) -> History:
+        """Train to the end, to the end of patience, or until interrupted."""
+        settings = self.settings
+        cuda = [self.device] if self.device.type == "cuda" else []
+        wanted = settings.threads or useful_threads(self.train.loader.atoms_per_batch)
+        with (
+            torch.random.fork_rng(devices=cuda),
+            threads(wanted),
+            Interruption() as interruption,
+        ):
+            torch.manual_seed(settings.seed)
+            if resume_from is not None:
+                self.restore(resume_from)
+            place, history = self.place, self.place.history
+
+            def save() -> None:
+                if checkpoint is not None:
+                    checkpoint.write(self.state())
+
+            try:
+                with Progress(self.epochs, self.total, place.updates, not quiet) as progress:
+                    while history.stopped == "running":
+                        saved = time.monotonic()
+                        for rate in self._updates():
+                            progress.update(self._mean_loss(), rate)
+                            if interruption.requested:
+                                break
+                            if time.monotonic() - saved > settings.checkpoint_minutes * 60:
+                                save()
+                                saved = time.monotonic()
+                        if place.step == len(self.train.loader):
+                            progress.epoch(self._end_epoch())
+                            if on_epoch is not None:
+                                on_epoch(history)
+                            if place.epoch == self.epochs:
+                                history.stopped = "finished"
+                            elif early_stop and place.since_best >= self.patience:
+                                history.stopped = "patience"
+                        if history.stopped == "running" and interruption.requested:
+                            history.stopped = "interrupted"
+                        save()
+            finally:
+                self.model.networks.requires_grad_(True)
+                if place.best_weights is not None:
+                    self.model.networks.load_state_dict(place.best_weights)
+                self.model.eval()
+        return history
+
+    def _updates(self) -> Iterator[float]:
+        """The updates that are left in the epoch; yields the learning rate after each."""
+        settings, model, place, part = self.settings, self.model, self.place, self.train
+        check_every = 1 if self.device.type == "cpu" else GPU_CHECK_EVERY
+        began = time.monotonic() - place.seconds
+        model.train()
+        for batch in part.loader.epoch(place.epoch, place.step):
+            rate = learning_rate(settings, place.updates, self.total)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            predicted = model.network_energies(batch, self.aevs(part.loader, batch))
+            error = predicted * self.to_target - part.targets[batch.index]
+            loss = self.loss_of(error, batch.n_atoms).mean()
+            place.step += 1
+            place.pending.append(loss.detach())
+            if len(place.pending) == check_every or place.step == len(part.loader):
+                self._look_at_losses()  # on the CPU before the weights are touched
+            self.optimizer.zero_grad()
+            loss.backward()
+            if settings.clip is not None:
+                nn.utils.clip_grad_norm_(self.trainable, settings.clip)
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update_parameters(model.networks)
+            place.updates += 1
+            place.seconds = time.monotonic() - began
+            yield rate
+
+    def _mean_loss(self) -> float:
+        return self.place.loss_sum / (self.place.step * self.settings.batch_size)
+
+    def _look_at_losses(self) -> None:
+        """Add up the losses of the last updates, in order; stop at one that is not finite."""
+        place, part = self.place, self.train
+        if not place.pending:
+            return
+        size, n = self.settings.batch_size, len(part.data)
+        first = place.step - len(place.pending)
+        values = torch.stack(place.pending).tolist()
+        place.pending.clear()
+        for step, value in enumerate(values, start=first):
+            if not math.isfinite(value):
+                members = part.loader.order(place.epoch)[step * size : (step + 1) * size].cpu()
+                far = torch.argsort(part.targets.cpu()[members].abs(), descending=True)[:3]
+                names = "; ".join(part.data.describe(int(i)) for i in members[far])
+                raise TrainingError(
+                    f"the loss is {value} in epoch {place.epoch + 1}, batch {step + 1} of "
+                    f"{len(part.loader)}, after {place.updates} updates. Its {len(members)} "
+                    f"conformers include (highest energies first) {names}. {_WHAT_TO_TRY}"
+                )
+            place.loss_sum += value * (min(n, (step + 1) * size) - step * size)
+
+    def _end_epoch(self) -> EpochRecord:
+        """Validate, remember the weights if they are the best, and move to the next epoch."""
+        place = self.place
+        networks = self.model.networks if self.average is None else self.average.module
+        error, loss = self._validate(networks)
+        mae = float(error.abs().mean())
+        if not math.isfinite(mae):
+            raise TrainingError(
+                f"the validation error is {mae} after epoch {place.epoch + 1}: the weights are no "
+                f"longer finite. {_WHAT_TO_TRY}"
+            )
+        better = mae < place.best_error
+        place.since_best = 0 if better else place.since_best + 1
+        if better:
+            place.best_error = mae
+            place.best_weights = copy.deepcopy(networks.state_dict())
+        record = EpochRecord(
+            epoch=place.epoch + 1,
+            updates=place.updates,
+            learning_rate=learning_rate(self.settings, place.updates - 1, self.total),
+            train_loss=place.loss_sum / len(self.train.data),
+            val_loss=loss,
+            val_mae=mae,
+            val_rmse=float(error.square().mean().sqrt()),
+            seconds=place.seconds,
+            best=better,
+        )
+        place.history.epochs.append(record)
+        place.epoch, place.step = place.epoch + 1, 0
+        place.loss_sum = place.seconds = 0.0
+        return record
+
+    def _validate(self, networks: nn.Module) -> tuple[Tensor, float]:
+        """Errors (M,) in kcal/mol and the mean loss of given networks, in evaluation mode."""
+        val = self.val
+        networks.eval()
+        with torch.no_grad():
+            predicted = torch.cat(
+                [
+                    self.model.network_energies(batch, self.aevs(val.loader, batch), networks)
+                    for batch in val.loader.epoch()
+                ]
+            )
+            error = predicted * self.to_target - val.targets
+            n_atoms = torch.as_tensor(val.data.n_atoms, device=error.device)
+            loss = float(self.loss_of(error, n_atoms).mean())
+        to_kcal = units.HARTREE_TO_KCALMOL / units.hartree_to(self.settings.target_unit)
+        return error * to_kcal, loss
+
+    def _freeze(self) -> list[nn.Parameter]:
+        """Freeze the layers that are to stay as they are; returns what is trained."""
+        frozen = self.settings.freeze_layers
+        for symbol, net in self.model.networks.items():
+            assert isinstance(net, AtomicNet)
+            if frozen >= len(net.layers):
+                raise SettingsError(
+                    f"freeze_layers={frozen} leaves nothing to train: the network of {symbol} has "
+                    f"{len(net.layers)} layers"
+                )
+            for layer in net.layers[:frozen]:
+                layer.requires_grad_(False)
+        return [p for p in self.model.networks.parameters() if p.requires_grad]
+
+    # ---- checkpoints -------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Everything that ``restore`` needs to go on with the same bits, as plain data."""
+        self._look_at_losses()
+        cuda = self.device.type == "cuda"
+        return {
+            "place": {**vars(self.place), "history": self.place.history.to_dict()},
+            "networks": self.model.networks.state_dict(),
+            "self_energies": torch.as_tensor(self.model.self_energies.values),
+            "self_energies_note": self.model.self_energies.note,
+            "optimizer": self.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state(self.device) if cuda else None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go to where a state was taken (its self energies must be the model's already)."""
+        history = History.from_dict(state["place"]["history"])
+        self.place = Place(**{**state["place"], "history": history})
+        if history.stopped == "interrupted":
+            history.stopped = "running"
+        self.model.networks.load_state_dict(state["networks"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        torch.set_rng_state(state["random"])
+        if state["cuda_random"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_random"], self.device)
+
+
+_WHAT_TO_TRY = (
+    "Try a smaller learning_rate, clip=10 or loss=huber, and look at the data with "
+    "'anipot data check'"
+)

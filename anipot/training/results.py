@@ -1,0 +1,131 @@
+"""What a training run writes into its folder when it ends, and what it prints."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from anipot import plots
+from anipot.config import RunSettings
+from anipot.conformers import Conformers
+from anipot.datasets.division import Division, provenance
+from anipot.files import write_text
+from anipot.training.metrics import Evaluation
+from anipot.training.trainer import ANITrainer
+from anipot.version import __version__
+
+
+def write_results(
+    settings: RunSettings,
+    folder: Path,
+    data: Conformers,
+    division: Division,
+    trainer: ANITrainer,
+    seconds: float,
+    failure: str = "",
+) -> tuple[Evaluation, Evaluation | None]:
+    """Evaluate the best weights, write potential, tables, plots and run.json, print the errors.
+
+    ``failure`` is the reason why the training ended early, if it failed after an epoch with finite
+    errors. Returns the errors of the validation and the test part (None where there is none).
+    """
+    model, history = trainer.model, trainer.history
+    best = history.best
+    assert best is not None
+    seconds = max(seconds, sum(history["seconds"]))  # a resumed run began before this process
+    _, validation, test = division.take(data)
+    results = {"validation": trainer.evaluate(validation)}
+    if len(test):
+        results["test"] = trainer.evaluate(test)
+    model.about["data"] |= provenance(data, division, settings.data)
+    model.about["errors_kcalmol"] = {n: e.to_dict()["energy"] for n, e in results.items()}
+    model.save(folder / "potential.safetensors")
+    write_text(folder / "metrics.csv", history.to_csv())
+    shown = results.get("test", results["validation"])
+    if len(test):
+        _write_predictions(folder / "test_predictions.csv", shown, division.test)
+    plots_folder = folder / "plots"
+    plots.save_figure(plots.loss_curve(history), plots_folder / "loss")
+    name = "test" if len(test) else "validation"
+    plots.save_figure(plots.parity(shown, f"{name} set"), plots_folder / "parity")
+    by_group = shown.by_molecule() if division.by == "molecule" else shown.by_formula()
+    what = "molecule" if division.by == "molecule" else "composition"
+    plots.save_figure(
+        plots.error_by_group(by_group, f"{name} error by {what}", "kcal/mol"),
+        plots_folder / f"error_by_{what}",
+    )
+    report = {
+        "anipot": __version__,
+        "status": "failed" if failure else history.stopped,
+        "failure": failure,
+        "finished_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "seconds": round(seconds, 1),
+        "seconds_per_epoch": _median([e.seconds for e in history]),
+        "epochs": len(history),
+        "best_epoch": best.epoch,
+        "best_updates": best.updates,
+        "updates": history.epochs[-1].updates,
+        "parameters": model.n_parameters,
+        "results": {n: e.to_dict() for n, e in results.items()},
+        "data": provenance(data, division, settings.data),
+        "options": settings.model_dump(),
+        "machine": _machine(trainer),
+    }
+    write_text(folder / "run.json", json.dumps(report, indent=1) + "\n")
+
+    if division.by != "conformer" and len(test):
+        print(Evaluation.table(by_group, f"test error by {division.by}"))
+    print(Evaluation.table(shown.by_heavy_atoms(), f"{name} error by number of heavy atoms"))
+    for part, evaluation in results.items():
+        print(evaluation.summary(part))
+    print(f"best epoch {best.epoch} of {len(history)}, {seconds:.0f} s; {folder}")
+    print(
+        f"{name} MAE {shown.energy.mae:.3f}, RMSE {shown.energy.rmse:.3f} kcal/mol on "
+        f"{len(shown):,} conformers ({division.describe()})"
+    )
+    return results["validation"], results.get("test")
+
+
+def _write_predictions(path: Path, evaluation: Evaluation, index: np.ndarray) -> None:
+    """A line a conformer; conformers are numbered as in the data selected, as in split.npz."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["conformer", "molecule", "reference_hartree", "predicted_hartree", "error_kcalmol"]
+    )
+    for k in range(len(evaluation)):
+        writer.writerow(
+            [
+                int(index[evaluation.conformer[k]]),
+                evaluation.molecule_names[evaluation.molecule[k]],
+                repr(float(evaluation.reference[k])),
+                repr(float(evaluation.predicted[k])),
+                f"{evaluation.errors[k]:.4f}",
+            ]
+        )
+    write_text(path, text.getvalue())
+
+
+def _machine(trainer: ANITrainer) -> dict[str, Any]:
+    names = ("torch", "torchani", "numpy")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": str(trainer.device),
+        "threads": torch.get_num_threads(),
+        "aev_engine": trainer.model.aev.engine_name,
+        **{name: version(name) for name in names},
+    }
+
+
+def _median(values: list[float]) -> float | None:
+    return round(sorted(values)[len(values) // 2], 4) if values else None
