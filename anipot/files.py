@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -15,24 +16,55 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
     When the block raises (no space left, interrupted), the temporary file goes and an old file at
     ``path`` stays as it was. The data is on the disk before the name changes. Missing folders are
-    made.
+    made. An OSError (no space, no permission) names ``path``, of which its reader knows, and not
+    the temporary file.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    with _naming(path):
+        _make_folder(path)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
+        )
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        # mkstemp makes files only their owner can read; a result is meant to be shared.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with _naming(path, name):
+            yield temporary
+            # mkstemp makes files only their owner can read; a result is meant to be shared.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what is worth telling has been raised by now
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(path: Path, temporary: str | None = None) -> Iterator[None]:
+    """OSErrors of the block name ``path``, unless they are about some other file."""
+    try:
+        yield
+    except OSError as e:
+        mine = (None, temporary) if temporary else (e.filename,)
+        if e.errno is None or e.filename not in mine:
+            raise
+        raise OSError(e.errno, e.strerror, str(path)) from e
+
+
+def _make_folder(path: Path) -> None:
+    """The folder to write ``path`` to. A file in its way is said to be one."""
+    for parent in path.parents:
+        if parent.exists():
+            if not parent.is_dir():
+                reason = f"{parent} is a file, so nothing can be written into it"
+                raise NotADirectoryError(errno.ENOTDIR, reason, str(path))
+            break
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "there is a folder of that name", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
