@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import logging
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,8 @@ from anipot import splits
 from anipot.errors import DataError, SettingsError
 from anipot.files import atomic_write
 from anipot.units import HARTREE_TO_KCALMOL
+
+log = logging.getLogger("anipot")
 
 #: Labels and whether they are per conformer ("M") or per atom ("A").
 LABELS = {"energies": "M", "forces": "A", "stress": "M"}
@@ -323,6 +326,10 @@ class Conformers:
             found.append(matches[0])
         return np.array(found, dtype=np.int64)
 
+    def without_conformers(self, indices: np.ndarray) -> list[str]:
+        """Names of those of the molecules that have no conformer here (any more)."""
+        return [self.molecule_names[i] for i in indices[~np.isin(indices, self.molecule)]]
+
     # ---- splits ------------------------------------------------------------------------------
 
     def groups(self, by: str) -> np.ndarray | None:
@@ -365,10 +372,17 @@ class Conformers:
         """Index arrays (n_k,): the conformers of no list, then those of each list of molecules.
 
         ``train, val, test = data.split_molecules(validation_names, test_names)``. Raises
-        DataError for a molecule that is not there or stands in two lists, for a training part
-        without conformers, and when it lacks an element.
+        DataError for a molecule that is not there (or whose conformers a selection left out) or
+        stands in two lists, for a training part without conformers, and when it lacks an element.
         """
         lists = [self.molecule_indices(names) for names in held_out]
+        for indices in lists:
+            empty = self.without_conformers(indices)
+            if empty:
+                raise DataError(
+                    f"no conformer of {', '.join(map(repr, empty))} is left in this data, so it "
+                    "cannot be held out; take it off the list, or select more conformers"
+                )
         part = np.zeros(len(self.molecule_names), dtype=np.int64)
         for k, indices in enumerate(lists, start=1):
             twice = indices[(part[indices] != 0) & (part[indices] != k)]
@@ -412,7 +426,8 @@ class Conformers:
 
         A label that only some parts have gets a mask. Raises DataError when there is no part, when
         levels of theory are known and differ, or when some parts are grouped by molecule and
-        others by formula.
+        others by formula. Where the level of theory of some parts is unknown, so is that of the
+        whole, and a warning names the files.
         """
         return _concatenate(list(parts))
 
@@ -505,6 +520,12 @@ def _group_by_formula(
     return index.reshape(-1).astype(np.int32), names
 
 
+def _sources(parts: Sequence[Conformers]) -> str:
+    """The files of data sets, for a message."""
+    names = dict.fromkeys(name for part in parts for name in part.sources or ("data without file",))
+    return ", ".join(names)
+
+
 def _concatenate(parts: list[Conformers]) -> Conformers:
     if not parts:
         raise DataError("nothing to concatenate")
@@ -517,6 +538,14 @@ def _concatenate(parts: list[Conformers]) -> Conformers:
             "Their energies do not belong together; if they do, give all parts one "
             "level_of_theory with dataclasses.replace"
         )
+    unknown = [p for p in parts if not p.level_of_theory]
+    if theories and unknown:
+        log.warning(
+            "the level of theory of %s is unknown, that of %s is %s: whether their energies belong "
+            "together cannot be told, and that of all is taken as unknown",
+            _sources(unknown), _sources([p for p in parts if p.level_of_theory]), *theories,
+        )  # fmt: skip
+        theories = set()
     if len({p.grouped_by for p in parts}) > 1:
         raise DataError(
             "some data sets are grouped by molecule and others by formula; concatenate "

@@ -28,6 +28,7 @@ def part_sizes(total: int, parts: Sequence[Part]) -> list[int]:
     sizes: list[int] = []
     # numpy's float32 is no Python float, and int(0.8) would quietly ask for nothing.
     parts = [float(p) if isinstance(p, np.floating) else p for p in parts]
+    _check_not_percent(parts, total)
     fractions = [p for p in parts if isinstance(p, float)]
     if any(not 0 <= f <= 1 for f in fractions) or sum(fractions) > 1 + 1e-9:
         raise SettingsError(
@@ -54,6 +55,22 @@ def part_sizes(total: int, parts: Sequence[Part]) -> list[int]:
         if size < 0 or (size == 0 and isinstance(p, float) and p > 0) or sum(sizes) > total:
             raise DataError(f"{total} conformer(s) are too few for a split into {list(parts)}")
     return sizes
+
+
+def _check_not_percent(parts: Sequence[Part], total: int) -> None:
+    """Integers are numbers of conformers: those that look like shares are refused, not obeyed."""
+    counts = [p for p in parts if isinstance(p, int | np.integer)]
+    asked = sum(counts)
+    if len(counts) < len(parts) or len(parts) < 2 or asked >= total:
+        return
+    if asked == 100 or set(counts) <= {0, 1}:
+        shares = ", ".join(f"{p / asked:g}" if asked else "0" for p in counts)
+        whole = ", ".join(str(p) for p in counts)
+        raise SettingsError(
+            f"write {shares} for fractions; whole numbers are numbers of conformers, and {whole} "
+            f"of {total:,} conformers look like a mistake. If they are none, leave the rest to a "
+            f"part of its own: {whole}, None"
+        )
 
 
 def by_conformer(total: int, parts: Sequence[Part], seed: int) -> list[np.ndarray]:
