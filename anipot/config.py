@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from anipot import units
 from anipot.elements import parse_elements
@@ -44,17 +52,57 @@ def _elements(value: Any) -> Any:
     return value
 
 
-class DataSettings(Settings):
-    """Which conformers, and how they are divided."""
+class ReadSettings(Settings):
+    """How data files are read: the one list of these options; none: find out from the file.
 
-    files: list[str] = Field(default_factory=list, description="data files; none: the bundled data")
+    They are keywords of ``load_dataset``, options of a run, and options of the commands that read
+    data.
+    """
+
     energy_key: str | None = Field(None, description="name of the energies in the file")
     coordinates_key: str | None = Field(None, description="name of the coordinates in the file")
     species_key: str | None = Field(None, description="name of the species in the file")
     forces_key: str | None = Field(None, description="name of the forces in the file")
-    energy_unit: str | None = Field(None, description="unit of energy in the file")
-    length_unit: str | None = Field(None, description="unit of length in the file")
+    energy_unit: str | None = Field(
+        None, description=f"unit of energy in the file: {', '.join(units.ENERGY_UNITS)}"
+    )
+    length_unit: str | None = Field(
+        None, description=f"unit of length in the file: {', '.join(units.LENGTH_UNITS)}"
+    )
+    forces_sign: Literal["forces", "gradient"] | None = Field(
+        None, description="what the file calls forces: forces, or gradient to negate them"
+    )
+    group_key: str | None = Field(None, description="info key that names the molecule of a frame")
     high_energy: bool = Field(False, description="read coordinatesHE and energiesHE too")
+
+    @field_validator("energy_unit")
+    @classmethod
+    def _energy_unit(cls, value: str | None) -> str | None:
+        return None if value is None else units.energy_unit(value)
+
+    @field_validator("length_unit")
+    @classmethod
+    def _length_unit(cls, value: str | None) -> str | None:
+        if value is not None:
+            units.length_to_angstrom(value)
+        return value
+
+
+class DataFiles(Settings):
+    """Which files; a class of its own so that they come first where options are listed."""
+
+    files: list[str] = Field(default_factory=list, description="data files; none: the bundled data")
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _files(cls, value: Any) -> Any:
+        """One file is a list of one."""
+        return [value] if isinstance(value, str) else value
+
+
+class DataSettings(ReadSettings, DataFiles):
+    """Which conformers, and how they are divided."""
+
     elements: str | None = Field(None, description="keep conformers of these elements only")
     heavy_atoms: int | None = Field(None, ge=0, description="keep at most so many heavy atoms")
     max_energy: float | None = Field(
@@ -67,6 +115,10 @@ class DataSettings(Settings):
     train: float = Field(0.8, gt=0, lt=1, description="fraction for training")
     validation: float = Field(0.1, gt=0, lt=1, description="fraction for validation")
     test: float = Field(0.1, ge=0, lt=1, description="fraction for the test")
+    folds: int | None = Field(
+        None, ge=2, description="test on one of so many folds, train and validate on the others"
+    )
+    fold: int = Field(1, ge=1, description="the fold to test on: 1, 2 ... folds")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the division")
     validation_molecules: str | None = Field(
         None, description="file that lists the molecules to validate on, one a line"
@@ -77,22 +129,14 @@ class DataSettings(Settings):
 
     _parse_elements = field_validator("elements", mode="before")(_elements)
 
-    @field_validator("files", mode="before")
+    @field_validator("fold")
     @classmethod
-    def _files(cls, value: Any) -> Any:
-        """One file is a list of one."""
-        return [value] if isinstance(value, str) else value
-
-    @field_validator("energy_unit")
-    @classmethod
-    def _energy_unit(cls, value: str | None) -> str | None:
-        return None if value is None else units.energy_unit(value)
-
-    @field_validator("length_unit")
-    @classmethod
-    def _length_unit(cls, value: str | None) -> str | None:
-        if value is not None:
-            units.length_to_angstrom(value)
+    def _fold(cls, value: int, info: ValidationInfo) -> int:
+        folds = info.data.get("folds")
+        if folds is None and value != 1:
+            raise ValueError("needs folds, the number of folds that it is one of")
+        if folds is not None and value > folds:
+            raise ValueError(f"there are {folds} folds")
         return value
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from anipot.cli.output import shows_progress, written
+from anipot.cli.reading import NO_OPTIONS, reads_data
+from anipot.datasets.mapping import ReadOptions
 
 
 class Part(StrEnum):
@@ -20,6 +23,7 @@ class Part(StrEnum):
     test = "test"
 
 
+@reads_data(keep_unlabelled=False)
 def evaluate(
     potential: Annotated[Path, typer.Argument(help="A saved potential.", metavar="POTENTIAL")],
     data: Annotated[
@@ -30,18 +34,10 @@ def evaluate(
         Part,
         typer.Option(help="Only this part of the data that the potential was trained on."),
     ] = Part.all,
-    energy_key: Annotated[str | None, typer.Option(help="Name of the energies.")] = None,
-    energy_unit: Annotated[str | None, typer.Option(help="Unit of the energies.")] = None,
-    length_unit: Annotated[str | None, typer.Option(help="Unit of the coordinates.")] = None,
-    coordinates_key: Annotated[str | None, typer.Option(help="Name of the coordinates.")] = None,
-    species_key: Annotated[str | None, typer.Option(help="Name of the species.")] = None,
-    forces_key: Annotated[str | None, typer.Option(help="Name of the forces.")] = None,
-    high_energy: Annotated[
-        bool, typer.Option("--high-energy", help="With ANI-1's high-energy extras.")
-    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for plots and evaluation.json.")
     ] = None,
+    read: ReadOptions = NO_OPTIONS,
 ) -> None:
     """Errors of a potential on a data set, in kcal/mol, broken down by size and composition.
 
@@ -56,7 +52,9 @@ def evaluate(
     print(anipot.evaluate(anipot.load("POTENTIAL.safetensors"), data))
     """
     from anipot import plots
-    from anipot.datasets import bundled_path, load_dataset
+    from anipot.datasets.bundled import bundled_path
+    from anipot.datasets.check import warn_of_unit
+    from anipot.datasets.load import read_files
     from anipot.files import write_text
     from anipot.potentials import load
     from anipot.training.metrics import Evaluation
@@ -64,24 +62,18 @@ def evaluate(
     from anipot.training.trainer import evaluate as errors_of
 
     model = load(potential)
-    conformers = load_dataset(
-        data or [bundled_path()],
-        energy_key=energy_key,
-        energy_unit=energy_unit,
-        length_unit=length_unit,
-        coordinates_key=coordinates_key,
-        species_key=species_key,
-        forces_key=forces_key,
-        high_energy=high_energy,
-    )
+    conformers = read_files(data or [bundled_path()], read)
+    if data:
+        warn_of_unit(conformers, read)
     conformers, note = part_of(model, conformers, part.value)
-    evaluation = errors_of(model, conformers, progress=sys.stderr.isatty())
+    evaluation = errors_of(model, conformers, progress=shows_progress(len(conformers)))
     typer.echo(Evaluation.table(evaluation.by_heavy_atoms(), "error by number of heavy atoms"))
     typer.echo(Evaluation.table(evaluation.by_formula(), "error by composition"))
     typer.echo(evaluation.summary(part.value if part is not Part.all else ""))
     if note:
         typer.echo(note)
     if out is not None:
+        existed = (out / "evaluation.json").exists()
         text = json.dumps(
             {"potential": str(potential), "note": note, **evaluation.to_dict()}, indent=1
         )
@@ -90,6 +82,7 @@ def evaluate(
         rows = evaluation.by_formula()
         figure = plots.error_by_group(rows, "error by composition", "kcal/mol")
         plots.save_figure(figure, out / "error_by_composition")
+        where = written(f"{out}/", existed)
         typer.echo(
-            f"written to {out}/: evaluation.json, parity and error_by_composition (PNG, SVG)"
+            f"written to {where}: evaluation.json, parity and error_by_composition (PNG, SVG)"
         )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from anipot.cli.output import shows_progress, written
+from anipot.cli.reading import NO_OPTIONS, reads_data
+from anipot.datasets.mapping import ReadOptions
 from anipot.errors import SettingsError
 
 
+@reads_data(keep_unlabelled=True)
 def predict(
     potential: Annotated[Path, typer.Argument(help="A saved potential.", metavar="POTENTIAL")],
     files: Annotated[
@@ -29,6 +32,7 @@ def predict(
             help="Write .json, .csv (of forces only the largest) or .extxyz instead of a table.",
         ),
     ] = None,
+    read: ReadOptions = NO_OPTIONS,
 ) -> None:
     """Energies, relative energies and forces of structures.
 
@@ -43,7 +47,8 @@ def predict(
     data = anipot.load_dataset("FILE.xyz", keep_unlabelled=True)
     print(anipot.load("POTENTIAL.safetensors").predict(data, forces=True).energies)
     """
-    from anipot.datasets import load_dataset
+    from anipot.datasets.check import warn_of_geometry
+    from anipot.datasets.load import read_files
     from anipot.potentials import load
     from anipot.prediction import checked_ending
 
@@ -53,12 +58,14 @@ def predict(
     if stress and ending in (None, ".csv"):
         raise SettingsError("--stress is written to .json and .extxyz files: name one with --out")
     model = load(potential)
-    conformers = load_dataset(files, keep_unlabelled=True)
+    conformers = read_files(files, read)
+    warn_of_geometry(conformers, model.aev.settings.radial_cutoff)
     prediction = model.predict(
-        conformers, forces=forces, stress=stress, progress=sys.stderr.isatty()
+        conformers, forces=forces, stress=stress, progress=shows_progress(len(conformers))
     )
     if out is None:
         typer.echo(prediction.table(conformers))
         return
+    existed = out.exists()
     prediction.write(conformers, out)
-    typer.echo(f"{len(conformers):,} predictions written to {out}")
+    typer.echo(f"{len(conformers):,} predictions written to {written(out, existed)}")

@@ -119,7 +119,8 @@ class _Reader:
             raise DataError(
                 f"{self.path}: no group holds coordinates and species"
                 + (f"; the first datasets are {mapping.listed(first_keys)}" if first_keys else "")
-                + ". Name the datasets with coordinates_key= and species_key="
+                + f". Name the datasets with {mapping.keyword('coordinates_key')} and "
+                f"{mapping.keyword('species_key')}"
             )
 
     def has(self, names: list[str], what: str) -> bool:
@@ -142,11 +143,14 @@ class _Reader:
                     blocks.append(extra)
         self.gradient = bool(marks)
         if self.options.high_energy and not self.extras:
-            log.warning("%s: high_energy=True, but the file holds no high-energy extras", self.path)
+            log.warning(
+                "%s: %s, but the file holds no high-energy extras",
+                self.path, mapping.keyword("high_energy", True),
+            )  # fmt: skip
         elif self.extras and not self.options.high_energy:
             log.info(
-                "%s: %d high-energy conformers left out; high_energy=True reads them",
-                self.path, self.extras,
+                "%s: %d high-energy conformers left out; %s reads them",
+                self.path, self.extras, mapping.keyword("high_energy", True),
             )  # fmt: skip
         return blocks
 
@@ -166,7 +170,7 @@ class _Reader:
                 names,
                 where,
                 "energy_key",
-                ", or read without: keep_unlabelled=True",
+                f", or read without: {mapping.keyword('keep_unlabelled', True)}",
             )
         forces = o.forces_key
         if forces is None:
@@ -366,8 +370,9 @@ class _Reader:
         if self.options.forces_sign is None and self.gradient and forces:
             log.warning(
                 "%s: holds cm5 or hirdipole, as COMP6 and ANI-1r files do: their 'forces' are "
-                "gradients and were negated (forces_sign='forces' reads them as they are)",
+                "gradients and were negated; %s reads them as they are",
                 self.path,
+                mapping.keyword("forces_sign", "forces"),
             )
             return -1.0
         return self.options.sign
@@ -391,8 +396,9 @@ class _Reader:
             masks["forces"] = has_forces
         if self.dropped:
             log.warning(
-                "%s: %d conformers without a label %r left out; keep_unlabelled=True keeps them",
+                "%s: %d conformers without a label %r left out; %s keeps them",
                 self.path, self.dropped, blocks[0].energy,
+                mapping.keyword("keep_unlabelled", True),
             )  # fmt: skip
         if self.single_energies:
             log.warning(

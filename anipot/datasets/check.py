@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from anipot import units
+from anipot.config import ReadSettings
 from anipot.conformers import Conformers
 from anipot.datasets.load import read_file
-from anipot.datasets.mapping import ReadOptions
+from anipot.datasets.mapping import ReadOptions, keyword, log
 from anipot.errors import DataError
 
 #: Atoms nearer than this (angstrom) are a mistake: the shortest bond there is, H2's, is 0.74.
 TOO_CLOSE = 0.3
 
-#  Energies of free atoms (hartree, from DFT, to 1 %), H to Ar. They tell units, which differ by
+# Energies of free atoms (hartree, from DFT, to 1 %), H to Ar. They tell units, which differ by
 # 27 and more.
 ATOM_ENERGIES = np.array(
     [0.0, -0.50, -2.91, -7.49, -14.67, -24.66, -37.85, -54.59, -75.07, -99.74, -128.94,
@@ -32,8 +33,8 @@ _BLOCK = 1 << 22
 class Problem:
     """One thing that is wrong: its kind, where it was first seen, and how often it occurs.
 
-    ``kind`` is ``"unreadable"``, ``"close atoms"``, ``"unit"``, ``"duplicates"`` or ``"no
-    energies"``.
+    ``kind`` is ``"unreadable"``, ``"close atoms"``, ``"lone atoms"``, ``"unit"``, ``"duplicates"``
+    or ``"no energies"``.
     """
 
     kind: str
@@ -73,11 +74,14 @@ def check_conformers(conformers: Conformers) -> list[Problem]:
 
 
 def _equal_sizes(c: Conformers, per_conformer: int | None = None) -> Iterator[np.ndarray]:
-    """Conformers (B,) of equal numbers of atoms, at most _BLOCK numbers at a time."""
+    """Conformers (B,) of equal numbers of atoms, at most _BLOCK numbers at a time.
+
+    ``per_conformer`` numbers are needed for each; by default those of all vectors between atoms.
+    """
     order = np.argsort(c.n_atoms, kind="stable")
     sizes, starts = np.unique(c.n_atoms[order], return_index=True)
     for n, same in zip(sizes, np.split(order, starts[1:]), strict=True):
-        step = max(_BLOCK // (per_conformer or max(3 * n * (n - 1) // 2, 1)), 1)
+        step = max(_BLOCK // (per_conformer or max(3 * n * n, 1)), 1)
         for k in range(0, len(same), step):
             yield same[k : k + step]
 
@@ -89,29 +93,46 @@ def _gather(c: Conformers, index: np.ndarray) -> np.ndarray:
     return c.coordinates[atoms].astype(np.float64)
 
 
-def close_atoms(c: Conformers, limit: float = TOO_CLOSE) -> list[Problem]:
-    """Conformers with two atoms nearer than ``limit`` angstrom, across cell borders too."""
-    if not len(c):
-        return []
-    nearest = np.full(len(c), np.inf)
-    pair = np.zeros((len(c), 2), dtype=np.int64)
+def _nearest(c: Conformers) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Blocks of conformers (B,) with, for each atom, the distance to the nearest other atom (B, n)
+    in angstrom, infinite for an atom alone, and which atom that is (B, n).
+    """
     for index in _equal_sizes(c):
         x = _gather(c, index)
-        first, second = np.triu_indices(x.shape[1], k=1)
-        if not len(first):
-            continue
-        d = x[:, second] - x[:, first]
+        n = x.shape[1]
+        distance = np.full(x.shape[:2], np.inf)
+        which = np.zeros(x.shape[:2], dtype=np.int64)
+        cells = inverse = None
         if c.cells is not None and c.pbc is not None and c.pbc[index].any():
-            # Rounding to the nearest image is exact for vectors this short, in any cell whose
-            # planes are more than twice the limit apart. The pseudo-inverse leaves out
+            # Rounding to the nearest image is exact for vectors as short as TOO_CLOSE, in any cell
+            # whose planes are more than twice that apart. The pseudo-inverse leaves out
             # directions that have no lattice vector.
-            cells = c.cells[index] * c.pbc[index][:, :, None]
-            shifts = np.rint(d @ np.linalg.pinv(cells))
-            d -= shifts @ cells
-        distance = np.einsum("bpx,bpx->bp", d, d)
-        at = distance.argmin(axis=1)
-        nearest[index] = np.sqrt(distance[np.arange(len(index)), at])
-        pair[index] = np.stack([first[at], second[at]], axis=1)
+            cells = (c.cells[index] * c.pbc[index][:, :, None])[:, None]
+            inverse = np.linalg.pinv(cells)
+        step = max(_BLOCK // max(3 * n * len(index), 1), 1)  # a frame of thousands of atoms
+        for start in range(0, n if n > 1 else 0, step):
+            rows = np.arange(start, min(start + step, n))
+            d = x[:, None] - x[:, rows, None]
+            if cells is not None and inverse is not None:
+                d -= np.rint(d @ inverse) @ cells
+            square = np.einsum("brnx,brnx->brn", d, d)
+            square[:, np.arange(len(rows)), rows] = np.inf
+            which[:, rows] = square.argmin(axis=2)
+            distance[:, rows] = np.sqrt(square.min(axis=2))
+        yield index, distance, which
+
+
+def close_atoms(c: Conformers, limit: float = TOO_CLOSE) -> list[Problem]:
+    """Conformers with two atoms nearer than ``limit`` angstrom, across cell borders too."""
+    nearest = np.full(len(c), np.inf)
+    pair = np.zeros((len(c), 2), dtype=np.int64)
+    for index, distance, which in _nearest(c):
+        if not distance.shape[1]:
+            continue
+        atom = distance.argmin(axis=1)
+        row = np.arange(len(index))
+        nearest[index] = distance[row, atom]
+        pair[index] = np.sort(np.stack([atom, which[row, atom]], axis=1), axis=1)
     bad = np.flatnonzero(nearest < limit)
     if not len(bad):
         return []
@@ -121,8 +142,34 @@ def close_atoms(c: Conformers, limit: float = TOO_CLOSE) -> list[Problem]:
         f"apart (less than {limit}); {len(bad):,} of {len(c):,} conformers"
     )
     if len(bad) > len(c) / 2:
-        text += ". Are the lengths in another unit? length_unit= says so"
+        text += f". Are the lengths in another unit? {keyword('length_unit')} says so"
     return [Problem("close atoms", text, len(bad))]
+
+
+def lone_atoms(c: Conformers, cutoff: float) -> list[Problem]:
+    """Conformers of several atoms in which one has no other within ``cutoff`` angstrom.
+
+    A potential sees nothing around such an atom. Periodic conformers are left out: there, images
+    are neighbours too.
+    """
+    farthest = np.zeros(len(c))
+    lone = np.zeros(len(c), dtype=np.int64)
+    for index, distance, _ in _nearest(c):
+        if distance.shape[1] > 1:
+            lone[index] = distance.argmax(axis=1)
+            farthest[index] = distance.max(axis=1)
+    if c.pbc is not None:
+        farthest[c.pbc.any(axis=1)] = 0.0
+    bad = np.flatnonzero(farthest > cutoff)
+    if not len(bad):
+        return []
+    i = int(bad[0])
+    text = (
+        f"atom {lone[i]} of {c.describe(i)} has no other atom within {cutoff:g} angstrom (the "
+        f"nearest is {farthest[i]:.2f} away), so the potential sees it alone; {len(bad):,} of "
+        f"{len(c):,} conformers. Are the lengths in another unit? {keyword('length_unit')} says so"
+    )
+    return [Problem("lone atoms", text, len(bad))]
 
 
 def wrong_unit(c: Conformers) -> list[Problem]:
@@ -139,8 +186,9 @@ def wrong_unit(c: Conformers) -> list[Problem]:
     symbols = c.elements
     numbers = np.unique(c.atomic_numbers).astype(np.int64)
     scale = np.where(numbers < known, ATOM_ENERGIES[np.minimum(numbers, known - 1)], np.nan)
-    expected = c.composition(symbols) @ np.nan_to_num(scale)
-    heavy = c.composition(symbols) @ np.isnan(scale).astype(int) > 0
+    counts = c.composition(symbols)
+    expected = counts @ np.nan_to_num(scale)
+    heavy = counts @ np.isnan(scale).astype(int) > 0
     usable = c.has("energies") & ~heavy & (expected < 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(usable, c.energies / expected, 1.0)
@@ -159,12 +207,13 @@ def wrong_unit(c: Conformers) -> list[Problem]:
     ]
     if like:
         why = (
-            f"about {typical:.3g} times as much: they look like {like[0]} (energy_unit={like[0]!r})"
+            f"about {typical:.3g} times as much: they look like {like[0]}, which "
+            f"{keyword('energy_unit', like[0])} says"
         )
     elif inverse and np.ptp(ratio[bad]) < 0.2 * typical:
         why = (
-            f"about {1 / typical:.3g} times more: they look like hartree read as {inverse[0]} "
-            "(energy_unit='hartree')"
+            f"about {1 / typical:.3g} times more: they look like hartree read as {inverse[0]}; "
+            f"{keyword('energy_unit', 'hartree')} says so"
         )
     elif typical < 0.75:
         why = (
@@ -175,6 +224,22 @@ def wrong_unit(c: Conformers) -> list[Problem]:
         why = f"{typical:.3g} times as much: no unit that is known here explains it"
     text = f"{energy}, but {expect}; {why}; {len(bad):,} of {len(c):,} conformers"
     return [Problem("unit", text, len(bad))]
+
+
+def warn_of_unit(c: Conformers, options: ReadSettings) -> None:
+    """Log a warning where energies are not the size of total energies in hartree.
+
+    Who named the unit knows it, and is not warned.
+    """
+    if options.energy_unit is None:
+        for problem in wrong_unit(c):
+            log.warning("WARNING, energies of another unit? %s", problem.message)
+
+
+def warn_of_geometry(c: Conformers, cutoff: float) -> None:
+    """Log a warning where atoms are too close, or one has no neighbour within ``cutoff``."""
+    for problem in [*close_atoms(c), *lone_atoms(c, cutoff)]:
+        log.warning("WARNING, %s", problem)
 
 
 def duplicates(c: Conformers) -> list[Problem]:

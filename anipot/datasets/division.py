@@ -5,6 +5,7 @@ run.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from anipot.config import DataSettings, checked
+from anipot import splits
+from anipot.config import DataSettings, ReadSettings, checked
 from anipot.conformers import Conformers
 from anipot.datasets.bundled import (
     TEST_MOLECULES,
@@ -22,7 +24,9 @@ from anipot.datasets.bundled import (
     load_bundled,
     read_molecule_list,
 )
-from anipot.datasets.load import load_dataset
+from anipot.datasets.check import warn_of_unit
+from anipot.datasets.load import read_files
+from anipot.datasets.mapping import log, read_options
 from anipot.errors import DataError, SettingsError
 from anipot.files import atomic_write
 
@@ -31,9 +35,10 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True, eq=False)
 class Division:
-    """Index arrays of the three parts; ``by`` and ``seed`` say how they came about.
+    """Index arrays of the three parts; the other fields say how they came about.
 
-    ``data_hash`` identifies the data the indices point into.
+    ``listed`` are the parts whose molecules a list named; ``fold`` is (number, of how many) where
+    the test part is a fold. ``data_hash`` identifies the data the indices point into.
     """
 
     train: np.ndarray
@@ -42,6 +47,8 @@ class Division:
     by: str
     seed: int
     data_hash: str
+    listed: tuple[str, ...] = ()
+    fold: tuple[int, int] | None = None
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return iter((self.train, self.validation, self.test))
@@ -58,11 +65,26 @@ class Division:
     def describe(self) -> str:
         """In a sentence, for people."""
         sizes = ", ".join(f"{len(i):,} {p}" for p, i in zip(PARTS, self, strict=True))
-        return f"split by {self.by} (seed {self.seed}): {sizes}"
+        how = f"seed {self.seed}"
+        if set(self.listed) == {"validation", "test"}:
+            how = "listed"
+        elif self.listed:
+            how = f"{self.listed[0]} listed, the rest with seed {self.seed}"
+        elif self.fold is not None:
+            how = f"fold {self.fold[0]} of {self.fold[1]}, seed {self.seed}"
+        return f"split by {self.by} ({how}): {sizes}"
 
     def save(self, path: str | Path) -> None:
         """Write the indices as ``.npz`` (atomic)."""
-        about = json.dumps({"by": self.by, "seed": self.seed, "data_hash": self.data_hash})
+        about = json.dumps(
+            {
+                "by": self.by,
+                "seed": self.seed,
+                "data_hash": self.data_hash,
+                "listed": self.listed,
+                "fold": self.fold,
+            }
+        )
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
                 file,
@@ -78,23 +100,23 @@ class Division:
         try:
             with np.load(path, allow_pickle=False) as file:
                 about = json.loads(file["about"].tobytes())
+                about["listed"] = tuple(about.get("listed", ()))
+                about["fold"] = tuple(about["fold"]) if about.get("fold") else None
                 return Division(file["train"], file["validation"], file["test"], **about)
         except Exception as e:  # whatever a damaged file makes of numpy's reader
             raise DataError(f"{path}: not the split of a run, or damaged ({e})") from None
 
 
 def read_data(settings: DataSettings) -> Conformers:
-    """The conformers that the options select, from the files they name or the bundled data."""
+    """The conformers that the options select, from the files they name or the bundled data.
+
+    Logs a warning where energies look like another unit and none was given.
+    """
     if settings.files:
-        data = load_dataset(
-            settings.files,
-            **settings.model_dump(
-                include={
-                    "energy_key", "coordinates_key", "species_key", "forces_key",
-                    "energy_unit", "length_unit", "high_energy",
-                }
-            ),
-        )  # fmt: skip
+        names = set(ReadSettings.model_fields)
+        options = read_options(**settings.model_dump(include=names))
+        data = read_files(settings.files, options)
+        warn_of_unit(data, options)
     else:
         data = load_bundled()
     return select(data, settings)
@@ -114,28 +136,41 @@ def divide(data: Conformers, settings: DataSettings) -> Division:
 
     By molecule, lists of molecules for test and validation can be given; the bundled data has lists
     of its own, used unless ``settings`` names others. What lists leave is divided at random, in the
-    proportions of the fractions. By formula, lists name formulas.
-    Raises DataError when a part comes out empty or training lacks an element.
+    proportions of the fractions. By formula, lists name formulas. With ``folds``, the test part is
+    the ``fold``-th of them, and ``validation`` a fraction of the rest.
+    Raises DataError when a part comes out empty, training lacks an element, or a molecule that the
+    caller listed has no conformer (of the bundled lists, a warning says so); SettingsError for
+    options that contradict each other or would change nothing.
     """
     by, seed = settings.split, settings.seed
-    lists = (settings.validation_molecules, settings.test_molecules)
-    if by == "molecule" and not settings.files and lists == (None, None):
-        lists = (str(bundled_path(VALIDATION_MOLECULES)), str(bundled_path(TEST_MOLECULES)))
+    lists = {
+        "validation": settings.validation_molecules,
+        "test": settings.test_molecules,
+    }
+    own = any(lists.values())
+    if by == "molecule" and not settings.files and not own and settings.folds is None:
+        lists = {
+            "validation": str(bundled_path(VALIDATION_MOLECULES)),
+            "test": str(bundled_path(TEST_MOLECULES)),
+        }
     if by == "molecule" and data.grouped_by == "formula":
         by = "formula"  # all that the file knows; what is reported must say so
-    if any(lists):
+    listed = {name: path for name, path in lists.items() if path is not None}
+    _check_fractions(settings, listed, own)
+    fold = None
+    if listed:
         if by == "conformer":
             raise SettingsError("lists of molecules need split=molecule")
-        indices = _by_lists(_grouped(data, by), settings, *lists)
-    else:
-        if settings.train + settings.validation + settings.test > 1 + 1e-9:
+        if settings.folds is not None:
             raise SettingsError(
-                f"the fractions add up to more than 1: train={settings.train:g}, "
-                f"validation={settings.validation:g}, test={settings.test:g}"
+                "folds divide at random, and lists of molecules do not: leave out folds, or "
+                "validation_molecules and test_molecules"
             )
-        indices = _grouped(data, by).split_indices(
-            settings.train, settings.validation, settings.test, seed=seed, by=_unit(by)
-        )
+        indices = _by_lists(_grouped(data, by), settings, listed, own)
+    else:
+        indices = _at_random(data, settings, by)
+        if settings.folds is not None:
+            fold = (settings.fold, settings.folds)
     train, validation, test = indices
     for name, index in zip(PARTS, indices, strict=True):
         if not len(index) and (name != "test" or settings.test > 0):
@@ -144,18 +179,74 @@ def divide(data: Conformers, settings: DataSettings) -> Division:
                 "conformers, or list molecules that are among them"
             )
     data.check_elements(train, validation, test)
-    return Division(train, validation, test, by, seed, data.content_hash())
+    return Division(train, validation, test, by, seed, data.content_hash(), tuple(listed), fold)
+
+
+def _check_fractions(settings: DataSettings, listed: Mapping[str, str], own: bool) -> None:
+    """Raise SettingsError for fractions that are too large, or that nothing would look at."""
+    given = [n for n in PARTS if getattr(settings, n) != DataSettings.model_fields[n].default]
+    idle = given if len(listed) == 2 else [n for n in given if n in listed]
+    if settings.folds is not None:
+        idle = [n for n in given if n != "validation"]
+        why = "with folds, the test part is one of them, and training has the rest"
+        way = "validation=, a fraction of the rest, can be given"
+    elif own:
+        why = f"{' and '.join(f'{n}_molecules' for n in listed)} decide that already"
+        way = "to divide at random, leave out the lists"
+    else:
+        why = "split=molecule divides the bundled data by lists that come with it"
+        way = (
+            f"to divide it at random, name its file ({bundled_path()}), or give lists of your own "
+            "(validation_molecules, test_molecules); per_molecule takes less of the data"
+        )
+    if idle:
+        options = ", ".join(f"{n}={getattr(settings, n):g}" for n in idle)
+        raise SettingsError(f"{options} would change nothing: {why}. Leave it out; {way}")
+    total = settings.train + settings.validation + settings.test
+    if not listed and settings.folds is None and total > 1 + 1e-9:
+        raise SettingsError(
+            f"the fractions add up to more than 1: train={settings.train:g}, "
+            f"validation={settings.validation:g}, test={settings.test:g}"
+        )
+
+
+def _at_random(data: Conformers, settings: DataSettings, by: str) -> list[np.ndarray]:
+    """Training, validation and test indices, drawn with the seed by fractions or folds."""
+    grouped, seed = _grouped(data, by), settings.seed
+    if settings.folds is None:
+        return grouped.split_indices(
+            settings.train, settings.validation, settings.test, seed=seed, by=_unit(by)
+        )
+    pairs = splits.folds(len(data), settings.folds, seed, grouped.groups(_unit(by)))
+    rest, test = next(itertools.islice(pairs, settings.fold - 1, None))
+    share = settings.validation
+    train, validation = grouped.take(rest).split_indices(1 - share, share, seed=seed, by=_unit(by))
+    return [rest[train], rest[validation], test]
 
 
 def _by_lists(
-    data: Conformers, settings: DataSettings, validation: str | None, test: str | None
+    data: Conformers, settings: DataSettings, listed: Mapping[str, str], own: bool
 ) -> list[np.ndarray]:
-    def members(path: str | None) -> np.ndarray:
+    def members(name: str) -> np.ndarray:
+        path = listed.get(name)
         if path is None:
             return np.zeros(len(data), dtype=bool)
-        return np.isin(data.molecule, data.molecule_indices(read_molecule_list(path)))
+        indices = data.molecule_indices(read_molecule_list(path))
+        empty = data.without_conformers(indices)
+        if empty and own:
+            raise DataError(
+                f"{path}: no conformer of {', '.join(empty)} is left after the selection; take "
+                "them off the list, or select more conformers"
+            )
+        if empty and len(empty) < len(indices):
+            log.warning(
+                "WARNING, the %s part is smaller than its list: no conformer of %s is left after "
+                "the selection",
+                name, ", ".join(empty),
+            )  # fmt: skip
+        return np.isin(data.molecule, indices)
 
-    in_validation, in_test = members(validation), members(test)
+    in_validation, in_test = members("validation"), members("test")
     if (in_validation & in_test).any():
         both = int(np.flatnonzero(in_validation & in_test)[0])
         name = data.molecule_names[data.molecule[both]]
@@ -167,11 +258,7 @@ def _by_lists(
         "validation": np.flatnonzero(in_validation),
         "test": np.flatnonzero(in_test),
     }
-    shares: dict[str, float] = {}
-    if validation is None:
-        shares["validation"] = settings.validation
-    if test is None:
-        shares["test"] = settings.test
+    shares = {n: getattr(settings, n) for n in ("validation", "test") if n not in listed}
     total = settings.train + sum(shares.values())
     drawn = data.take(rest).split_indices(
         settings.train / total,
@@ -204,6 +291,8 @@ def provenance(data: Conformers, division: Division, settings: DataSettings) -> 
         "split": {
             "by": division.by,
             "seed": division.seed,
+            "listed": list(division.listed),
+            "fold": division.fold,
             **{p: len(i) for p, i in zip(PARTS, division, strict=True)},
             "validation_molecules": molecules(division.validation),
             "test_molecules": molecules(division.test),
@@ -228,9 +317,7 @@ def divide_again(data: Conformers, known: Mapping[str, Any]) -> Division:
     split = known["split"]
     settings = checked(DataSettings, known["options"])
     if split["by"] == "conformer":
-        indices = data.split_indices(
-            settings.train, settings.validation, settings.test, seed=split["seed"]
-        )
+        indices = _at_random(data, settings, "conformer")
     else:
         # Names the data does not have are other groups: found by the hash below.
         grouped = _grouped(data, split["by"])
@@ -242,7 +329,16 @@ def divide_again(data: Conformers, known: Mapping[str, Any]) -> Division:
         )
         indices = [np.flatnonzero(p) for p in (~validation & ~test & ~unused, validation, test)]
     train, validation, test = indices
-    division = Division(train, validation, test, split["by"], split["seed"], known["sha256"])
+    division = Division(
+        train,
+        validation,
+        test,
+        split["by"],
+        split["seed"],
+        known["sha256"],
+        tuple(split.get("listed", ())),
+        tuple(split["fold"]) if split.get("fold") else None,
+    )
     if _hash(division.train) != split["train_sha256"]:
         raise DataError(
             "the split does not come out as it was: the molecules have other names in this file, "

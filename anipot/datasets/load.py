@@ -10,7 +10,7 @@ from pathlib import Path
 from anipot.conformers import Conformers
 from anipot.datasets.ani_hdf5 import is_hdf5, read_ani_hdf5
 from anipot.datasets.extxyz import read_frames
-from anipot.datasets.mapping import ReadOptions
+from anipot.datasets.mapping import ReadOptions, read_options
 from anipot.datasets.npz import read_npz
 from anipot.errors import DataError
 
@@ -53,7 +53,7 @@ def load_dataset(
     Returns Conformers in hartree, angstrom and hartree/angstrom. Raises DataError naming file,
     group and reason, SettingsError for a keyword that makes no sense.
     """
-    options = ReadOptions(
+    options = read_options(
         energy_key=energy_key,
         coordinates_key=coordinates_key,
         species_key=species_key,
@@ -65,7 +65,12 @@ def load_dataset(
         keep_unlabelled=keep_unlabelled,
         group_key=group_key,
     )
-    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    return read_files([paths] if isinstance(paths, str | os.PathLike) else paths, options)
+
+
+def read_files(paths: Iterable[PathLike], options: ReadOptions) -> Conformers:
+    """As ``load_dataset``, with the options in one piece."""
+    given = list(paths)
     if not given:
         raise DataError("no data file given")
     return Conformers.concatenate([read_file(Path(path), options) for path in given])

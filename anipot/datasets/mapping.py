@@ -9,10 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from anipot import units
+from anipot.config import ReadSettings, checked
 from anipot.elements import SYMBOLS, number_of
 from anipot.errors import DataError, SettingsError
 
@@ -24,36 +27,31 @@ ENERGY_KEYS = ("energies", "energy", "wb97x_dz.energy", "E")
 FORCES_KEYS = ("forces", "force", "wb97x_dz.forces", "F")
 
 
-@dataclass(frozen=True)
-class ReadOptions:
-    """The keywords of ``load_dataset``; None means: find out from the file."""
+class ReadOptions(ReadSettings):
+    """The keywords of ``load_dataset``; make one with ``read_options``, which checks them."""
 
-    energy_key: str | None = None
-    coordinates_key: str | None = None
-    species_key: str | None = None
-    forces_key: str | None = None
-    energy_unit: str | None = None
-    length_unit: str | None = None
-    forces_sign: str | None = None
-    high_energy: bool = False
-    keep_unlabelled: bool = False
-    group_key: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.forces_sign not in (None, "forces", "gradient"):
-            raise SettingsError(
-                "forces_sign is 'forces' or 'gradient' (dE/dx, the negative), not "
-                f"{self.forces_sign!r}"
-            )
-        if self.energy_unit is not None:
-            units.energy_unit(self.energy_unit)
-        if self.length_unit is not None:
-            units.length_to_angstrom(self.length_unit)
+    keep_unlabelled: bool = Field(False, description="keep conformers that have no energy")
 
     @property
     def sign(self) -> float:
         """-1 where the caller said that the file holds gradients."""
         return -1.0 if self.forces_sign == "gradient" else 1.0
+
+
+def read_options(**given: Any) -> ReadOptions:
+    """Options for reading. Raises SettingsError for one that is unknown or makes no sense."""
+    return checked(ReadOptions, given)
+
+
+def keyword(name: str, value: object = None) -> str:
+    """An option in a message, for callers from Python and from the command line alike.
+
+    ``energy_unit='eV' (or --energy-unit eV)``
+    """
+    option = "--" + name.replace("_", "-")
+    if value is None or value is True:
+        return f"{name}={'' if value is None else value} (or {option})"
+    return f"{name}={value!r} (or {option} {value})"
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,8 @@ def scales(
             of_forces = units.energy_to_hartree(numerator) / units.length_to_angstrom(denominator)
     except SettingsError as e:
         raise DataError(
-            f"{where}: {e}; give the file's units with energy_unit= and length_unit="
+            f"{where}: {e}; give the file's units with {keyword('energy_unit')} and "
+            f"{keyword('length_unit')}"
         ) from e
     return Scales(of_energy, of_length, of_forces)
 
@@ -99,7 +98,7 @@ def find_key(
     known: Sequence[str],
     present: Iterable[str],
     where: str,
-    keyword: str,
+    option: str,
 ) -> str | None:
     """The key of ``present`` that holds ``what``; None when there is none.
 
@@ -110,18 +109,20 @@ def find_key(
         if given in present:
             return given
         raise DataError(
-            f"{where} has no {given!r} for the {what}; it has {listed(present)}. Use {keyword}="
+            f"{where} has no {given!r} for the {what}; it has {listed(present)}. Use "
+            f"{keyword(option)}"
         )
     found = [key for key in known if key in present]
     if len(found) > 1:
         raise DataError(
-            f"{where} has several keys for the {what}: {listed(found)}. Choose one with {keyword}="
+            f"{where} has several keys for the {what}: {listed(found)}. Choose one with "
+            f"{keyword(option)}"
         )
     return found[0] if found else None
 
 
 def missing(
-    what: str, like: str, present: Iterable[str], where: str, keyword: str, more: str = ""
+    what: str, like: str, present: Iterable[str], where: str, option: str, more: str = ""
 ) -> DataError:
     """The error for a key that was not found: names the likely ones, or all there are."""
     present = list(present)
@@ -132,7 +133,7 @@ def missing(
         else f"it has {listed(present)}"
     )
     return DataError(
-        f"{where} has no {what} under a known name; {text}. Name it with {keyword}={more}"
+        f"{where} has no {what} under a known name; {text}. Name it with {keyword(option)}{more}"
     )
 
 

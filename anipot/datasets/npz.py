@@ -10,7 +10,7 @@ import numpy as np
 
 from anipot.conformers import Conformers
 from anipot.datasets import mapping
-from anipot.datasets.mapping import ReadOptions
+from anipot.datasets.mapping import ReadOptions, log
 from anipot.errors import DataError, SettingsError
 
 #: Names under which a foreign archive may declare its units (sGDML).
@@ -45,11 +45,11 @@ def read_npz(path: Path, options: ReadOptions) -> Conformers:
         zlib.error,
     ) as e:
         raise DataError(f"{path}: not a NumPy archive (.npz), or damaged ({e})") from e
-    for keyword in ("energy_key", "coordinates_key", "species_key", "forces_key", "energy_unit",
-                    "length_unit", "forces_sign", "group_key"):  # fmt: skip
-        if getattr(options, keyword) is not None:
+    for name, value in options:
+        if value is not None and not isinstance(value, bool):
             raise SettingsError(
-                f"{path} was saved by anipot and needs no {keyword}=: its names and units are known"
+                f"{path} was saved by anipot and needs no {mapping.keyword(name)}: its names and "
+                "units are known"
             )
     return Conformers.load(path)
 
@@ -78,15 +78,21 @@ def _foreign(path: Path, arrays: dict[str, np.ndarray], options: ReadOptions) ->
     if energy_key is None and not o.keep_unlabelled:
         raise mapping.missing(
             "energies", "energ", keys, where, "energy_key",
-            ", or read the file without: keep_unlabelled=True",
+            f", or read the file without: {mapping.keyword('keep_unlabelled', True)}",
         )  # fmt: skip
     forces_key = find("forces", o.forces_key, mapping.FORCES_KEYS, keys, where, "forces_key")
     declared = _entry(arrays, ENERGY_UNIT_KEYS)
     if (energy_key or forces_key) and not (declared or o.energy_unit):
-        raise DataError(
-            f"{where} does not say in which unit its energies are; give energy_unit='kcal/mol', "
-            "'eV' or 'hartree'"
-        )
+        unknown = f"{where} does not say in which unit its energies are"
+        if not o.keep_unlabelled:
+            raise DataError(
+                f"{unknown}; give {mapping.keyword('energy_unit', 'kcal/mol')}, 'eV' or 'hartree'"
+            )
+        log.warning(
+            "%s: it is read without them; %s reads them", unknown,
+            mapping.keyword("energy_unit", "kcal/mol"),
+        )  # fmt: skip
+        energy_key = forces_key = None
     scales = mapping.scales(
         o, where, energy_unit=declared, length_unit=_entry(arrays, LENGTH_UNIT_KEYS)
     )

@@ -72,10 +72,11 @@ def test_energies_in_another_unit_are_recognised(data, unit):
     (problem,) = check_conformers(wrong)
     assert problem.kind == "unit"
     assert problem.count == len(data)
-    assert f"look like {unit} (energy_unit={unit!r})" in problem.message
+    said = f"look like {unit}, which energy_unit={unit!r} (or --energy-unit {unit}) says"
+    assert said in problem.message
     right = replace(data, energies=data.energies / units.hartree_to(unit))
     (problem,) = wrong_unit(right)
-    assert f"hartree read as {unit} " in problem.message
+    assert f"hartree read as {unit}; " in problem.message
 
 
 def test_atomization_energies_are_recognised(data):

@@ -28,7 +28,7 @@ def test_md17_needs_a_unit(tmp_path):
     path = tmp_path / "md17.npz"
     arrays = md17()
     np.savez(path, **arrays)
-    with pytest.raises(DataError, match=r"unit.*energy_unit='kcal/mol', 'eV' or 'hartree'"):
+    with pytest.raises(DataError, match=r"unit.*energy_unit='kcal/mol' .*, 'eV' or 'hartree'"):
         load_dataset(path)
     data = load_dataset(path, energy_unit="kcal/mol")
     assert data.molecule_names == ("water",)
