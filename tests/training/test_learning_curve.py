@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import anipot
+from anipot import plots
 from anipot.config import RunSettings, checked, with_words
 from anipot.datasets import load_bundled
 from anipot.datasets.division import Division, read_data
@@ -35,7 +36,7 @@ def run(small_file, tmp_path, monkeypatch) -> Run:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".svg").touch()
 
-    monkeypatch.setattr(learning_curve.plots, "save_figure", touch)
+    monkeypatch.setattr(plots, "save_figure", touch)
     settings = checked(RunSettings, with_words({}, [*WORDS, f"files={small_file}"]))
     return start_run(settings, tmp_path / "run")
 
@@ -147,7 +148,7 @@ def test_interrupted_it_goes_on_to_the_same_numbers(run, tmp_path, monkeypatch, 
 def test_only_of_a_finished_run(small_file, tmp_path, monkeypatch):
     with pytest.raises(SettingsError, match="holds no finished run"):
         add_learning_curve(tmp_path)
-    monkeypatch.setattr(learning_curve.plots, "save_figure", lambda *a: None)
+    monkeypatch.setattr(plots, "save_figure", lambda *a: None)
     step = torch.optim.AdamW.step
 
     def interrupted(self, *args, **kwargs):
@@ -167,7 +168,7 @@ def test_only_of_a_finished_run(small_file, tmp_path, monkeypatch):
 
 def test_a_part_that_lacks_an_element_is_left_out(tmp_path, monkeypatch, capsys):
     """By molecule, a sixteenth of nine molecules is one, without an oxygen or a nitrogen."""
-    monkeypatch.setattr(learning_curve.plots, "save_figure", lambda *a: None)
+    monkeypatch.setattr(plots, "save_figure", lambda *a: None)
     path = tmp_path / "few.npz"
     load_bundled().select(heavy_atoms=2, per_molecule=4).save(path)
     words = [*WORDS, f"files={path}", "split=molecule", "train=0.6", "validation=0.2", "test=0.2"]

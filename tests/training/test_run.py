@@ -20,9 +20,8 @@ from anipot.datasets import load_bundled
 from anipot.datasets.division import Division, divide, read_data
 from anipot.errors import DataError, SettingsError, TrainingError
 from anipot.model import ANIModel
-from anipot.training import run as run_module
 from anipot.training.run import CONTENTS, Run, new_folder, resume_run, start_run
-from anipot.training.trainer import evaluate
+from anipot.training.trainer import ANITrainer, evaluate
 
 KCAL = 627.5094738898777  # written again here: CODATA 2014
 
@@ -61,9 +60,9 @@ def test_everything_that_was_announced_is_there(finished):
     for name in CONTENTS:
         assert (finished.folder / name).exists(), name
     assert {p.name for p in finished.folder.iterdir()} == {n.rstrip("/") for n in CONTENTS}
-    plots = {p.name for p in (finished.folder / "plots").iterdir()}
+    figures = {p.name for p in (finished.folder / "plots").iterdir()}
     for name in ("loss", "parity", "error_by_composition"):
-        assert {f"{name}.png", f"{name}.svg"} <= plots
+        assert {f"{name}.png", f"{name}.svg"} <= figures
     log = (finished.folder / "log.txt").read_text()
     assert log.startswith(f"{finished.folder}/\n")
     for name in CONTENTS:
@@ -155,7 +154,7 @@ def test_default_epochs_are_resolved_in_the_options(tmp_path, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module, "_train", stop)
+    monkeypatch.setattr(ANITrainer, "train", stop)
     with pytest.raises(KeyboardInterrupt):
         start_run(options("epochs=none"), tmp_path / "a")
     assert read_yaml(tmp_path / "a" / "options.yaml")["training"]["epochs"] == 500
