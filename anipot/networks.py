@@ -69,6 +69,8 @@ class AtomicNet(nn.Module):
             raise SettingsError(f"hidden widths must be positive: {list(hidden)}")
         if not 0 <= dropout < 1:
             raise SettingsError(f"dropout must be in 0..1 (1 not included), not {dropout}")
+        if output_dropout and not dropout:
+            raise SettingsError("output_dropout does nothing without dropout; set dropout as well")
         self.aev_length, self.hidden, self.activation_name = aev_length, tuple(hidden), activation
         self.dropout, self.output_activation = dropout, output_activation
         self.output_dropout = output_dropout

@@ -172,3 +172,8 @@ def test_what_makes_no_network_is_refused():
             AtomicNet(3, (4,), dropout=dropout)
     with pytest.raises(SettingsError, match=r"lacking: C; unknown: N"):
         AtomicNetworks("HC", 3, {"H": [3], "N": [3]})
+
+
+def test_output_dropout_without_dropout_is_refused():
+    with pytest.raises(SettingsError, match="output_dropout does nothing without dropout"):
+        AtomicNet(4, [3], output_dropout=True)

@@ -23,11 +23,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(train)
-app.command()(evaluate)
-app.command()(predict)
+app.command(short_help="Train a potential, report its errors on unseen data.")(train)
+app.command(short_help="Errors of a potential on a data set.")(evaluate)
+app.command(short_help="Energies and forces of structures.")(predict)
 app.add_typer(data_app, name="data")
-app.command()(info)
+app.command(short_help="Versions, AEV engines, devices.")(info)
 
 
 @app.callback(invoke_without_command=True)
@@ -45,7 +45,7 @@ def main() -> None:
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("anipot").setLevel(logging.INFO)
     try:
-        app()
+        app(prog_name="anipot")
     except (AnipotError, OSError) as e:  # OSError: no space left, no permission ...
         print(f"anipot: {e}", file=sys.stderr)
         sys.exit(2)

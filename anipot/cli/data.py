@@ -16,6 +16,7 @@ from anipot.datasets.mapping import ReadOptions
 
 data_app = typer.Typer(
     help="Look at data sets: what they hold (info), what is wrong with them (check).",
+    short_help="What data files hold, and what is wrong.",
     no_args_is_help=True,
 )
 

@@ -75,7 +75,9 @@ def train(
     from anipot.training.run import resume_run, start_run
 
     run = resume_run(resume) if resume is not None else start_run(settings, out)
-    if learning_curve and run.history.stopped != "interrupted":
+    if run.history.stopped == "interrupted":
+        raise typer.Exit(130)  # as shells have it for what Ctrl-C ended
+    if learning_curve:
         from anipot.training.learning_curve import add_learning_curve
 
         add_learning_curve(run.folder)
