@@ -48,8 +48,8 @@ def _naming(path: Path, temporary: str | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        mine = (None, temporary) if temporary else (e.filename,)
-        if e.errno is None or e.filename not in mine:
+        about = None if e.filename is None else os.fspath(e.filename)
+        if e.errno is None or (temporary is not None and about not in (None, temporary)):
             raise
         raise OSError(e.errno, e.strerror, str(path)) from e
 

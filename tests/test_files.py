@@ -80,3 +80,48 @@ def test_folders_are_made_and_others_may_read(tmp_path):
     os.umask(umask)
     if os.name == "posix":
         assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+def test_errors_name_the_file_that_was_to_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.txt").mkdir()
+    for path, said in (
+        (tmp_path / "file" / "result.txt", "is a file"),
+        (tmp_path / "file" / "deeper" / "result.txt", "is a file"),
+        (tmp_path / "folder.txt", "there is a folder of that name"),
+    ):
+        with pytest.raises(OSError, match=said) as error:
+            write_text(path, "x")
+        assert error.value.filename == str(path)
+    path = tmp_path / "result.txt"
+
+    def denied(source, _target):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), source)
+
+    # The name of the temporary file (mkstemp, open, replace) and no name at all (write, fsync).
+    for name, raises in (("replace", denied), ("fsync", disk_full)):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, raises)
+            with pytest.raises(OSError, match=r"result\.txt'$") as error:
+                write_text(path, "x")
+        assert error.value.filename == str(path)
+    assert isinstance(error.value, OSError)
+    assert error.value.errno == errno.ENOSPC
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder.txt"]
+
+
+def test_errors_about_other_files_keep_their_name(tmp_path):
+    def write():
+        with atomic_write(tmp_path / "result.txt"):
+            (tmp_path / "input.txt").read_text()
+
+    with pytest.raises(FileNotFoundError, match=r"input\.txt"):
+        write()
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_to(tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    path = tmp_path / "locked" / "result.txt"
+    with pytest.raises(PermissionError, match=r"locked/result\.txt'$"):
+        write_text(path, "x")
