@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -219,6 +220,14 @@ class _Tee(io.TextIOBase):
 @contextmanager
 def _logged(folder: Path) -> Iterator[None]:
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
+        # What readers warn of belongs to what a run was too, and must still reach the terminal.
+        logger = logging.getLogger("anipot")
+        warnings: list[logging.Handler] = [logging.StreamHandler(log)]
+        if not logger.hasHandlers():
+            warnings.append(logging.StreamHandler())
+        for handler in warnings:
+            handler.setLevel(logging.WARNING)
+            logger.addHandler(handler)
         try:
             with redirect_stdout(_Tee(sys.stdout, log)):
                 yield
@@ -230,3 +239,6 @@ def _logged(folder: Path) -> Iterator[None]:
         except BaseException as e:
             log.write(f"{type(e).__name__}: {e}\n")
             raise
+        finally:
+            for handler in warnings:
+                logger.removeHandler(handler)

@@ -32,6 +32,7 @@ def anipot(monkeypatch, capsys):
     def run(*arguments: object) -> Result:
         monkeypatch.setattr("sys.argv", ["anipot", *map(str, arguments)])
         capsys.readouterr()
+        root.handlers[:] = []  # pytest's own would keep warnings from standard error
         code = 0
         try:
             cli.main()

@@ -1,6 +1,7 @@
 """anipot train: words, files and folders, and what it says at the end."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -91,3 +92,33 @@ def test_a_file_in_place_of_a_folder(anipot, tmp_path, name):
     assert result.code == 2
     assert str(tmp_path / "file") in result.err
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_warnings_about_the_data_are_in_the_log(anipot, tmp_path, small_words, quick_figures):
+    data = load_bundled().select(heavy_atoms=2, per_molecule=12)
+    path = tmp_path / "ev.npz"
+    replace(data, energies=data.energies * 27.211386024367243).save(path)
+    result = anipot("train", path, *small_words, "epochs=1", "-o", tmp_path / "run")
+    assert result.code == 0
+    assert result.err.count("they look like eV, which energy_unit='eV'") == 1
+    assert (tmp_path / "run" / "log.txt").read_text().count("they look like eV") == 1
+
+
+def test_folds_and_lists_from_the_command_line(anipot, tmp_path, small_words, quick_figures):
+    words = [*small_words, "epochs=1", "split=molecule"]
+    result = anipot("train", *words, "folds=4", "fold=2", "-o", tmp_path / "fold")
+    assert result.code == 0
+    assert "(split by molecule (fold 2 of 4, seed 0): " in result.out
+    again = anipot("evaluate", tmp_path / "fold", "--part", "test", "-o", tmp_path / "e")
+    assert again.code == 0
+    report = json.loads((tmp_path / "fold" / "run.json").read_text())
+    found = json.loads((tmp_path / "e" / "evaluation.json").read_text())
+    assert found["energy"] == report["results"]["test"]["energy"]
+    result = anipot("train", *words, "-o", tmp_path / "listed")
+    assert "split by molecule (listed): " in result.out
+    assert "the test part is smaller than its list" in result.err
+    assert "is smaller than its list" in (tmp_path / "listed" / "log.txt").read_text()
+    refused = anipot("train", *words, "train=0.3", "-o", tmp_path / "third")
+    assert refused.code == 2
+    assert "train=0.3 would change nothing" in refused.err
+    assert not (tmp_path / "third").exists()
