@@ -254,3 +254,35 @@ def test_activations_are_those_of_the_networks():
 def test_epochs_make_about_as_many_updates_for_any_size(n, epochs):
     assert TrainingSettings().resolved(n).epochs == epochs
     assert TrainingSettings(epochs=3).resolved(n).epochs == 3
+
+
+# ---- reading and folds -------------------------------------------------------------------------
+
+
+def test_one_list_of_reading_options():
+    """load_dataset spells its keywords out, for help() and editors: they must be the same."""
+    from anipot.datasets import load_dataset
+    from anipot.datasets.mapping import ReadOptions
+
+    keywords = dict(inspect.signature(load_dataset).parameters)
+    del keywords["paths"]
+    assert {n: p.default for n, p in keywords.items()} == ReadOptions().model_dump()
+    assert set(ReadOptions.model_fields) - set(DataSettings.model_fields) == {"keep_unlabelled"}
+    assert next(iter(DataSettings.model_fields)) == "files"
+    with pytest.raises(SettingsError, match=r"option 'energy_unit' .*parsec"):
+        load_dataset("x.h5", energy_unit="parsec")
+
+
+def test_folds():
+    assert run_settings("folds=5", "fold=5").data.fold == 5
+    assert run_settings("folds=5").data.fold == 1
+    for words, said in (
+        (["fold=2"], "needs folds"),
+        (["folds=3", "fold=4"], "there are 3 folds"),
+        (["folds=3", "fold=0"], "greater than or equal to 1"),
+        (["folds=1"], "greater than or equal to 2"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            run_settings(*words)
+    whole = run_settings("folds=5", "fold=3")
+    assert checked(RunSettings, yaml.safe_load(to_yaml(whole))) == whole

@@ -274,3 +274,13 @@ def test_an_empty_selection_and_a_single_atom():
 def test_two_molecules_of_one_name_are_refused():
     with pytest.raises(DataError, match="two molecules are named 'C'"):
         Conformers([6, 6], np.zeros((2, 3)), [0, 1, 2], molecule=[0, 1], molecule_names=("C", "C"))
+
+
+def test_no_level_of_theory_is_claimed_for_data_without_one(caplog):
+    a = Conformers([1], np.zeros((1, 3)), [0, 1], sources=("known.h5",), level_of_theory="PM6")
+    b = replace(a, sources=("unknown.h5",), level_of_theory="")
+    assert Conformers.concatenate([a, a]).level_of_theory == "PM6"
+    assert Conformers.concatenate([b, b]).level_of_theory == ""
+    assert not caplog.text
+    assert Conformers.concatenate([a, b]).level_of_theory == ""
+    assert "the level of theory of unknown.h5 is unknown, that of known.h5 is PM6" in caplog.text

@@ -163,3 +163,37 @@ def test_one_large_molecule_does_not_fill_a_small_part():
     for seed in range(20):
         parts = splits.by_group(group, (0.8, 0.1, 0.1), seed)
         assert [len(p) for p in parts] == [5000, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ((80, 10, 10), "write 0.8, 0.1, 0.1 for fractions"),
+        ((np.int64(50), 50), "write 0.5, 0.5 for fractions"),
+        ((1, 0, 0), "write 1, 0, 0 for fractions"),
+        ((0, 0), "look like a mistake"),
+    ],
+)
+def test_whole_numbers_that_are_meant_as_shares(parts, said):
+    with pytest.raises(SettingsError, match=said):
+        splits.by_conformer(1080, parts, 0)
+    # The way out that the message names, and sets of which they are all.
+    sizes = [len(p) for p in splits.by_conformer(1080, (*parts, None), 0)]
+    assert sizes == [*parts, 1080 - sum(parts)]
+    if sum(parts) > 0:
+        assert [len(p) for p in splits.by_conformer(sum(parts), parts, 0)] == list(parts)
+
+
+def test_counts_stay_counts():
+    for parts in ((800, 100, 100), (79, 10, 10), (100,), (1, None), (2, 1)):
+        sizes = [len(p) for p in splits.by_conformer(1080, parts, 0)]
+        assert [s for s, p in zip(sizes, parts, strict=True) if p is not None] == [
+            p for p in parts if p is not None
+        ]
+
+
+def test_lists_do_not_name_molecules_without_conformers():
+    data = water_and_methane()
+    left = data.select(molecules=["w/a", "m/a2", "m/b2"])  # the names stay, the conformers went
+    with pytest.raises(DataError, match=r"no conformer of 'w/b' is left in this data"):
+        left.split_molecules(["b2"], ["w/b"])

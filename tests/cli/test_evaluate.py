@@ -107,3 +107,34 @@ def test_what_cannot_be_evaluated(anipot, potential, tmp_path):
     result = anipot("evaluate", potential, tmp_path / "plain.xyz")
     assert result.code == 2
     assert "energy" in result.err
+
+
+def test_energies_of_another_unit_are_told(anipot, potential, tmp_path):
+    data = load_bundled().select(heavy_atoms=1, per_molecule=3)
+    wrong = replace(data, energies=data.energies * 27.211386024367243, sources=("ev.npz",))
+    wrong.save(tmp_path / "ev.npz")
+    result = anipot("evaluate", potential, tmp_path / "ev.npz")
+    assert "WARNING" in result.err
+    assert "they look like eV, which energy_unit='eV' (or --energy-unit eV) says" in result.err
+    assert "WARNING" not in anipot("evaluate", potential).err
+
+
+def test_gradients_and_what_is_replaced(anipot, trained, tmp_path, quick_figures):
+    path = tmp_path / "frame.extxyz"
+    path.write_text(
+        "2\nProperties=species:S:1:pos:R:3:forces:R:3 energy=-1.17 family=mine\n"
+        "H 0 0 0 0 0 0.1\nH 0 0 0.74 0 0 -0.1\n"
+    )
+    words = ("--energy-unit", "hartree", "--forces-sign", "gradient", "--group-key", "family")
+    out = tmp_path / "out"
+    first = anipot("evaluate", trained, path, *words, "-o", out)
+    assert first.code == 0
+    assert "replaced" not in first.out
+    assert (
+        f"written to {out}/ (replaced): evaluation.json"
+        in anipot("evaluate", trained, path, *words, "-o", out).out
+    )
+    wrong = anipot("evaluate", trained, path, "--forces-sign", "minus")
+    assert wrong.code == 2
+    assert "option 'forces_sign'" in wrong.err
+    assert "'forces' or 'gradient'" in wrong.err

@@ -173,3 +173,91 @@ def test_no_input_is_overwritten(anipot, potential, xyz, monkeypatch):
         assert result.code == 2
         assert "is an input file; name another file to write to" in result.err
     assert xyz.read_bytes() == before
+
+
+def test_reading_options(anipot, potential, tmp_path):
+    """A file with names and units of its own gives what the same structure gives elsewhere."""
+    bohr = 0.52917721067
+    x = np.array([[0, 0, 0.119], [0, 0.763, -0.477], [0, -0.763, -0.477]])
+    np.savez(tmp_path / "b.npz", xyz=x[None] / bohr, elem=["O", "H", "H"], etot=[-76.4])
+    keys = ("--coordinates-key", "xyz", "--species-key", "elem", "--length-unit", "bohr")
+    result = anipot("predict", potential, tmp_path / "b.npz", *keys, "-o", tmp_path / "b.json")
+    assert result.code == 0
+    plain = tmp_path / "w.xyz"
+    plain.write_text("3\n\nO 0 0 0.119\nH 0 0.763 -0.477\nH 0 -0.763 -0.477\n")
+    expected = package.load(potential).predict(load_dataset(plain, keep_unlabelled=True)).energies
+    (row,) = json.loads((tmp_path / "b.json").read_text())
+    assert row["energy_hartree"] == pytest.approx(expected[0], abs=1e-6)
+    assert "error_kcalmol" not in row  # its energies were not asked for
+    keys += ("--energy-key", "etot", "--energy-unit", "hartree")
+    anipot("predict", potential, tmp_path / "b.npz", *keys, "-o", tmp_path / "b.json")
+    (row,) = json.loads((tmp_path / "b.json").read_text())
+    assert row["error_kcalmol"] == pytest.approx((expected[0] + 76.4) * KCAL, abs=1e-3)
+    wrong = anipot("predict", potential, plain, "--length-unit", "furlong")
+    assert wrong.code == 2
+    assert "unknown unit of length 'furlong'" in wrong.err
+
+
+def test_energies_of_an_unknown_unit_are_left_out(anipot, potential, tmp_path):
+    x = np.array([[[0, 0, 0.119], [0, 0.763, -0.477], [0, -0.763, -0.477]]])
+    np.savez(tmp_path / "md.npz", R=x, z=[8, 1, 1], E=[-47911.0])
+    result = anipot("predict", potential, tmp_path / "md.npz")
+    assert result.code == 0
+    assert "does not say in which unit its energies are: it is read without them" in result.err
+    assert "error" not in result.out
+
+
+def test_structures_of_another_length_unit_are_told(anipot, potential, tmp_path, xyz):
+    near, far = tmp_path / "near.xyz", tmp_path / "far.xyz"
+    for path, scale in ((near, 0.1), (far, 10.0)):
+        atoms = ase.io.read(xyz, index=0)
+        atoms.positions *= scale
+        other = ase.io.read(xyz, index=1)
+        ase.io.write(path, [other, atoms, atoms], format="xyz")
+    result = anipot("predict", potential, near)
+    assert result.code == 0
+    assert result.err.count("WARNING") == 1
+    assert "conformer 1 " in result.err
+    assert "angstrom apart (less than 0.3); 2 of 3" in result.err
+    result = anipot("predict", potential, far)
+    assert result.err.count("WARNING") == 1
+    assert "of conformer 1 (H2O" in result.err
+    assert "has no other atom within 5.2 angstrom" in result.err
+    assert "--length-unit" in result.err
+    assert anipot("predict", potential, xyz).err == ""
+
+
+def test_what_is_replaced_is_said(anipot, potential, xyz, tmp_path):
+    out = tmp_path / "out.csv"
+    first = anipot("predict", potential, xyz, "-o", out)
+    assert first.out == f"3 predictions written to {out}\n"
+    again = anipot("predict", potential, xyz, "-o", out)
+    assert again.out == f"3 predictions written to {out} (replaced)\n"
+
+
+def test_the_folder_of_a_run_is_its_potential(anipot, trained, xyz, tmp_path):
+    by_folder = anipot("predict", trained, xyz)
+    assert by_folder.code == 0
+    assert by_folder.out == anipot("predict", trained / "potential.safetensors", xyz).out
+    empty = anipot("predict", tmp_path, xyz)
+    assert empty.code == 2
+    assert "is a folder without a potential.safetensors" in empty.err
+    checkpoint = anipot("predict", trained / "checkpoint.pt", xyz)
+    assert checkpoint.code == 2
+    assert f"not a potential; name {trained / 'potential.safetensors'}" in checkpoint.err
+
+
+@pytest.mark.parametrize(("n", "tty", "shown"), [(1025, True, True), (1024, True, False),
+                                                 (5000, False, False)])  # fmt: skip
+def test_a_bar_where_it_is_of_use(n, tty, shown, monkeypatch):
+    from anipot.cli.output import shows_progress
+
+    monkeypatch.setattr("sys.stderr.isatty", lambda: tty)
+    assert shows_progress(n) is shown
+
+
+def test_a_file_that_cannot_be_written_is_named(anipot, potential, xyz):
+    result = anipot("predict", potential, xyz, "-o", xyz / "out.json")
+    assert result.code == 2
+    assert f"{xyz} is a file" in result.err
+    assert f"'{xyz / 'out.json'}'" in result.err

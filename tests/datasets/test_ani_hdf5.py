@@ -299,7 +299,9 @@ def test_names_that_are_not_the_usual_ones(path):
         for old, new in (("coordinates", "xyz"), ("energies", "mp2_energy"), ("species", "elem")):
             group.move(old, new)
         group["pm6_energy"] = np.zeros(3)
-    with pytest.raises(DataError, match=r"'elem', 'mp2_energy'.*coordinates_key= .* and species_key="):
+    with pytest.raises(
+        DataError, match=r"'elem', 'mp2_energy'.*coordinates_key= .* and species_key="
+    ):
         load_dataset(path)
     with pytest.raises(DataError, match=r"group '/w' has no species.*species_key="):
         load_dataset(path, coordinates_key="xyz")

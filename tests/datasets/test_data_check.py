@@ -18,7 +18,7 @@ from anipot.datasets import (
     load_bundled,
     load_dataset,
 )
-from anipot.datasets.check import close_atoms, duplicates, wrong_unit
+from anipot.datasets.check import close_atoms, duplicates, lone_atoms, wrong_unit
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +145,53 @@ def test_describe(data):
     assert plain.energy_range is None
     assert "none" in str(plain)
     assert describe(data.take([])).n_conformers == 0
+
+
+def test_lone_atoms():
+    water = Atoms("OHH", [[0, 0, 0.12], [0, 0.76, -0.47], [0, -0.76, -0.47]])
+    far = water.copy()
+    far.positions[2] += [0, 0, 7.0]
+    inside = water.copy()
+    inside.positions[2] += [0, 0, 4.9]
+    cell = far.copy()
+    cell.set_cell(6 * np.eye(3))
+    cell.pbc = True
+    frames = [water, Atoms("H", [[0, 0, 0]]), inside, cell, far, far]
+    (problem,) = lone_atoms(conformers_from_atoms(frames), 5.2)
+    assert problem.count == 2
+    nearest = far.get_distances(2, [0, 1]).min()
+    assert "atom 2 of conformer 4 (H2O" in problem.message
+    assert f"the nearest is {nearest:.2f} away" in problem.message
+    assert "length_unit= (or --length-unit)" in problem.message
+    assert lone_atoms(conformers_from_atoms(frames[:4]), 5.2) == []
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_thousands_of_atoms_in_one_frame_are_looked_at_in_parts(periodic, monkeypatch):
+    rng = np.random.default_rng(0)
+    n, side = 150, 12.0
+    x = rng.uniform(0, side, (n, 3))
+    x[140] = x[20] + [0.1, -0.1, 0.1]
+    if periodic:
+        x[140] += [side, -side, 0]
+    cell = side * np.eye(3)[None] if periodic else None
+    data = Conformers(np.ones(n), x, [0, n], cells=cell)
+    shapes = []
+    real = np.einsum
+
+    def watched(formula, a, b):
+        shapes.append(a.size)
+        return real(formula, a, b)
+
+    from anipot.datasets import check
+
+    monkeypatch.setattr(check, "_BLOCK", 5000)
+    monkeypatch.setattr(np, "einsum", watched)
+    (problem,) = close_atoms(data)
+    assert max(shapes) <= 5000
+    frame = Atoms("H" * n, x, cell=cell[0] if periodic else None, pbc=periodic)
+    i, j, d = ase.neighborlist.neighbor_list("ijd", frame, 0.3)
+    nearest = d.argmin()
+    pair = sorted((i[nearest], j[nearest]))
+    assert f"atoms {pair[0]} and {pair[1]} of conformer 0" in problem.message
+    assert f"are {d[nearest]:.3f} angstrom" in problem.message

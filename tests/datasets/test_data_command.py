@@ -77,3 +77,21 @@ def test_help_shows_the_same_in_python(command):
     result = run(command, "--help")
     assert result.exit_code == 0
     assert "from anipot.datasets import" in result.stdout
+
+
+def test_info_tells_of_energies_in_another_unit(path, caplog):
+    assert run("info", path, "--energy-unit", "kcal/mol").exit_code == 0
+    assert not caplog.text  # who names the unit knows it
+    with h5py.File(path, "a") as file:
+        file["set/water/energies"][...] *= 627.5094738898777
+    assert run("info", path).exit_code == 0
+    assert "they look like kcal/mol" in caplog.text
+
+
+def test_every_reading_option_is_on_the_command_line():
+    from anipot.datasets.mapping import ReadOptions
+
+    shown = run("info", "--help").stdout
+    for name in ReadOptions.model_fields:
+        assert "--" + name.replace("_", "-") in shown
+    assert "--no-high-energy" not in shown

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from helpers import random_conformers
@@ -210,6 +211,102 @@ def test_the_bundled_data_has_lists_of_its_own():
     assert names(data, other.test) != names(data, division.test)
 
 
+def test_the_division_says_how_it_came_about(data, tmp_path):
+    lists = {
+        "validation_molecules": write_list(tmp_path / "v.txt", "C=C"),
+        "test_molecules": write_list(tmp_path / "t.txt", "CO"),
+    }
+    test = {"test_molecules": lists["test_molecules"]}
+    for given, how in (
+        ({}, "by molecule (seed 3)"),
+        (test, "by molecule (test listed, the rest with seed 3)"),
+        (lists, "by molecule (listed)"),
+        ({"folds": 4, "fold": 2}, "by molecule (fold 2 of 4, seed 3)"),
+    ):
+        settings = DataSettings(files=["x"], split="molecule", seed=3, **given)
+        division = divide(data, settings)
+        assert division.describe().startswith(f"split {how}: ")
+        division.save(tmp_path / "split.npz")
+        assert Division.load(tmp_path / "split.npz").describe() == division.describe()
+        known = json.loads(json.dumps(provenance(data, division, settings)))
+        assert divide_again(data, known).describe() == division.describe()
+
+
+def test_lists_that_a_selection_emptied(data, tmp_path, caplog):
+    small = select(load_bundled(), DataSettings(heavy_atoms=2))
+    division = divide(small, DataSettings(heavy_atoms=2, split="molecule"))
+    left = set(small.molecule_names[m] for m in np.unique(small.molecule))
+    for part, file in (
+        (division.test, TEST_MOLECULES),
+        (division.validation, VALIDATION_MOLECULES),
+    ):
+        listed = set(read_molecule_list(bundled_path(file)))
+        assert names(small, part) == listed & left
+        for name in listed - left:
+            assert name in caplog.text
+    assert "the test part is smaller than its list" in caplog.text
+    own = write_list(tmp_path / "t.txt", "CO", "CCCC")
+    settings = DataSettings(heavy_atoms=2, split="molecule", test_molecules=own)
+    with pytest.raises(DataError, match=r"t\.txt: no conformer of \S*CCCC is left"):
+        divide(small, settings)
+
+
+def test_fractions_that_would_change_nothing(data, tmp_path):
+    lists = {
+        "validation_molecules": write_list(tmp_path / "v.txt", "C=C"),
+        "test_molecules": write_list(tmp_path / "t.txt", "CO"),
+    }
+    by_molecule = {"files": ["x"], "split": "molecule"}
+    for given, said in (
+        ({**by_molecule, **lists, "train": 0.3}, "train=0.3 would change nothing: valid.*leave"),
+        ({**by_molecule, **lists, "test": 0.2}, "test=0.2 would change nothing"),
+        (
+            {**by_molecule, "test_molecules": lists["test_molecules"], "test": 0.2},
+            "test=0.2 would change nothing: test_molecules decide",
+        ),
+        ({"split": "molecule", "train": 0.3}, "lists that come with it.*name its file"),
+        ({"files": ["x"], "folds": 5, "test": 0.3, "train": 0.7}, "train=0.7, test=0.3 would"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            divide(data, DataSettings(**given))
+
+
+# ---- folds -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["conformer", "molecule", "formula"])
+def test_every_conformer_is_tested_in_one_fold(by, data):
+    tested = []
+    for fold in range(1, 5):
+        settings = DataSettings(files=["x"], split=by, folds=4, fold=fold, validation=0.2, seed=1)
+        division = divide(data, settings)
+        check(division, data)
+        tested.append(division.test)
+        rest = len(division.train) + len(division.validation)
+        # Within one conformer, or half of the largest group that stays together.
+        assert abs(len(division.validation) - 0.2 * rest) <= (1 if by == "conformer" else 20)
+        if by != "conformer":
+            group = data.groups(by)
+            sides = [set(group[part].tolist()) for part in division]
+            assert sum(map(len, sides)) == len(set.union(*sides))
+        known = json.loads(json.dumps(provenance(data, division, settings)))
+        assert (known["split"]["fold"], known["options"]["fold"]) == ([fold, 4], fold)
+        again = divide_again(data, known)
+        assert all(np.array_equal(a, b) for a, b in zip(division, again, strict=True))
+    assert np.array_equal(np.sort(np.concatenate(tested)), np.arange(len(data)))
+
+
+def test_folds_of_the_bundled_data_leave_its_lists(data, tmp_path):
+    division = divide(load_bundled(), DataSettings(split="molecule", folds=5))
+    assert "fold 1 of 5" in division.describe()
+    assert abs(len(division.test) - len(load_bundled()) / 5) < 200
+    own = write_list(tmp_path / "t.txt", "CO")
+    with pytest.raises(SettingsError, match="leave out folds, or validation_molecules"):
+        divide(data, DataSettings(split="molecule", folds=5, test_molecules=own))
+    with pytest.raises(SettingsError, match="cannot make 500 folds"):
+        divide(data, DataSettings(files=["x"], folds=500))
+
+
 # ---- what cannot be divided --------------------------------------------------------------------
 
 
@@ -287,3 +384,47 @@ def test_reading_and_selecting_as_the_options_say(tmp_path):
     low = select(bundled, DataSettings(max_energy=5.0))
     assert 0 < len(low) < len(bundled)
     assert low.relative_energies().max() <= 5.0
+
+
+def test_energies_in_another_unit_are_told(tmp_path, caplog):
+    data = load_bundled().select(heavy_atoms=1, per_molecule=5)
+    wrong = dataclasses.replace(data, energies=data.energies * 27.211386024367243)
+    path = tmp_path / "ev.h5"
+    with h5py.File(path, "w") as file:
+        for name, part in (
+            ("C", data.select(molecules=["C"])),
+            ("O", data.select(molecules=["O"])),
+        ):
+            group = file.create_group(name)
+            group["species"] = part.atomic_numbers[: part.offsets[1]]
+            group["coordinates"] = part.coordinates.reshape(len(part), -1, 3)
+            group["energies"] = part.energies * 27.211386024367243
+    read_data(DataSettings(files=[str(path)]))
+    assert "they look like eV, which energy_unit='eV' (or --energy-unit eV) says" in caplog.text
+    assert all(record.levelname == "WARNING" for record in caplog.records)
+    caplog.clear()
+    right = read_data(DataSettings(files=[str(path)], energy_unit="eV"))
+    assert right.energies.max() < 0
+    # Who names a unit has decided: no second guess.
+    read_data(DataSettings(files=[str(path)], energy_unit="hartree"))
+    assert not caplog.text
+    wrong.save(tmp_path / "saved.npz")
+    read_data(DataSettings(files=[str(tmp_path / "saved.npz")]))
+    assert "they look like eV" in caplog.text
+
+
+def test_all_reading_options_reach_the_reader(tmp_path):
+    path = tmp_path / "frames.extxyz"
+    path.write_text(
+        "2\nProperties=species:S:1:pos:R:3:forces:R:3 energy=-1.17 family=a\n"
+        "H 0 0 0 0 0 1\nH 0 0 1.4 0 0 -1\n"
+    )
+    data = read_data(
+        DataSettings(
+            files=[str(path)], energy_unit="hartree", length_unit="bohr", forces_sign="gradient",
+            group_key="family",
+        )
+    )  # fmt: skip
+    assert data.molecule_names == ("a",)
+    assert data.forces[0, 2] == pytest.approx(-1 / 0.52917721067)
+    assert data.coordinates[1, 2] == pytest.approx(1.4 * 0.52917721067)

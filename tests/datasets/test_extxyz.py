@@ -177,7 +177,10 @@ def test_a_calculator_is_never_asked():
     [({"charge": 1}, "charge=1"), ({"total_charge": -1}, "total_charge=-1"), ({"spin": 1},
     "spin=1"),
      ({"spin_multiplicity": 3}, "spin_multiplicity=3"), ({"multiplicity": 2}, "multiplicity=2"),
-     ({"charge": "plus"}, "not a number")],
+     ({"charge": "plus"}, "not a number"), ({"Charge": 1}, "Charge=1"), ({"SPIN": 2}, "SPIN=2"),
+     ({"Q": -1}, "Q=-1"), ({"mult": 3}, "mult=3"), ({"Mult": "2"}, "Mult=2"), ({"UHF": 1}, "UHF=1"),
+     ({"nelec_unpaired": 1}, "nelec_unpaired=1"), ({"Total-Charge": 1}, "Total-Charge=1"),
+     ({"Total Charge": 1}, "Total Charge=1")],
 )  # fmt: skip
 def test_a_charge_or_a_spin_is_an_error_that_names_the_frame(info, said):
     atoms = molecule("H2O")
@@ -201,6 +204,7 @@ def test_initial_charges_and_moments():
 def test_neutral_singlets_are_fine():
     atoms = molecule("H2O")
     atoms.info |= {"charge": 0, "spin": 0, "multiplicity": 1, "spin_multiplicity": 1}
+    atoms.info |= {"Charge": "0", "MULT": 1, "q": [0.1, 0.0, 0.2], "UHF": 0, "charges_of": 3}
     assert len(conformers_from_atoms([atoms])) == 1
 
 
@@ -237,3 +241,40 @@ def test_a_damaged_xyz_file(tmp_path, text):
     path.write_text(text)
     with pytest.raises(DataError, match=r"bad.xyz"):
         load_dataset(path)
+
+
+def xyz(path, *comments):
+    path.write_text("".join(f"3\n{c}\nO 0 0 0.1\nH 0 0.8 -0.5\nH 0 -0.8 -0.5\n" for c in comments))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("comment", "said"),
+    [
+        ("-1 1", "charge -1 and multiplicity 1"),
+        (" 0  3 ", "charge 0 and multiplicity 3"),
+        ("1, 2", "charge 1 and multiplicity 2"),
+        ("water, Charge -1", "Charge=-1"),
+        ("charge: 0 multiplicity: 2", "multiplicity=2"),
+        ("charge = +1", r"charge=\+?1"),
+        ("SPIN 2", "SPIN=2"),
+        ("Charge=1 made by hand", "Charge=1"),
+    ],
+)
+def test_comments_that_tell_of_a_charge_or_a_spin(tmp_path, comment, said):
+    path = xyz(tmp_path / "w.xyz", "0 1", comment)
+    with pytest.raises(DataError, match=rf"w\.xyz, frame 1.*{said}.*neutral closed-shell"):
+        load_dataset(path)
+
+
+def test_comments_of_neutral_singlets(tmp_path):
+    path = xyz(
+        tmp_path / "w.xyz", "0 1", "charge 0, multiplicity 1", "spin: 0", "", "step 12 400",
+        "energy: -5.07 gnorm: 0.0003 xtb: 6.4.1", "discharge 3", "Charge=0", "supercharge=3",
+    )  # fmt: skip
+    assert len(load_dataset(path)) == 9
+
+
+def test_extended_comments_are_read_by_their_keys(tmp_path):
+    path = xyz(tmp_path / "w.xyz", 'Properties=species:S:1:pos:R:3 note="from charge 2 to 3"')
+    assert len(load_dataset(path)) == 1

@@ -126,3 +126,14 @@ def test_a_damaged_archive(tmp_path):
         path.write_bytes(content[:cut])
         with pytest.raises(DataError, match=r"cut.npz: not a NumPy archive"):
             load_dataset(path, energy_unit="eV")
+
+
+def test_without_labels_no_unit_is_needed(tmp_path, caplog):
+    path = tmp_path / "md17.npz"
+    np.savez(path, **md17())
+    data = load_dataset(path, keep_unlabelled=True)
+    assert (data.energies, data.forces) == (None, None)
+    assert "read without them; energy_unit='kcal/mol' (or --energy-unit kcal/mol)" in caplog.text
+    known = load_dataset(path, keep_unlabelled=True, energy_unit="kcal/mol")
+    np.testing.assert_array_equal(known.coordinates, data.coordinates)
+    assert known.energies is not None
