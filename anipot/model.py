@@ -19,15 +19,13 @@ from anipot.config import ModelSettings, checked
 from anipot.conformers import Conformers
 from anipot.elements import index_table, parse_elements
 from anipot.errors import DataError, SettingsError
-from anipot.networks import AtomicNetworks
+from anipot.networks import DTYPES, AtomicNetworks
 from anipot.prediction import Prediction
 from anipot.self_energies import SelfEnergies
 
 #: Hidden widths of ANI-1x, the default for any element it does not know being that of N and O.
 ANI1X_WIDTHS = {"H": (160, 128, 96), "C": (144, 112, 96)}
 ANI1X_OTHER = (128, 112, 96)
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class ANIModel(nn.Module):
@@ -113,7 +111,7 @@ class ANIModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.networks.parameters()).dtype
+        return self.networks.dtype
 
     @property
     def device(self) -> torch.device:
@@ -260,6 +258,15 @@ class ANIModel(nn.Module):
 
         ``about`` is added to what is known of the potential (level of theory, metrics, ...).
         """
-        from anipot.potentials.own import write_potential
+        # Here and not above: the package of saved potentials imports this module.
+        from anipot.potentials.own import SavedPotential, write_potential
 
-        return write_potential(self, path, {**self.about, **about})
+        contents = SavedPotential(
+            self.aev.settings,
+            self.networks,
+            self.self_energies,
+            self.output_unit,
+            self.trained,
+            {**self.about, **about},
+        )
+        return write_potential(contents, path)

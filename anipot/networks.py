@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from anipot.errors import SettingsError
 
+#: Precisions of networks, by name.
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
 
 class Gaussian(nn.Module):
     """exp(-x^2), the activation of ANI-1's first networks."""
@@ -20,8 +23,7 @@ class Gaussian(nn.Module):
 
 
 class CELU(nn.Module):
-    """CELU with alpha 0.1, the activation of ANI-1x and later: x, or (exp(10 x) - 1)/10 if x < 0.
-    """
+    """CELU with alpha 0.1, the activation of ANI-1x and later: x, or (exp(10 x) - 1)/10 if x < 0."""
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.celu(x, alpha=0.1)
@@ -163,6 +165,11 @@ class AtomicNetworks(nn.ModuleDict):
         for net in self.values():
             assert isinstance(net, AtomicNet)
             net.initialize(generator)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return next(self.parameters()).dtype
 
     def options(self) -> dict[str, object]:
         """What is needed to build these networks again, as plain data."""

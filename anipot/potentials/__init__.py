@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anipot.errors import PotentialError
+from anipot.aev.computer import AEVComputer
+from anipot.errors import PotentialError, SettingsError
 from anipot.model import ANIModel
 from anipot.potentials.own import read_potential
 
@@ -18,7 +19,16 @@ def load(path: str | Path, engine: str = "auto") -> ANIModel:
     ``path`` may be the folder of a run: its ``potential.safetensors`` is meant. Raises
     PotentialError that names the file and what is wrong with it.
     """
-    return read_potential(_file(Path(path)), engine)
+    file = _file(Path(path))
+    saved = read_potential(file)
+    try:
+        aev = AEVComputer(saved.aev, engine)
+    except SettingsError as e:  # the engine asked for is not there
+        raise SettingsError(f"{file}: {e}") from None
+    model = ANIModel(
+        aev, saved.networks, saved.self_energies, saved.output_unit, saved.about, saved.trained
+    )
+    return model.eval()
 
 
 def _file(path: Path) -> Path:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from anipot.aev.computer import AEVComputer
 from anipot.aev.settings import AEVSettings
 from anipot.errors import PotentialError
 from anipot.files import atomic_write
-from anipot.model import DTYPES, ANIModel
-from anipot.networks import AtomicNetworks
+from anipot.networks import DTYPES, AtomicNetworks
 from anipot.self_energies import SelfEnergies
+from anipot.units import energy_unit
 from anipot.version import __version__
 
 FORMAT = "anipot potential 1"
@@ -62,19 +62,34 @@ class _Header(BaseModel):
     about: dict[str, Any]
 
 
-def write_potential(model: ANIModel, path: str | Path, about: Mapping[str, Any]) -> Path:
-    """Write ``model`` to ``path``, all or nothing, and return the path.
+@dataclass(frozen=True, eq=False)
+class SavedPotential:
+    """All that a file holds; the fields mean what they mean for ``ANIModel``.
 
-    ``about`` is plain data: numbers, texts, lists, dictionaries. Raises PotentialError for anything
-    else in it, for weights that are not finite, and for another suffix than ``.safetensors``.
+    ``about`` is plain data: numbers, texts, lists, dictionaries.
+    """
+
+    aev: AEVSettings
+    networks: AtomicNetworks
+    self_energies: SelfEnergies
+    output_unit: str
+    trained: tuple[str, ...]
+    about: dict[str, Any]
+
+
+def write_potential(potential: SavedPotential, path: str | Path) -> Path:
+    """Write a potential to ``path``, all or nothing, and return the path.
+
+    Raises PotentialError for what is not plain data in ``about``, for weights that are not finite,
+    and for another suffix than ``.safetensors``.
     """
     path = Path(path)
     if path.suffix != SUFFIX:
         raise PotentialError(
             f"{path}: a potential is saved as a {SUFFIX} file, for example {path.stem}{SUFFIX}"
         )
-    tensors = {"self_energies": torch.as_tensor(model.self_energies.values)}
-    for name, value in model.networks.state_dict().items():
+    tensors = {"self_energies": torch.as_tensor(potential.self_energies.values)}
+    for name, value in potential.networks.state_dict().items():
         if not torch.isfinite(value).all():
             raise PotentialError(
                 f"{path}: not saved, because the weights {name} of this model are not all finite; "
@@ -85,14 +100,14 @@ def write_potential(model: ANIModel, path: str | Path, about: Mapping[str, Any])
         format=FORMAT,
         anipot_version=__version__,
         members=1,
-        aev=model.aev.settings.to_dict(),
-        networks=_Networks(**model.networks.options()),
-        dtype=str(model.dtype).removeprefix("torch."),
-        output_unit=model.output_unit,
+        aev=potential.aev.to_dict(),
+        networks=_Networks(**potential.networks.options()),
+        dtype=str(potential.networks.dtype).removeprefix("torch."),
+        output_unit=potential.output_unit,
         units=UNITS,
-        self_energies_note=model.self_energies.note,
-        trained=list(model.trained),
-        about=_plain(about),
+        self_energies_note=potential.self_energies.note,
+        trained=list(potential.trained),
+        about=_plain(potential.about),
     )
     text = json.dumps(header.model_dump(), sort_keys=True)
     # One key only: safetensors writes several in no fixed order, and equal potentials are to be
@@ -104,8 +119,8 @@ def write_potential(model: ANIModel, path: str | Path, about: Mapping[str, Any])
     return path
 
 
-def read_potential(path: str | Path, engine: str = "auto") -> ANIModel:
-    """Read a potential that anipot wrote, ready for use (evaluation mode, on the CPU).
+def read_potential(path: str | Path) -> SavedPotential:
+    """Read a potential that anipot wrote; its tensors are on the CPU.
 
     Raises PotentialError that names the file and what is wrong with it.
     """
@@ -124,7 +139,7 @@ def read_potential(path: str | Path, engine: str = "auto") -> ANIModel:
     try:
         if digest != _digest(text, tensors):
             raise PotentialError("damaged; its contents do not match the checksum in it")
-        return _build(_read_header(text), tensors, engine)
+        return _build(_read_header(text), tensors)
     except ValidationError as e:
         wrong = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors())
         raise PotentialError(f"{path}: its description is not understood: {wrong}") from None
@@ -145,6 +160,7 @@ def _read_header(text: str) -> _Header:
     header = _Header(**values)
     if header.units != UNITS:
         raise PotentialError(f"its units are {header.units}, and only {UNITS} can be read")
+    energy_unit(header.output_unit)
     if header.members != 1:
         raise PotentialError(f"an ensemble of {header.members} networks, which cannot be read here")
     if header.dtype not in DTYPES:
@@ -152,8 +168,10 @@ def _read_header(text: str) -> _Header:
     return header
 
 
-def _build(header: _Header, tensors: dict[str, Tensor], engine: str) -> ANIModel:
+def _build(header: _Header, tensors: dict[str, Tensor]) -> SavedPotential:
     settings = AEVSettings(**header.aev)
+    if not set(header.trained) <= set(settings.elements):
+        raise PotentialError(f"trained for {header.trained}, but it has {settings.elements}")
     # Without memory until the shapes are known to be those of the tensors in the file; and without
     # random weights, which would move the caller's random state.
     with torch.device("meta"):
@@ -178,15 +196,9 @@ def _build(header: _Header, tensors: dict[str, Tensor], engine: str) -> ANIModel
     if tensors:
         raise PotentialError(f"unexpected tensors: {', '.join(sorted(tensors))}")
     energies = SelfEnergies(settings.elements, own.numpy().copy(), header.self_energies_note)
-    model = ANIModel(
-        AEVComputer(settings, engine),
-        networks,
-        energies,
-        header.output_unit,
-        header.about,
-        tuple(header.trained),
+    return SavedPotential(
+        settings, networks, energies, header.output_unit, tuple(header.trained), header.about
     )
-    return model.eval()
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
