@@ -7,8 +7,7 @@ whichever program wrote the file.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,28 +22,9 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from anipot.conformers import Conformers
 from anipot.datasets import mapping
 from anipot.datasets.mapping import ReadOptions, log
+from anipot.datasets.neutral import check_comments, check_neutral_singlet, info_entry
 from anipot.elements import SYMBOLS
 from anipot.errors import DataError
-
-#: Info keys of a total charge, in any case; any value but 0 is an error.
-CHARGE_KEYS = frozenset({
-    "charge", "total_charge", "net_charge", "molecular_charge", "mol_charge", "formal_charge", "q",
-    "qtot", "chrg",
-})  # fmt: skip
-#: Info keys of a spin: the number of unpaired electrons or S, which must be 0 ...
-SPIN_KEYS = frozenset({
-    "spin", "total_spin", "magmom", "uhf", "nelec_unpaired", "n_unpaired", "num_unpaired",
-    "unpaired", "unpaired_electrons", "n_unpaired_electrons", "num_unpaired_electrons",
-})  # fmt: skip
-#: ... and of a multiplicity, 2S + 1, which must be 1.
-MULTIPLICITY_KEYS = frozenset({"multiplicity", "spin_multiplicity", "mult", "spinmult"})
-
-#: What the comment of a plain XYZ file may say of charge and spin in words.
-_IN_WORDS = re.compile(
-    r"(?<![A-Za-z])(charge|multiplicity|spin)\s*[:=]?\s*([-+]?\d+(?:\.\d+)?)", re.IGNORECASE
-)
-#: Programs' habit: nothing but charge and multiplicity.
-_TWO_NUMBERS = re.compile(r"\s*([-+]?\d+)[\s,]+(\d+)\s*")
 
 
 def read_frames(path: Path, options: ReadOptions) -> Conformers:
@@ -165,88 +145,6 @@ def conformers_from_atoms(
     )
 
 
-def check_neutral_singlet(frame: ase.Atoms, where: str) -> None:
-    """Raise DataError for a frame with a charge or a spin: the potentials here know of neither."""
-    what = None
-    for key in frame.info:
-        name = str(key).lower().replace("-", "_").replace(" ", "_")
-        value = _info(frame, key)
-        kinds = (CHARGE_KEYS, SPIN_KEYS, MULTIPLICITY_KEYS)
-        if value is None or not any(name in kind for kind in kinds):
-            continue
-        if name == "q" and np.size(value) != 1:
-            continue  # a wave vector
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            raise DataError(f"{where}: {key}={value!r} is not a number") from None
-        what = what or _not_neutral_singlet(str(key), name, number, value)
-    # Partial charges of a neutral molecule are no charge; 0.01 is the rounding of a population
-    # analysis.
-    charge = float(frame.get_initial_charges().sum())
-    if what is None and abs(charge) > 0.01:
-        what = f"initial charges that add up to {charge:g}"
-    if what is None and np.any(frame.get_initial_magnetic_moments()):
-        what = "initial magnetic moments"
-    if what is not None:
-        raise _refused(f"{where} ({frame.get_chemical_formula()})", what)
-
-
-def _not_neutral_singlet(key: str, name: str, number: float, value: Any) -> str | None:
-    if number == (1.0 if name in MULTIPLICITY_KEYS else 0.0):
-        return None
-    hint = (
-        " (a multiplicity belongs in spin_multiplicity)" if name == "spin" and number == 1 else ""
-    )
-    return f"{key}={value}{hint}"
-
-
-def _refused(where: str, what: str) -> DataError:
-    return DataError(
-        f"{where}: has {what}; only neutral closed-shell molecules can be described. Remove the "
-        "frame, or what says so where it is wrong"
-    )
-
-
-def check_comments(path: Path) -> None:
-    """Raise DataError for a plain XYZ frame whose comment tells of a charge or a spin in words.
-
-    ``charge 1``, ``Multiplicity: 2``, and nothing but two whole numbers, which programs read as
-    charge and multiplicity. The comments of extended XYZ are read by their keys instead.
-    """
-    for i, comment in enumerate(_comments(path)):
-        if "Properties=" in comment or "Lattice=" in comment:
-            continue
-        where = f"{path}, frame {i} ({comment.strip()!r})"
-        for word, text in _IN_WORDS.findall(comment):
-            what = _not_neutral_singlet(word, word.lower(), float(text), text)
-            if what is not None:
-                raise _refused(where, what)
-        two = _TWO_NUMBERS.fullmatch(comment)
-        if two is not None and (int(two[1]), int(two[2])) != (0, 1):
-            raise _refused(where, f"a comment that gives charge {two[1]} and multiplicity {two[2]}")
-
-
-def _comments(path: Path) -> Iterator[str]:
-    """The comment of each frame of an XYZ file that ASE has read."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if not line.strip().isdigit():
-                continue  # a blank line between frames, or lattice vectors behind the atoms
-            yield file.readline()
-            for _ in range(int(line)):
-                file.readline()
-
-
-def _info(frame: ase.Atoms, key: str) -> Any:
-    """An info entry; None where there is none.
-
-    True is none: ASE makes it of every bare word in the comment of a plain XYZ file.
-    """
-    value = frame.info.get(key)
-    return None if isinstance(value, bool | np.bool_) else value
-
-
 def _result(frame: ase.Atoms, name: str) -> Any:
     """A stored result of a frame; None where there is none or the atoms have moved since."""
     if not isinstance(frame.calc, SinglePointCalculator):
@@ -259,7 +157,7 @@ def _result(frame: ase.Atoms, name: str) -> Any:
 
 def _energy(frame: ase.Atoms, options: ReadOptions, where: str) -> float | None:
     key = options.energy_key or "energy"
-    value = _info(frame, key)
+    value = info_entry(frame, key)
     if value is None and key in ("energy", "free_energy"):
         value = _result(frame, key)
     if value is None or isinstance(value, bool | np.bool_):
@@ -284,10 +182,10 @@ def _forces(frame: ase.Atoms, options: ReadOptions, where: str) -> np.ndarray | 
 
 
 def _stress(frame: ase.Atoms, where: str) -> np.ndarray | None:
-    value, factor = _info(frame, "stress"), 1.0
+    value, factor = info_entry(frame, "stress"), 1.0
     if value is None:
         value = _result(frame, "stress")
-    if value is None and _info(frame, "virial") is not None:
+    if value is None and info_entry(frame, "virial") is not None:
         volume = abs(float(np.linalg.det(np.asarray(frame.cell))))
         if volume == 0:
             raise DataError(f"{where}: has a virial but no cell")
@@ -307,7 +205,7 @@ def _explain_missing(
 ) -> None:
     """A key that was asked for must be somewhere; energies under another name are worth a word."""
     present = {
-        key for frame in frames[:1000] for key in frame.info if _info(frame, key) is not None
+        key for frame in frames[:1000] for key in frame.info if info_entry(frame, key) is not None
     }
     present |= {
         key
@@ -335,7 +233,7 @@ def _groups(
 ) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """Molecule of each frame and the names; None: by formula."""
     given = key or "molecule"
-    lacks = [i for i, frame in enumerate(frames) if _info(frame, given) is None]
+    lacks = [i for i, frame in enumerate(frames) if info_entry(frame, given) is None]
     if lacks and key is not None:
         raise DataError(
             f"{name}, frame {lacks[0]}: has no {key!r} to group by; name another info key with "

@@ -1,0 +1,115 @@
+"""Whether a frame is a neutral closed-shell molecule: the potentials here know of no other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ase
+import numpy as np
+
+from anipot.errors import DataError
+
+#: Info keys of a total charge, in any case; any value but 0 is an error.
+CHARGE_KEYS = frozenset({
+    "charge", "total_charge", "net_charge", "molecular_charge", "mol_charge", "formal_charge", "q",
+    "qtot", "chrg",
+})  # fmt: skip
+#: Info keys of a spin: the number of unpaired electrons or S, which must be 0 ...
+SPIN_KEYS = frozenset({
+    "spin", "total_spin", "magmom", "uhf", "nelec_unpaired", "n_unpaired", "num_unpaired",
+    "unpaired", "unpaired_electrons", "n_unpaired_electrons", "num_unpaired_electrons",
+})  # fmt: skip
+#: ... and of a multiplicity, 2S + 1, which must be 1.
+MULTIPLICITY_KEYS = frozenset({"multiplicity", "spin_multiplicity", "mult", "spinmult"})
+
+#: What the comment of a plain XYZ file may say of charge and spin in words.
+_IN_WORDS = re.compile(
+    r"(?<![A-Za-z])(charge|multiplicity|spin)\s*[:=]?\s*([-+]?\d+(?:\.\d+)?)", re.IGNORECASE
+)
+#: Programs' habit: nothing but charge and multiplicity.
+_TWO_NUMBERS = re.compile(r"\s*([-+]?\d+)[\s,]+(\d+)\s*")
+
+
+def check_neutral_singlet(frame: ase.Atoms, where: str) -> None:
+    """Raise DataError for a frame with a charge or a spin: the potentials here know of neither."""
+    what = None
+    for key in frame.info:
+        name = str(key).lower().replace("-", "_").replace(" ", "_")
+        value = info_entry(frame, key)
+        kinds = (CHARGE_KEYS, SPIN_KEYS, MULTIPLICITY_KEYS)
+        if value is None or not any(name in kind for kind in kinds):
+            continue
+        if name == "q" and np.size(value) != 1:
+            continue  # a wave vector
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise DataError(f"{where}: {key}={value!r} is not a number") from None
+        what = what or _not_neutral_singlet(str(key), name, number, value)
+    # Partial charges of a neutral molecule are no charge; 0.01 is the rounding of a population
+    # analysis.
+    charge = float(frame.get_initial_charges().sum())
+    if what is None and abs(charge) > 0.01:
+        what = f"initial charges that add up to {charge:g}"
+    if what is None and np.any(frame.get_initial_magnetic_moments()):
+        what = "initial magnetic moments"
+    if what is not None:
+        raise _refused(f"{where} ({frame.get_chemical_formula()})", what)
+
+
+def _not_neutral_singlet(key: str, name: str, number: float, value: Any) -> str | None:
+    if number == (1.0 if name in MULTIPLICITY_KEYS else 0.0):
+        return None
+    hint = (
+        " (a multiplicity belongs in spin_multiplicity)" if name == "spin" and number == 1 else ""
+    )
+    return f"{key}={value}{hint}"
+
+
+def _refused(where: str, what: str) -> DataError:
+    return DataError(
+        f"{where}: has {what}; only neutral closed-shell molecules can be described. Remove the "
+        "frame, or what says so where it is wrong"
+    )
+
+
+def check_comments(path: Path) -> None:
+    """Raise DataError for a plain XYZ frame whose comment tells of a charge or a spin in words.
+
+    ``charge 1``, ``Multiplicity: 2``, and nothing but two whole numbers, which programs read as
+    charge and multiplicity. The comments of extended XYZ are read by their keys instead.
+    """
+    for i, comment in enumerate(_comments(path)):
+        if "Properties=" in comment or "Lattice=" in comment:
+            continue
+        where = f"{path}, frame {i} ({comment.strip()!r})"
+        for word, text in _IN_WORDS.findall(comment):
+            what = _not_neutral_singlet(word, word.lower(), float(text), text)
+            if what is not None:
+                raise _refused(where, what)
+        two = _TWO_NUMBERS.fullmatch(comment)
+        if two is not None and (int(two[1]), int(two[2])) != (0, 1):
+            raise _refused(where, f"a comment that gives charge {two[1]} and multiplicity {two[2]}")
+
+
+def _comments(path: Path) -> Iterator[str]:
+    """The comment of each frame of an XYZ file that ASE has read."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if not line.strip().isdigit():
+                continue  # a blank line between frames, or lattice vectors behind the atoms
+            yield file.readline()
+            for _ in range(int(line)):
+                file.readline()
+
+
+def info_entry(frame: ase.Atoms, key: str) -> Any:
+    """An info entry; None where there is none.
+
+    True is none: ASE makes it of every bare word in the comment of a plain XYZ file.
+    """
+    value = frame.info.get(key)
+    return None if isinstance(value, bool | np.bool_) else value
