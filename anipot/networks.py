@@ -23,7 +23,7 @@ class Gaussian(nn.Module):
 
 
 class CELU(nn.Module):
-    """CELU with alpha 0.1, the activation of ANI-1x and later: x, or (exp(10 x) - 1)/10 if x < 0."""
+    """CELU with alpha 0.1, as in ANI-1x and later: x, or 0.1 (exp(10 x) - 1) below 0."""
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.celu(x, alpha=0.1)

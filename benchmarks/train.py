@@ -61,7 +61,8 @@ class Anipot:
 
     def step(self, forces: bool) -> Tensor:
         batch = self.loader.batch(self.index)
-        assert batch.energies is not None and batch.forces is not None
+        assert batch.energies is not None
+        assert batch.forces is not None
         with torch.no_grad():
             aevs = self.model.aev(batch)
         aevs.requires_grad_(forces)
@@ -98,7 +99,8 @@ class TorchANI:
         self.networks = ANINetworks(nets)
         parameters = list(self.networks.parameters())
         self.optimizer = torch.optim.AdamW(parameters, 1e-4, weight_decay=0.0, fused=True)
-        assert conformers.energies is not None and conformers.forces is not None
+        assert conformers.energies is not None
+        assert conformers.forces is not None
         n, m = int(conformers.n_atoms.max()), len(conformers)
         row = np.repeat(np.arange(m), conformers.n_atoms)
         column = np.arange(len(row)) - conformers.offsets[:-1][row]

@@ -91,8 +91,10 @@ def check_comments(path: Path) -> None:
             if what is not None:
                 raise _refused(where, what)
         two = _TWO_NUMBERS.fullmatch(comment)
-        if two is not None and (int(two[1]), int(two[2])) != (0, 1):
-            raise _refused(where, f"a comment that gives charge {two[1]} and multiplicity {two[2]}")
+        charge, multiplicity = (int(two[1]), int(two[2])) if two is not None else (0, 1)
+        # Larger numbers are a step and a count, or the like.
+        if (charge, multiplicity) != (0, 1) and abs(charge) < 10 and multiplicity < 10:
+            raise _refused(where, f"a comment of charge {charge} and multiplicity {multiplicity}")
 
 
 def _comments(path: Path) -> Iterator[str]:
