@@ -110,8 +110,9 @@ void neighbours_grid(const Constants<T>& c, const Conformer<T>& m, Scratch<T>& s
             for (int k = g.start[line + from[2]]; k < end; k++) {
                 const double dx = g.x[k] - x, dy = g.y[k] - y, dz = g.z[k] - z;
                 s.order[n] = k;
-                n += (dx * dx + dy * dy + dz * dz <= limit) &
-                     !((g.home[k] == i) & (g.is_home[k] != 0));
+                const int near = dx * dx + dy * dy + dz * dz <= limit;
+                const int itself = (g.home[k] == i) & int(g.is_home[k]);
+                n += near & ~itself;
             }
         }
     // Into the order of elements, by counting.
