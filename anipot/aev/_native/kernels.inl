@@ -16,22 +16,54 @@ constexpr double NARROW = 0.95;
 // as in the reference engine: coincident atoms give finite numbers.
 constexpr double SHORTEST_SQUARED = 1e-10;
 
+// Squared distance of an atom from itself, as far as neighbours are concerned: beyond any cutoff.
+constexpr double ITSELF = 1e30;
+
+// Largest molecule all of whose atoms are listed as neighbours.
+constexpr int DENSE = 32;
+
 // ---- neighbours ----------------------------------------------------------------------------------
+
+template <class T>
+INLINE Int<T> lanes() {
+    Int<T> lane;
+    for (int l = 0; l < Simd<T>::W; l++) lane[l] = l;
+    return lane;
+}
+
+// The list is read in whole vectors: what stands behind it must be numbers.
+template <class T>
+INLINE void end_list(Scratch<T>& s, int n) {
+    for (int k = n; k < n + Simd<T>::W; k++) s.r2[k] = T(1);
+    s.n = n;
+}
 
 template <class T>
 void neighbours_all_pairs(const Constants<T>& c, const Conformer<T>& m, Scratch<T>& s, int i) {
     constexpr int W = Simd<T>::W;
+    using V = Vec<T>;
     s.reserve(m.n + PAD, c);
-    // The triples' memory is free at this time: distances go there first.
-    T *x = s.ux, *y = s.uy, *z = s.uz, *q = s.ar;
+    // In a small molecule nearly every atom is a neighbour: those that are not get no weight, and the
+    // list is all atoms. Picking them one by one would cost more than their functions do.
+    const bool dense = m.n <= DENSE;
+    // Memory of the angular neighbours, free at this time, takes all distances of a larger molecule.
+    T *x = dense ? s.dx : s.ux, *y = dense ? s.dy : s.uy, *z = dense ? s.dz : s.uz;
+    T* q = dense ? s.r2 : s.ar;
     const T xi = m.x[i], yi = m.y[i], zi = m.z[i];
+    const Int<T> lane = lanes<T>();
     for (int j = 0; j < m.n; j += W) {
-        const Vec<T> a = load<Vec<T>>(&m.x[j]) - xi, b = load<Vec<T>>(&m.y[j]) - yi;
-        const Vec<T> d = load<Vec<T>>(&m.z[j]) - zi;
+        const V a = load<V>(&m.x[j]) - xi, b = load<V>(&m.y[j]) - yi, d = load<V>(&m.z[j]) - zi;
+        const V squared = a * a + b * b + d * d;
         store(x + j, a);
         store(y + j, b);
         store(z + j, d);
-        store(q + j, a * a + b * b + d * d);
+        store(q + j, lane == (Int<T>{} + (i - j)) ? V{} + T(ITSELF) : squared);
+    }
+    if (dense) {
+        for (int j = 0; j < m.n; j++) s.candidate[j] = j;
+        for (int e = 0; e <= c.elements; e++) s.segment[e] = m.first[e];
+        s.n = m.n;
+        return;
     }
     const T limit = T(c.radial_cutoff) * T(c.radial_cutoff);
     int n = 0;
@@ -43,11 +75,11 @@ void neighbours_all_pairs(const Constants<T>& c, const Conformer<T>& m, Scratch<
             s.dz[n] = z[j];
             s.r2[n] = q[j];
             s.candidate[n] = j;
-            n += (q[j] <= limit) & (j != i);
+            n += q[j] <= limit;
         }
     }
     s.segment[c.elements] = n;
-    s.n = n;
+    end_list(s, n);
 }
 
 template <class T>
@@ -78,8 +110,9 @@ void neighbours_grid(const Constants<T>& c, const Conformer<T>& m, Scratch<T>& s
             for (int k = g.start[line + from[2]]; k < end; k++) {
                 const double dx = g.x[k] - x, dy = g.y[k] - y, dz = g.z[k] - z;
                 s.order[n] = k;
-                n += (dx * dx + dy * dy + dz * dz <= limit) &
-                     !((g.home[k] == i) & (g.is_home[k] != 0));
+                const int near = dx * dx + dy * dy + dz * dz <= limit;
+                const int itself = (g.home[k] == i) & int(g.is_home[k]);
+                n += near & ~itself;
             }
         }
     // Into the order of elements, by counting.
@@ -99,7 +132,7 @@ void neighbours_grid(const Constants<T>& c, const Conformer<T>& m, Scratch<T>& s
     }
     for (int e = c.elements; e > 0; e--) place[e] = place[e - 1];
     place[0] = 0;
-    s.n = n;
+    end_list(s, n);
 }
 
 // Lattice vectors between atom i and its neighbour k of the list.
@@ -119,30 +152,56 @@ INLINE void cutoff(Vec<T> r, T rc, Vec<T>& fc, Vec<T>& dfc) {
     dfc = sine * cosine * T(-PI / double(rc));
 }
 
-// Distances, cutoff functions and tangents of the neighbours; those within the angular cutoff.
-template <class T, int MODE>
-void describe_neighbours(const Constants<T>& c, const Conformer<T>& m, Scratch<T>& s, int i) {
+// The neighbours within the angular cutoff, picked out of the list: displacements and squared
+// distances, in ux, uy, uz and ar until ``describe_angular`` makes more of them.
+//
+// Vectors read much later what is written here number by number: read at once, they would wait until
+// the last number has left the store buffer.
+template <class T>
+void pick_angular(const Constants<T>& c, Scratch<T>& s) {
     constexpr int W = Simd<T>::W;
-    using V = Vec<T>;
-    const int n = s.n;
-    for (int k = n; k < n + W; k++) s.dx[k] = s.dy[k] = s.dz[k] = T(0), s.r2[k] = T(1);
-    const V shortest = V{} + T(SHORTEST_SQUARED);
-    for (int k = 0; k < n; k += W) {
-        const V q = load<V>(s.r2 + k);
-        store(s.r + k, q > shortest ? q : shortest);
-        store(s.along + k, q > shortest ? V{} + T(1) : V{});
+    const T limit = T(c.angular_cutoff) * T(c.angular_cutoff);
+    int n = 0;
+    for (int e = 0; e < c.elements; e++) {
+        s.a_segment[e] = n;
+        for (int k = s.segment[e]; k < s.segment[e + 1]; k++) {
+            s.ux[n] = s.dx[k];
+            s.uy[n] = s.dy[k];
+            s.uz[n] = s.dz[k];
+            s.ar[n] = s.r2[k];
+            s.of[n] = k;
+            n += s.r2[k] <= limit;
+        }
     }
-    sqrt_all(s.r, n);
-    for (int k = 0; k < n; k += W) {
-        const V r = load<V>(s.r + k);
+    s.a_segment[c.elements] = s.na = n;
+    for (int a = n; a < n + W; a++) {
+        s.ux[a] = s.uy[a] = s.uz[a] = T(0);
+        s.ar[a] = T(1);
+    }
+}
+
+// Distances, cutoff functions and tangents of the neighbours.
+template <class T, int MODE>
+void describe_radial(const Constants<T>& c, const Conformer<T>& m, Scratch<T>& s, int i) {
+    using V = Vec<T>;
+    const V shortest = V{} + T(SHORTEST_SQUARED), zero{};
+    const V limit = V{} + T(c.radial_cutoff) * T(c.radial_cutoff);
+    for (int k = 0; k < s.n; k += Simd<T>::W) {
+        const V q = load<V>(s.r2 + k);
+        const V longest = q < limit ? q : limit;
+        const V r = sqrtv<T>(longest > shortest ? longest : shortest);
         V fc, dfc;
         cutoff<T>(r, T(c.radial_cutoff), fc, dfc);
-        store(s.fc + k, fc * T(0.25));
-        store(s.dfc + k, dfc * T(0.25));
-        store(s.inv + k, T(1) / r);
+        store(s.r + k, r);
+        store(s.fc + k, q <= limit ? fc * T(0.25) : zero);
+        store(s.dfc + k, q <= limit ? dfc * T(0.25) : zero);
+        if constexpr (MODE != FORWARD) {
+            store(s.along + k, q > shortest ? V{} + T(1) : zero);
+            store(s.inv + k, T(1) / r);
+        }
     }
     if constexpr (MODE == JVP) {
-        for (int k = 0; k < n; k++) {
+        for (int k = 0; k < s.n; k++) {
             const int j = m.grid ? m.grid->home[s.candidate[k]] : s.candidate[k];
             T t[3] = {m.tx[j] - m.tx[i], m.ty[j] - m.ty[i], m.tz[j] - m.tz[i]};
             if (m.with_cell) {
@@ -158,45 +217,41 @@ void describe_neighbours(const Constants<T>& c, const Conformer<T>& m, Scratch<T
             s.dr[k] = s.along[k] * s.inv[k] * (s.dx[k] * t[0] + s.dy[k] * t[1] + s.dz[k] * t[2]);
         }
     }
-    // Ties at the cutoff are of no weight: fc is 0 there.
-    const T limit = T(c.angular_cutoff) * T(c.angular_cutoff);
-    int na = 0;
-    for (int e = 0; e < c.elements; e++) {
-        s.a_segment[e] = na;
-        for (int k = s.segment[e]; k < s.segment[e + 1]; k++) {
-            s.of[na] = k;
-            na += s.r2[k] <= limit;
+}
+
+// The same of the neighbours within the angular cutoff, and their unit vectors.
+template <class T, int MODE>
+void describe_angular(const Constants<T>& c, Scratch<T>& s) {
+    constexpr int W = Simd<T>::W;
+    using V = Vec<T>;
+    const V shortest = V{} + T(SHORTEST_SQUARED), zero{};
+    for (int a = 0; a < s.na; a += W) {
+        const V q = load<V>(s.ar + a);
+        const V r = sqrtv<T>(q > shortest ? q : shortest);
+        const V inv = T(1) / r;
+        V fc, dfc;
+        cutoff<T>(r, T(c.angular_cutoff), fc, dfc);
+        store(s.ar + a, r);
+        store(s.ux + a, load<V>(s.ux + a) * inv);
+        store(s.uy + a, load<V>(s.uy + a) * inv);
+        store(s.uz + a, load<V>(s.uz + a) * inv);
+        store(s.afc + a, fc);
+        if constexpr (MODE != FORWARD) {
+            store(s.adfc + a, dfc);
+            store(s.ainv + a, inv);
+            store(s.aalong + a, q > shortest ? V{} + T(1) : zero);
         }
     }
-    s.a_segment[c.elements] = s.na = na;
-    for (int a = 0; a < na; a++) {
-        const int k = s.of[a];
-        const T inv = s.inv[k];
-        s.ux[a] = s.dx[k] * inv;
-        s.uy[a] = s.dy[k] * inv;
-        s.uz[a] = s.dz[k] * inv;
-        s.ar[a] = s.r[k];
-        s.ainv[a] = inv;
-        s.aalong[a] = s.along[k];
-        if constexpr (MODE == JVP) {
-            const T dr = s.dr[k];
+    if constexpr (MODE == JVP) {
+        for (int a = 0; a < s.na; a++) {
+            const int k = s.of[a];
+            const T dr = s.dr[k], inv = s.ainv[a];
             s.adr[a] = dr;
             s.vx[a] = (s.tx[k] - s.ux[a] * dr) * inv;
             s.vy[a] = (s.ty[k] - s.uy[a] * dr) * inv;
             s.vz[a] = (s.tz[k] - s.uz[a] * dr) * inv;
         }
-    }
-    for (int a = na; a < na + W; a++) {
-        s.ux[a] = s.uy[a] = s.uz[a] = T(0);
-        s.ar[a] = s.ainv[a] = T(1);
-        s.aalong[a] = T(0);
-        if constexpr (MODE == JVP) s.adr[a] = s.vx[a] = s.vy[a] = s.vz[a] = T(0);
-    }
-    for (int a = 0; a < na; a += W) {
-        V fc, dfc;
-        cutoff<T>(load<V>(s.ar + a), T(c.angular_cutoff), fc, dfc);
-        store(s.afc + a, fc);
-        store(s.adfc + a, dfc);
+        for (int a = s.na; a < s.na + W; a++) s.adr[a] = s.vx[a] = s.vy[a] = s.vz[a] = T(0);
     }
 }
 
@@ -269,7 +324,9 @@ int describe_triples(Scratch<T>& s, int first, int last) {
             const V weight = fck * fc2;
             store(s.cosine + t, c);
             // Rounding cannot make this negative: |c| stays below 0.95 (1 + a few eps).
-            store(s.sine + t, T(1) - c * c);
+            const V sine = sqrtv<T>(T(1) - c * c);
+            store(s.sine + t, sine);
+            if constexpr (MODE != FORWARD) store(s.ratio + t, c / sine);
             store(s.mean + t, (load<V>(s.ar + k) + r) * T(0.5));
             store(s.weight + t, weight);
             if constexpr (MODE == JVP) {
@@ -285,10 +342,6 @@ int describe_triples(Scratch<T>& s, int first, int last) {
         }
         total = s.row_start[j] + s.na - 1 - j;
     }
-    sqrt_all(s.sine, total);
-    if constexpr (MODE != FORWARD)
-        for (int t = 0; t < total; t += W)
-            store(s.ratio + t, load<V>(s.cosine + t) / load<V>(s.sine + t));
     return total;
 }
 
@@ -531,8 +584,7 @@ void gradient_of_triples(Scratch<T>& s, int first, int last) {
     constexpr int W = Simd<T>::W;
     using V = Vec<T>;
     using I = Int<T>;
-    I lane;
-    for (int l = 0; l < W; l++) lane[l] = l;
+    const I lane = lanes<T>();
     for (int j = first; j < last; j++) {
         const T ux = s.ux[j], uy = s.uy[j], uz = s.uz[j];
         const T fc2 = 2 * s.afc[j], dfc2 = 2 * s.adfc[j], inv = s.ainv[j];
@@ -631,16 +683,35 @@ void angular(const Constants<T>& c, Scratch<T>& s, const T* in, T* out) {
 template <class T, int MODE, int KIND>
 void centres(const Constants<T>& c, Conformer<T>& m, Scratch<T>& s, int from, int to, const T* in,
              T* out) {
+    constexpr int LINE = 64 / sizeof(T), MOST_LINES = 64;
+    int lines[MOST_LINES], n_lines = 0;
+    const auto touch = [&](int column, int columns) {
+        for (int at = column; at < column + columns && n_lines < MOST_LINES; at += LINE) lines[n_lines++] = at;
+    };
+    for (int a = 0; a < c.elements; a++) {
+        if (m.first[a] == m.first[a + 1]) continue;
+        touch(a * c.radial_terms, c.radial_terms);
+        for (int b = a; b < c.elements; b++)
+            if (m.first[b] < m.first[b + 1])
+                touch(c.elements * c.radial_terms + c.block[a * c.elements + b], c.angular_terms);
+    }
     for (int i = from; i < to; i++) {
         const size_t at = static_cast<size_t>(m.row[i]) * c.length;
+        if (i + 1 < to) {
+            // The next row is elsewhere in memory: on its way while this one is computed.
+            const T* next = (MODE == VJP ? in : out) + static_cast<size_t>(m.row[i + 1]) * c.length;
+            for (int k = 0; k < n_lines; k++) __builtin_prefetch(next + lines[k], MODE != VJP);
+        }
         if (m.grid)
             neighbours_grid(c, m, s, i);
         else
             neighbours_all_pairs(c, m, s, i);
-        describe_neighbours<T, MODE>(c, m, s, i);
+        pick_angular(c, s);
+        describe_radial<T, MODE>(c, m, s, i);
         const T* g = MODE == VJP ? in + at : nullptr;
         T* o = MODE == VJP ? nullptr : out + at;
         radial<T, MODE>(c, s, g, o);
+        describe_angular<T, MODE>(c, s);
         const int radial_length = c.elements * c.radial_terms;
         angular<T, MODE, KIND>(c, s, g ? g + radial_length : g, o ? o + radial_length : o);
         if constexpr (MODE == VJP) scatter(m, s, i);

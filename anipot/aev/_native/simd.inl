@@ -145,12 +145,39 @@ INLINE void sincosv(Vec<T> w, Vec<T>& sine, Vec<T>& cosine) {
     cosine = c;
 }
 
-// p[0..n), n padded up to whole vectors: square roots. A plain loop, which compilers vectorise.
+// Square roots of the lanes, none of them negative.
 template <class T>
-INLINE void sqrt_all(T* p, int n) {
-    constexpr int W = Simd<T>::W;
-    const int padded = (n + W - 1) / W * W;
-    for (int k = 0; k < padded; k++) p[k] = sizeof(T) == 4 ? T(__builtin_sqrtf(float(p[k]))) : T(__builtin_sqrt(double(p[k])));
+INLINE Vec<T> sqrtv(Vec<T> v) {
+#if defined(__clang__) && defined(__has_builtin)
+#if __has_builtin(__builtin_elementwise_sqrt)
+#define ANIPOT_SQRT 1
+    return __builtin_elementwise_sqrt(v);
+#endif
+#elif defined(__x86_64__) && ANIPOT_BYTES == 64
+#define ANIPOT_SQRT 1
+    if constexpr (sizeof(T) == 4)
+        return __builtin_ia32_sqrtps512_mask(v, v, -1, 4);  // 4: the rounding that is in force
+    else
+        return __builtin_ia32_sqrtpd512_mask(v, v, -1, 4);
+#elif defined(__x86_64__) && ANIPOT_BYTES == 32
+#define ANIPOT_SQRT 1
+    if constexpr (sizeof(T) == 4)
+        return __builtin_ia32_sqrtps256(v);
+    else
+        return __builtin_ia32_sqrtpd256(v);
+#elif defined(__x86_64__) && ANIPOT_BYTES == 16
+#define ANIPOT_SQRT 1
+    if constexpr (sizeof(T) == 4)
+        return __builtin_ia32_sqrtps(v);
+    else
+        return __builtin_ia32_sqrtpd(v);
+#endif
+#if !defined(ANIPOT_SQRT)
+    for (int l = 0; l < Simd<T>::W; l++)
+        v[l] = sizeof(T) == 4 ? T(__builtin_sqrtf(float(v[l]))) : T(__builtin_sqrt(double(v[l])));
+    return v;
+#endif
+#undef ANIPOT_SQRT
 }
 
 // The halves of a vector, added.
