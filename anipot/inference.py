@@ -30,6 +30,7 @@ from anipot.conformers import Conformers
 from anipot.errors import DataError, SettingsError
 from anipot.networks import AtomicNet
 from anipot.prediction import Prediction
+from anipot.small_networks import Weights
 from anipot.stacks import Stack, group_alike
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ class Evaluator:
         #: (K, E) hartree
         self.self_energies = np.stack([m.self_energies.values for m in members])
         scales = [units.energy_to_hartree(m.output_unit) for m in members]
-        self._scales = torch.tensor(scales, dtype=torch.float64, device=self.device)
+        #: (K,) float64: hartree in the unit of each member's networks
+        self.scales = torch.tensor(scales, dtype=torch.float64, device=self.device)
         self._networks: list[list[AtomicNet]] = []
         for m in members:
             nets = [net for net in m.networks.values() if isinstance(net, AtomicNet)]
@@ -128,13 +130,11 @@ class Evaluator:
         """What batches of exactly these elements (indices, rising) need; made once."""
         key = tuple(elements)
         if key not in self._present:
-            s = self.settings
-            whole = len(key) == s.n_elements
-            cut = None if whole else torch.as_tensor(columns_of(s, key), device=self.device)
-            own = s if whole else s.with_elements([s.elements[e] for e in key])
+            s, cut = self.settings, self._columns(key)
+            own = s if cut is None else s.with_elements([s.elements[e] for e in key])
             place = torch.zeros(s.n_elements, dtype=torch.int64, device=self.device)
             place[list(key)] = torch.arange(len(key), device=self.device)
-            seeds = (-self._scales / self.n_members).tolist()
+            seeds = self._seeds
             self._present[key] = Present(
                 key,
                 AEVComputer(own, self.engine),
@@ -148,6 +148,25 @@ class Evaluator:
                 ],
             )
         return self._present[key]
+
+    def _columns(self, elements: tuple[int, ...]) -> Tensor | None:
+        """Columns of the AEV that these elements need; None for all of them."""
+        if len(elements) == self.settings.n_elements:
+            return None
+        return torch.as_tensor(columns_of(self.settings, elements), device=self.device)
+
+    @property
+    def _seeds(self) -> list[float]:
+        """What makes the gradient of each member's energies its share of the mean's forces."""
+        seeds: list[float] = (-self.scales / self.n_members).tolist()
+        return seeds
+
+    def small(self, elements: Sequence[int]) -> list[Weights] | None:
+        """Weights for ``SmallNetworks``, by element; None where members differ in shape."""
+        if len(self._groups) > 1:
+            return None
+        cut = self._columns(tuple(elements))
+        return [Weights([nets[e] for nets in self._networks], cut, self._seeds) for e in elements]
 
     def networks(
         self,
@@ -179,7 +198,7 @@ class Evaluator:
             by_member.copy_(by_member[self._order])
         return torch.cat(parts)[self._order]
 
-    def _blocks(self, counts: Sequence[int]) -> Iterator[tuple[int, slice]]:
+    def blocks(self, counts: Sequence[int]) -> Iterator[tuple[int, slice]]:
         """(place of the element among those present, rows) in blocks that fit the cache."""
         size = max(BLOCK_ROWS // self.n_members, 64)
         start = place = 0
@@ -225,14 +244,14 @@ class Evaluator:
             gradient = torch.empty_like(aevs) if derivatives else None
             by_member = aevs.new_empty(k, *aevs.shape) if member_forces else None
             out = torch.empty(k, n, dtype=torch.float64, device=self.device)
-            for place, rows in self._blocks(batch.counts):
+            for place, rows in self.blocks(batch.counts):
                 out[:, rows] = self.networks(
                     here.stacks[place],
                     aevs[rows],
                     None if gradient is None else gradient[rows],
                     None if by_member is None else by_member[:, rows],
                 )
-            out *= self._scales[:, None]
+            out *= self.scales[:, None]
 
         def back(g: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
             if not track:
@@ -332,7 +351,8 @@ class Evaluator:
         bar.close()
         energies += own
         if spread:
-            found["energy_std"] = energies.std(1, ddof=1)
+            alone = self.n_members == 1
+            found["energy_std"] = np.full(m, np.nan) if alone else energies.std(1, ddof=1)
         return Prediction(energies.mean(1), **found)
 
 

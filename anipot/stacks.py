@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anipot.errors import SettingsError
 from anipot.networks import AtomicNet
@@ -123,9 +123,9 @@ class Stack:
         scale = CELU_SCALE if one.activation_name == "celu" and one.hidden else 1.0
         weights, biases = [], []
         for k in range(len(one.layers)):
-            layers = [net.layers[k] for net in nets]
-            weights.append(torch.stack([layer.weight.detach() for layer in layers]))  # type: ignore[operator]
-            biases.append(torch.stack([layer.bias.detach() for layer in layers]))  # type: ignore[operator]
+            layers = [x for net in nets if isinstance(x := net.layers[k], nn.Linear)]
+            weights.append(torch.stack([layer.weight.detach() for layer in layers]))
+            biases.append(torch.stack([layer.bias.detach() for layer in layers]))
         if columns is not None:
             weights[0] = weights[0][:, :, columns]
         if scale != 1.0:

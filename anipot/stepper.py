@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,7 +14,11 @@ from anipot.aev.prepared import PreparedAEV
 from anipot.batches import Batch
 from anipot.conformers import Conformers
 from anipot.errors import DataError
-from anipot.inference import Evaluator
+from anipot.inference import Evaluator, Present
+from anipot.small_networks import SmallNetworks, available
+
+#: Atoms of one element up to which ``SmallNetworks`` is faster than batched matrix products.
+SMALL_ROWS = 24
 
 
 class Point(NamedTuple):
@@ -71,7 +75,7 @@ class Stepper:
         self._rows = self._batch.rows.cpu().numpy()
         composition = conformer.composition(evaluator.settings.elements)
         self._own = (composition @ evaluator.self_energies.T)[0]  # (K,)
-        self._scales = evaluator._scales.cpu().numpy()
+        self._scales = evaluator.scales.cpu().numpy()
         self._aev: PreparedAEV | None = None
         if evaluator.engine == "native" and n:
             present = evaluator.present([e for e, c in enumerate(self._batch.counts) if c])
@@ -79,10 +83,34 @@ class Stepper:
             self._aev = aev = PreparedAEV(present.aev.settings, reduced, evaluator.dtype)
             self._coordinates = aev.coordinates.numpy()
             self._forces = aev.coordinate_gradient.numpy()
-            self._blocks = [
-                (present.stacks[place], aev.aev[rows], aev.gradient[rows])
-                for place, rows in evaluator._blocks(self._batch.counts)
-            ]
+            self._out = torch.zeros(evaluator.n_members, n, dtype=evaluator.dtype)
+            self._out_array = self._out.numpy()
+            self._networks = self._small(present.elements, aev) or self._stacked(present, aev)
+
+    def _small(self, elements: tuple[int, ...], aev: PreparedAEV) -> Callable[[], None] | None:
+        counts = [c for c in self._batch.counts if c]
+        if max(counts) > SMALL_ROWS or not available():
+            return None
+        weights = self._evaluator.small(elements)
+        if weights is None:
+            return None
+        ends = np.cumsum(counts).tolist()
+        rows = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+        parts = list(zip(weights, rows, strict=True))
+        return SmallNetworks(parts, aev.aev, aev.gradient, self._out)
+
+    def _stacked(self, present: Present, aev: PreparedAEV) -> Callable[[], None]:
+        evaluator, out = self._evaluator, self._out
+        blocks = [
+            (present.stacks[place], aev.aev[rows], aev.gradient[rows], out[:, rows])
+            for place, rows in evaluator.blocks(self._batch.counts)
+        ]
+
+        def networks() -> None:
+            for stacks, x, gradient, energies in blocks:
+                energies.copy_(evaluator.networks(stacks, x, gradient))
+
+        return networks
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -114,15 +142,10 @@ class Stepper:
         self._coordinates[...] = x[self._atoms]
         if lattice is not None:
             assert aev.cells is not None
-            aev.cells.numpy()[0] = lattice
+            aev.cells[0] = torch.as_tensor(lattice)
         with torch.no_grad():
             aev.forward()
-            outputs = [
-                self._evaluator.networks(stacks, rows, gradient)
-                for stacks, rows, gradient in self._blocks
-            ]
-            atomic = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
-            sums = atomic.sum(1, dtype=torch.float64).numpy()
+            self._networks()
             aev.backward()
         found = None
         if stress:
@@ -132,7 +155,7 @@ class Stepper:
             virial = self._coordinates.T.astype(np.float64) @ self._forces
             virial += h.T @ aev.cell_gradient[0].double().numpy()
             found = -(virial + virial.T) / (2 * abs(np.linalg.det(h)))
-        energies = sums * self._scales + self._own
+        energies = self._out_array.sum(1, dtype=np.float64) * self._scales + self._own
         return Point(energies.sum() / len(energies), self._forces[self._rows], energies, found)
 
     def _ordinary(self, x: np.ndarray, lattice: np.ndarray | None, stress: bool) -> Point:
