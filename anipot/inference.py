@@ -42,7 +42,7 @@ CHUNK_ATOMS = 8192
 
 #: Rows times members that go through the networks at once, so that what the backward pass needs
 #: stays in the cache.
-BLOCK_ROWS = 4096
+BLOCK_ROWS = 1024
 
 
 def columns_of(settings: AEVSettings, present: Sequence[int]) -> np.ndarray:

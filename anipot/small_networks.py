@@ -58,9 +58,7 @@ def _library() -> ctypes.CDLL:
         )
     library.anipot_networks.argtypes = [
         ctypes.c_void_p,
-        ctypes.c_int32,
-        ctypes.c_int32,
-        ctypes.c_int32,
+        *[ctypes.c_int32] * 4,
     ]
     return library
 
@@ -158,7 +156,9 @@ class SmallNetworks:
 
     def __call__(self) -> None:
         """Fill ``out`` and ``gradient``. Raises MemoryError."""
-        status = self._call(self._pointer, self._count, self._bytes, self._variant)
+        status = self._call(
+            self._pointer, self._count, self._bytes, torch.get_num_threads(), self._variant
+        )
         if status == 1:
             raise SettingsError("a network has more than 32 hidden layers")
         if status:

@@ -18,7 +18,7 @@ from anipot.inference import Evaluator, Present
 from anipot.small_networks import SmallNetworks, available
 
 #: Atoms of one element up to which ``SmallNetworks`` is faster than batched matrix products.
-SMALL_ROWS = 24
+SMALL_ROWS = 32
 
 
 class Point(NamedTuple):

@@ -169,3 +169,28 @@ def test_celu_has_an_exact_backward_in_double():
     (gradient,) = torch.autograd.grad(ACTIVATIONS["celu"]()(x).sum(), x)
     exact = torch.where(x > 0, 1.0, torch.exp(10 * x))
     torch.testing.assert_close(gradient, exact.detach(), rtol=1e-14, atol=0)
+
+
+@compiled
+def test_compiled_networks_give_the_same_bits_with_any_number_of_threads():
+    """Work enough for several threads: blocks of rows, two elements."""
+    nets = make((160, 128, 96), "celu", None, torch.float32, length=64)
+    x = torch.randn(290, 64, generator=torch.Generator().manual_seed(0))
+    weights = Weights(nets, None, SEEDS)
+    found = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            out, gradient = torch.zeros(3, 290), torch.full_like(x, torch.nan)
+            parts = [(weights, slice(0, 131)), (weights, slice(131, 290))]
+            SmallNetworks(parts, x, gradient, out)()
+            found.append((out, gradient))
+    finally:
+        torch.set_num_threads(before)
+    for out, gradient in found[1:]:
+        assert torch.equal(out, found[0][0])
+        assert torch.equal(gradient, found[0][1])
+    expected, by_member = truth(nets, x, torch.arange(64))
+    torch.testing.assert_close(found[0][0], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[0][1], by_member.sum(0), rtol=1e-4, atol=1e-4)
