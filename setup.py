@@ -16,14 +16,26 @@ if sys.platform != "darwin":
 setup(
     ext_modules=[
         Extension(
-            "anipot.aev._engine",
-            sources=[FOLDER + "engine.cpp"],
-            depends=[FOLDER + name for name in ("common.h", "grid.h", "simd.inl", "kernels.inl")],
+            name,
+            sources=[source],
+            depends=depends,
             extra_compile_args=FLAGS,
             extra_link_args=[] if sys.platform == "darwin" else ["-pthread"],
             language="c++",
             # Without a compiler the installation still succeeds, and the reference engine is used.
             optional=True,
+        )
+        for name, source, depends in (
+            (
+                "anipot.aev._engine",
+                FOLDER + "engine.cpp",
+                [FOLDER + f for f in ("common.h", "grid.h", "simd.inl", "kernels.inl")],
+            ),
+            (
+                "anipot._networks",
+                "anipot/_native/networks.cpp",
+                ["anipot/_native/networks.inl", FOLDER + "simd.inl"],
+            ),
         )
     ]
 )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from anipot.batches import Batch, BatchLoader
     from anipot.conformers import Conformers
     from anipot.datasets import load_bundled, load_dataset
+    from anipot.ensemble import ANIEnsemble
     from anipot.errors import AnipotError
     from anipot.model import ANIModel
     from anipot.networks import AtomicNet
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AEVComputer": "anipot.aev",
     "AEVSettings": "anipot.aev",
+    "ANIEnsemble": "anipot.ensemble",
     "ANIModel": "anipot.model",
     "ANITrainer": "anipot.training.trainer",
     "AnipotError": "anipot.errors",
@@ -52,6 +54,7 @@ _HOMES = {
 __all__ = [
     "AEVComputer",
     "AEVSettings",
+    "ANIEnsemble",
     "ANIModel",
     "ANITrainer",
     "AnipotError",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from anipot import units
 from anipot.aev.computer import AEVComputer
@@ -19,9 +19,11 @@ from anipot.config import ModelSettings, checked
 from anipot.conformers import Conformers
 from anipot.elements import index_table, parse_elements
 from anipot.errors import DataError, SettingsError
+from anipot.inference import Evaluator
 from anipot.networks import DTYPES, AtomicNetworks
 from anipot.prediction import Prediction
 from anipot.self_energies import SelfEnergies
+from anipot.stepper import Stepper
 
 #: Hidden widths of ANI-1x, the default for any element it does not know being that of N and O.
 ANI1X_WIDTHS = {"H": (160, 128, 96), "C": (144, 112, 96)}
@@ -212,43 +214,26 @@ class ANIModel(nn.Module):
         forces: bool = False,
         stress: bool = False,
         atomic: bool = False,
-        batch_size: int = 1024,
+        batch_size: int | None = None,
         progress: bool = False,
     ) -> Prediction:
         """Energies of any number of conformers, in batches, and what else is asked for.
 
-        The model is put in evaluation mode for the call (no dropout). Raises DataError for an
-        element that the model does not know, naming the atom.
+        Dropout is never active. ``batch_size`` is chosen by the number of atoms unless it is given.
+        Raises DataError for an element that the model does not know, naming the atom.
         """
-        was_training = self.training
-        self.eval()
-        try:
-            loader = self.loader(conformers, batch_size)
-            bar = tqdm(total=len(conformers), unit=" conformers", disable=not progress, leave=False)
-            parts = []
-            for batch in loader.epoch():
-                parts.append(
-                    self.evaluate_batch(batch, forces=forces, stress=stress, atomic=atomic)
-                )
-                bar.update(len(batch))
-            bar.close()
-        finally:
-            self.train(was_training)
-
-        def join(name: str, wanted: bool, empty: tuple[int, ...]) -> np.ndarray | None:
-            if not wanted:
-                return None
-            arrays = [getattr(part, name) for part in parts]
-            return np.concatenate(arrays) if arrays else np.zeros(empty)
-
-        energies = join("energies", True, (0,))
-        assert energies is not None
-        return Prediction(
-            energies,
-            join("forces", forces, (0, 3)),
-            join("stress", stress, (0, 3, 3)),
-            join("atomic_energies", atomic, (0,)),
+        return Evaluator([self]).predict(
+            conformers,
+            forces=forces,
+            stress=stress,
+            atomic=atomic,
+            batch_size=batch_size,
+            progress=progress,
         )
+
+    def stepper(self, atomic_numbers: ArrayLike, pbc: bool | Sequence[bool] = False) -> Stepper:
+        """Energy and forces of one system, step after step: see ``Stepper``."""
+        return Stepper(Evaluator([self]), atomic_numbers, pbc)
 
     # ---- saving ------------------------------------------------------------------------------
 

@@ -13,12 +13,24 @@ import ase
 import ase.io
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
+from numpy.typing import ArrayLike
 
 from anipot import units
 from anipot.conformers import Conformers
 from anipot.elements import symbols_of
 from anipot.errors import SettingsError
 from anipot.files import atomic_write, write_text
+
+
+def disagreement(energy_std: ArrayLike, n_atoms: ArrayLike) -> np.ndarray:
+    """How far the members of an ensemble disagree, by the field's convention.
+
+    The sample standard deviation of the energies over the members (ddof = 1), divided by the square
+    root of the number of atoms, in the unit of ``energy_std``. Source: Smith, Nebgen, Lubbers,
+    Isayev, Roitberg, J. Chem. Phys. 2018, 148, 241733.
+    """
+    spread: np.ndarray = np.asarray(energy_std) / np.sqrt(np.maximum(n_atoms, 1))
+    return spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +40,22 @@ class Prediction:
     ``energies`` (M,) hartree; ``forces`` (A, 3) hartree/angstrom in the order of the conformers'
     atoms; ``stress`` (M, 3, 3) hartree/angstrom^3 with ASE's sign (NaN where a conformer is not
     periodic in all directions); ``atomic_energies`` (A,) hartree: network output plus self energy.
+    Of an ensemble: ``energy_std`` (M,) hartree and ``forces_std`` (A, 3) hartree/angstrom, sample
+    standard deviations over the members.
     """
 
     energies: np.ndarray
     forces: np.ndarray | None = None
     stress: np.ndarray | None = None
     atomic_energies: np.ndarray | None = None
+    energy_std: np.ndarray | None = None
+    forces_std: np.ndarray | None = None
+
+    def disagreement(self, conformers: Conformers) -> np.ndarray:
+        """(M,) hartree: how far the members of an ensemble disagree; see ``disagreement``."""
+        if self.energy_std is None:
+            raise SettingsError("only an ensemble's prediction has a disagreement of its members")
+        return disagreement(self.energy_std, conformers.n_atoms)
 
     def rows(self, conformers: Conformers) -> list[dict[str, Any]]:
         """A plain dictionary a conformer, with the unit in each name; of forces, the largest.
@@ -46,6 +68,7 @@ class Prediction:
         np.minimum.at(lowest, formula, self.energies)
         relative = (self.energies - lowest[formula]) * units.HARTREE_TO_KCALMOL
         labelled = conformers.has("energies")
+        spread = np.zeros(0) if self.energy_std is None else self.disagreement(conformers)
         rows = []
         for i, energy in enumerate(self.energies):
             row: dict[str, Any] = {
@@ -57,6 +80,8 @@ class Prediction:
             if labelled[i] and conformers.energies is not None:
                 error = energy - conformers.energies[i]
                 row["error_kcalmol"] = float(error * units.HARTREE_TO_KCALMOL)
+            if self.energy_std is not None:
+                row["disagreement_kcalmol"] = float(spread[i] * units.HARTREE_TO_KCALMOL)
             if self.forces is not None:
                 own = self.forces[conformers.offsets[i] : conformers.offsets[i + 1]]
                 norm = np.linalg.norm(own, axis=1).max(initial=0.0)
@@ -73,6 +98,7 @@ class Prediction:
             "energy_hartree": ("energy / hartree", "{:.8f}"),
             "relative_kcalmol": ("relative / kcal/mol", "{:.3f}"),
             "error_kcalmol": ("error / kcal/mol", "{:.3f}"),
+            "disagreement_kcalmol": ("disagreement / kcal/mol", "{:.3f}"),
             "max_force_kcalmol_angstrom": ("max force / kcal/mol/A", "{:.3f}"),
         }
         columns = [k for k in heads if any(k in row for row in rows)]

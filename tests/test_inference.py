@@ -1,0 +1,250 @@
+"""The evaluation without autograd against the model's own derivatives by autograd."""
+
+import numpy as np
+import pytest
+import torch
+from helpers import random_cell, random_conformers
+
+import anipot.stepper
+from anipot.aev.computer import load_engine
+from anipot.aev.settings import AEVSettings
+from anipot.conformers import Conformers
+from anipot.elements import numbers_of
+from anipot.errors import DataError, SettingsError
+from anipot.inference import Evaluator, chunks, columns_of
+from anipot.model import ANIModel
+from anipot.networks import ACTIVATIONS
+from anipot.self_energies import SelfEnergies
+
+ENGINES = ["reference"]
+if load_engine("auto")[0] == "native":
+    ENGINES.append("native")
+
+
+def make(elements: str = "HCNO", seed: int = 0, **options) -> ANIModel:
+    model = ANIModel.create(
+        elements, seed=seed, **{"hidden": [24, 12], "dtype": "float64", **options}
+    )
+    values = np.random.default_rng(seed).uniform(-80, 0, len(model.elements))
+    model.self_energies = SelfEnergies(model.elements, values)
+    return model
+
+
+def molecules(elements: str = "HCNO", sizes=(1, 2, 5, 12, 0, 7)) -> Conformers:
+    return random_conformers(np.random.default_rng(1), sizes, elements)
+
+
+def crystals(elements: str = "HCNO") -> Conformers:
+    rng = np.random.default_rng(2)
+    cells = np.stack([random_cell(rng, length) for length in (3.0, 5.5, 7.0, 6.0)])
+    pbc = np.ones((4, 3), dtype=bool)
+    pbc[2] = [True, False, True]
+    return random_conformers(rng, [2, 6, 9, 4], elements, cells=cells, pbc=pbc)
+
+
+def assert_like(found, expected, rtol: float) -> None:
+    """Equal to ``rtol`` of the largest entry; NaN in the same places."""
+    scale = np.nanmax(np.abs(expected), initial=1e-300)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=rtol * scale)
+
+
+def assert_prediction(found, expected, rtol: float) -> None:
+    for name in ("energies", "forces", "stress", "atomic_energies"):
+        a, b = getattr(found, name), getattr(expected, name)
+        assert (a is None) == (b is None), name
+        if b is not None:
+            assert_like(a, b, rtol)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_predictions_are_those_of_autograd(engine, activation):
+    for output in (None, activation):
+        model = make(activation=activation, output_activation=output, engine=engine, dropout=0.2)
+        model.eval()
+        for data in (molecules(), crystals()):
+            want = {"forces": True, "atomic": True, "stress": data.periodic}
+            expected = model.evaluate_batch(model.batch(data), **want)
+            assert_prediction(model.predict(data, **want), expected, 1e-12)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_single_precision_is_off_by_rounding_only(engine):
+    double, single = (
+        make(dtype=dtype, engine=engine, hidden=None) for dtype in ("float64", "float32")
+    )
+    data = molecules(sizes=[3, 8, 20, 30])
+    exact = double.predict(data, forces=True)
+    by_autograd = single.evaluate_batch(single.batch(data), forces=True)
+    found = single.predict(data, forces=True)
+    assert found.forces.dtype == np.float32
+    for name in ("energies", "forces"):
+        error = np.abs(getattr(found, name) - getattr(exact, name)).max()
+        autograds = np.abs(getattr(by_autograd, name) - getattr(exact, name)).max()
+        assert error <= 2 * autograds + 1e-9
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_absent_elements_are_left_out_exactly(engine):
+    model = make("HCNOSFCl", aev="ani2x", engine=engine)
+    for present in ("HO", "C", "NCl", "HCNOSFCl"):
+        data = molecules(present, [4, 9])
+        expected = model.evaluate_batch(model.batch(data), forces=True)
+        assert_prediction(model.predict(data, forces=True), expected, 1e-12)
+
+
+@pytest.mark.parametrize("present", [(0, 3), (1,), (0, 1, 2, 3)])
+def test_columns_are_those_of_settings_for_fewer_elements(present):
+    """Against the AEVs themselves: no other column is anything but zero."""
+    model = make()
+    few = "".join("HCNO"[e] for e in present)
+    data = molecules(few, [9])
+    whole = model.aev(model.batch(data))
+    reduced = ANIModel.create(few, dtype="float64")
+    aevs = reduced.aev(reduced.batch(data))
+    columns = columns_of(AEVSettings.ani1x(), present)
+    torch.testing.assert_close(whole[:, columns], aevs, rtol=1e-13, atol=1e-15)
+    rest = np.setdiff1d(np.arange(384), columns)
+    assert not whole[:, rest].any()
+
+
+def test_chunks_hold_every_conformer_once_and_one_kind_of_elements():
+    data = random_conformers(np.random.default_rng(4), np.random.default_rng(5).integers(0, 5, 300))
+    composition = data.composition("HCNO")
+    for batch_size in (None, 1, 7, 1000):
+        parts = list(chunks(composition, batch_size))
+        assert sorted(np.concatenate(parts).tolist()) == list(range(300))
+        for part in parts:
+            assert len(np.unique(composition[part] > 0, axis=0)) == 1
+            assert batch_size is None or len(part) <= batch_size
+    with pytest.raises(SettingsError, match="at least 1"):
+        list(chunks(composition, 0))
+
+
+def test_chunks_are_limited_in_atoms(monkeypatch):
+    monkeypatch.setattr("anipot.inference.CHUNK_ATOMS", 100)
+    composition = np.random.default_rng(0).integers(1, 9, (500, 2))
+    sizes = [int(composition[part].sum()) for part in chunks(composition, None)]
+    assert max(sizes) <= 100 + 16
+    assert len(sizes) < 1.3 * composition.sum() / 100
+
+
+def test_order_and_batch_size_do_not_matter(monkeypatch):
+    monkeypatch.setattr("anipot.inference.BLOCK_ROWS", 16)
+    data = molecules(sizes=[3, 8, 1, 12, 70, 7, 5])
+    model = make()
+    expected = model.evaluate_batch(model.batch(data), forces=True, atomic=True)
+    for batch_size in (1, 3, None):
+        found = model.predict(data, forces=True, atomic=True, batch_size=batch_size)
+        assert_prediction(found, expected, 1e-12)
+
+
+def test_nothing_to_predict():
+    nothing = random_conformers(np.random.default_rng(0), [])
+    prediction = make().predict(nothing, forces=True, stress=True, atomic=True)
+    assert prediction.energies.shape == (0,)
+    assert prediction.forces.shape == (0, 3)
+    assert prediction.stress.shape == (0, 3, 3)
+
+
+def test_stress_without_a_cell_is_refused():
+    with pytest.raises(DataError, match="periodic cell"):
+        make().predict(molecules(), stress=True)
+
+
+def test_members_must_go_together():
+    with pytest.raises(SettingsError, match="member 1 has other elements"):
+        Evaluator([make("HCNO"), make("HCON")])
+    with pytest.raises(SettingsError, match=r"member 1 is in torch\.float32"):
+        Evaluator([make(), make(dtype="float32")])
+    with pytest.raises(SettingsError, match="at least one"):
+        Evaluator([])
+
+
+# ---- one system, step after step -------------------------------------------------------------
+
+
+@pytest.fixture(params=["compiled", "stacked"])
+def way(request, monkeypatch) -> str:
+    """Both implementations of the networks of a small system."""
+    if request.param == "stacked":
+        monkeypatch.setattr(anipot.stepper, "available", lambda: False)
+    return request.param
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("activation", ["celu", "gelu"])
+def test_steps_are_those_of_autograd(way, engine, activation):
+    model = make(engine=engine, activation=activation)
+    for data in (molecules(), crystals()):
+        for k in range(len(data)):
+            one = data.take([k])
+            cell = None if one.cells is None else one.cells[0]
+            pbc = False if one.pbc is None else one.pbc[0]
+            whole = one.pbc is not None and bool(one.pbc.all())
+            step = model.stepper(one.atomic_numbers, pbc)
+            rng = np.random.default_rng(k)
+            for _ in range(3):  # arrays are used again: nothing may be left of a step before
+                x = one.coordinates + rng.normal(scale=0.1, size=one.coordinates.shape)
+                here = Conformers(one.atomic_numbers, x, one.offsets, cells=one.cells, pbc=one.pbc)
+                point = step(x, cell, stress=whole)
+                expected = model.evaluate_batch(model.batch(here), forces=True, stress=whole)
+                assert point.energy == pytest.approx(expected.energies[0], rel=1e-13)
+                assert_like(point.forces, expected.forces, 1e-12)
+                if whole:
+                    assert_like(point.stress, expected.stress[0], 1e-12)
+                else:
+                    assert point.stress is None
+
+
+def test_a_large_system_steps_in_blocks(monkeypatch):
+    monkeypatch.setattr("anipot.inference.BLOCK_ROWS", 64)
+    data = molecules(sizes=[300])
+    model = make()
+    point = model.stepper(data.atomic_numbers)(data.coordinates)
+    expected = model.evaluate_batch(model.batch(data), forces=True)
+    assert point.energy == pytest.approx(expected.energies[0], rel=1e-13)
+    assert_like(point.forces, expected.forces, 1e-12)
+
+
+def test_forces_of_a_step_are_not_overwritten_by_the_next(way):
+    data = molecules(sizes=[5])
+    step = make().stepper(data.atomic_numbers)
+    first = step(data.coordinates)
+    forces, energies = first.forces.copy(), first.member_energies.copy()
+    step(data.coordinates * 1.1)
+    assert (first.forces == forces).all()
+    assert (first.member_energies == energies).all()
+
+
+def test_a_stepper_is_a_snapshot(way):
+    model, data = make(), molecules(sizes=[5])
+    step = model.stepper(data.atomic_numbers)
+    before = step(data.coordinates).energy
+    for p in model.networks.parameters():
+        p.data.zero_()
+    assert step(data.coordinates).energy == before
+    assert model.stepper(data.atomic_numbers)(data.coordinates).energy != before
+
+
+def test_bad_steps_are_refused():
+    model = make()
+    water = numbers_of(("O", "H", "H"))
+    good = np.random.default_rng(0).normal(size=(3, 3))
+    step, periodic = model.stepper(water), model.stepper(water, True)
+    with pytest.raises(DataError, match="3 atoms need"):
+        step(good[:2])
+    with pytest.raises(DataError, match="no cell was given"):
+        periodic(good)
+    with pytest.raises(DataError, match="the cell has shape"):
+        periodic(good, np.ones(3))
+    with pytest.raises(DataError, match="stress needs"):
+        step(good, stress=True)
+    bad = good.copy()
+    bad[1, 2] = np.nan
+    with pytest.raises(DataError, match="atom 1 of conformer 0"):
+        step(bad)
+    with pytest.raises(DataError, match="no volume"):
+        periodic(good, np.ones((3, 3)))
+    with pytest.raises(DataError, match=r"atom 1 of .* S"):
+        model.stepper([1, 16])
