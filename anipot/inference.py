@@ -25,8 +25,9 @@ from anipot import units
 from anipot.aev import native
 from anipot.aev.computer import AEVComputer
 from anipot.aev.settings import AEVSettings
-from anipot.batches import Batch, BatchLoader
+from anipot.batches import Batch, BatchLoader, check_known
 from anipot.conformers import Conformers
+from anipot.elements import index_table
 from anipot.errors import DataError, SettingsError
 from anipot.networks import AtomicNet
 from anipot.prediction import Prediction
@@ -113,6 +114,10 @@ class Evaluator:
         scales = [units.energy_to_hartree(m.output_unit) for m in members]
         #: (K,) float64: hartree in the unit of each member's networks
         self.scales = torch.tensor(scales, dtype=torch.float64, device=self.device)
+        #: elements whose networks all members may use
+        self.known = tuple(
+            e for e in first.elements if all(e in (m.trained or m.elements) for m in members)
+        )
         self._networks: list[list[AtomicNet]] = []
         for m in members:
             nets = [net for net in m.networks.values() if isinstance(net, AtomicNet)]
@@ -123,6 +128,10 @@ class Evaluator:
         #: place of each member among the outputs of all groups
         self._order = np.argsort(members_in_order).tolist()
         self._present: dict[tuple[int, ...], Present] = {}
+
+    def check_known(self, conformers: Conformers) -> None:
+        """Raise DataError for an atom whose network is not there, or not trained, in a member."""
+        check_known(conformers, index_table(self.known)[conformers.atomic_numbers], self.known)
 
     # ---- networks ----------------------------------------------------------------------------
 
@@ -310,8 +319,14 @@ class Evaluator:
         ``spread``: the standard deviation of the energies over members; ``forces_std``: that of
         the forces. Raises DataError for an element that the model does not know, naming the atom.
         """
+        self.check_known(conformers)
         loader = BatchLoader(
-            conformers, 1, self.settings.elements, dtype=self.dtype, device=self.device
+            conformers,
+            1,
+            self.settings.elements,
+            dtype=self.dtype,
+            device=self.device,
+            forces=False,
         )
         m, a = len(conformers), len(conformers.atomic_numbers)
         if stress and m and conformers.cells is None:

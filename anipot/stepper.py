@@ -67,6 +67,7 @@ class Stepper:
             cells=np.eye(3)[None] if self.periodic else None,
             pbc=self.pbc[None] if self.periodic else None,
         )
+        evaluator.check_known(conformer)
         self._evaluator = evaluator
         self._batch = Batch.of(
             conformer, evaluator.settings.elements, evaluator.dtype, evaluator.device

@@ -8,7 +8,7 @@ from helpers import random_cell, random_conformers
 
 from anipot.conformers import Conformers
 from anipot.ensemble import ANIEnsemble
-from anipot.errors import SettingsError
+from anipot.errors import DataError, SettingsError
 from anipot.model import ANIModel
 from anipot.prediction import disagreement
 from anipot.self_energies import SelfEnergies
@@ -145,3 +145,15 @@ def test_what_an_ensemble_says_of_itself():
     assert len(ensemble) == 2
     assert ensemble.elements == ("H", "C", "N", "O")
     assert ensemble.n_parameters == sum(m.n_parameters for m in ensemble.members)
+
+
+def test_only_elements_that_every_member_has_learned():
+    members = [member(0), member(1)]
+    members[1].trained = ("H", "O")
+    ensemble = ANIEnsemble(members)
+    ensemble.stepper([8, 1, 1])
+    ensemble.predict(random_conformers(np.random.default_rng(0), [5], "HO"))
+    with pytest.raises(DataError, match=r"is C, which this model does not know; it knows H, O"):
+        ensemble.stepper([6, 1, 1])
+    with pytest.raises(DataError, match="it knows H, O"):
+        ensemble.predict(random_conformers(np.random.default_rng(0), [5], "C"))
