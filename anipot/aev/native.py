@@ -15,6 +15,8 @@ Source: Smith, Isayev, Roitberg, Chem. Sci. 2017, 8, 3192, eqs. 2 to 4; see ``_n
 from __future__ import annotations
 
 import ctypes
+import sys
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ from anipot.errors import AnipotError, DataError, SettingsError
 #: Instruction sets that the library may have been compiled for, least first.
 VARIANTS = ("base", "avx2", "avx512")
 
-_INTERFACE = 1
+_INTERFACE = 2
 _FORWARD, _VJP, _JVP = 0, 1, 2
 _GOOD, _NOT_FINITE, _BAD_CELL, _TOO_FAR, _TOO_MANY_IMAGES, _BAD_BATCH, _NO_MEMORY = range(7)
 
@@ -70,7 +72,7 @@ class _Settings(ctypes.Structure):
 
 class _Call(ctypes.Structure):
     _fields_ = (
-        *[(name, ctypes.c_int32) for name in ("mode", "bytes", "threads")],
+        *[(name, ctypes.c_int32) for name in ("mode", "bytes", "threads", "clear")],
         *[(name, ctypes.c_int64) for name in ("conformers", "atoms")],
         *[
             (name, ctypes.c_void_p)
@@ -159,15 +161,42 @@ def _settings(settings: AEVSettings) -> _Settings:
     )
 
 
-def _zeros(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-    """Zeros that start on a cache line. The system hands large ones out zeroed, so that columns of
-    absent elements, two thirds of a hydrocarbon's AEV, are never written."""
-    n = rows * columns
-    flat = torch.from_numpy(
-        np.zeros(n + 16, dtype=np.float32 if dtype == torch.float32 else np.float64)
-    )
-    skip = -flat.data_ptr() % 64 // flat.element_size()
-    return flat[skip : skip + n].view(rows, columns)
+#: Bytes from which memory for AEVs is kept for the next call: the system takes longer to hand out
+#: large pages than the engine takes to fill them.
+_LARGE = 1 << 23
+#: Bytes that are kept at most.
+_KEPT = 1 << 28
+_kept: list[np.ndarray] = []
+_lock = threading.Lock()
+
+
+def _memory(rows: int, columns: int, dtype: torch.dtype) -> tuple[Tensor, bool]:
+    """Memory for AEVs (rows, columns) that starts on a cache line; whether it holds old numbers.
+
+    New memory is zeros, handed out by the system untouched, so that columns of absent elements, two
+    thirds of a hydrocarbon's AEV, are never written. Large memory that no tensor uses any more is
+    used again.
+    """
+    itemsize = 4 if dtype == torch.float32 else 8
+    size = rows * columns * itemsize
+    raw, old = None, False
+    if size >= _LARGE:
+        with _lock:
+            for k in range(len(_kept)):
+                # Two references: the list's and that of the call itself; a tensor has another.
+                if size <= _kept[k].nbytes - 64 <= 2 * size and sys.getrefcount(_kept[k]) <= 2:
+                    raw, old = _kept[k], True
+                    break
+            else:
+                raw = np.zeros(size + 64, dtype=np.uint8)
+                _kept.append(raw)
+                while sum(a.nbytes for a in _kept) > _KEPT:
+                    _kept.pop(0)
+            flat = torch.from_numpy(raw)
+    else:
+        flat = torch.from_numpy(np.zeros(size + 64, dtype=np.uint8))
+    skip = -flat.data_ptr() % 64
+    return flat[skip : skip + size].view(dtype).view(rows, columns), old
 
 
 def _call(
@@ -176,9 +205,13 @@ def _call(
     batch: Batch,
     coordinates: Tensor,
     cells: Tensor | None,
+    clear: bool = False,
     **arrays: Tensor | None,
 ) -> None:
-    """Call the library; all tensors must be contiguous, on the CPU, and of the same precision."""
+    """Call the library; all tensors must be contiguous, on the CPU, and of the same precision.
+
+    ``clear``: whether the memory for AEVs holds old numbers.
+    """
 
     def pointer(tensor: Tensor | None) -> int | None:
         return None if tensor is None else tensor.data_ptr()
@@ -190,6 +223,7 @@ def _call(
         mode,
         coordinates.element_size(),
         torch.get_num_threads(),
+        clear,
         len(batch),
         len(coordinates),
         offsets.data_ptr(),
@@ -270,8 +304,8 @@ def _forward(
     settings: AEVSettings, batch: Batch, coordinates: Tensor, cells: Tensor | None
 ) -> Tensor:
     x, lattice = _checked(settings, batch, coordinates, cells)
-    out = _zeros(len(x), settings.length, x.dtype)
-    _call(_FORWARD, settings, batch, x, lattice, aev=out)
+    out, old = _memory(len(x), settings.length, x.dtype)
+    _call(_FORWARD, settings, batch, x, lattice, old, aev=out)
     return out
 
 
@@ -326,13 +360,14 @@ def _tangent(
             )
         return tangent.detach().to(x.dtype).contiguous()
 
-    out = _zeros(len(x), settings.length, x.dtype)
+    out, old = _memory(len(x), settings.length, x.dtype)
     _call(
         _JVP,
         settings,
         batch,
         x,
         lattice,
+        old,
         coordinate_tangent=ready(coordinate_tangent, x),
         cell_tangent=ready(cell_tangent, lattice),
         aev=out,

@@ -49,8 +49,8 @@ class PreparedAEV:
             self._pbc = batch.pbc.contiguous()
             self.cells = torch.zeros(len(batch), 3, 3, dtype=dtype)
             self.cell_gradient = torch.zeros(len(batch), 3, 3, dtype=dtype)
-        self.aev = native._zeros(n, settings.length, dtype)
-        self.gradient = native._zeros(n, settings.length, dtype)
+        self.aev = torch.zeros(n, settings.length, dtype=dtype)
+        self.gradient = torch.zeros(n, settings.length, dtype=dtype)
         self.coordinate_gradient = torch.zeros(n, 3, dtype=dtype)
         self._settings = native._settings(settings)
         self._library = native._library()
@@ -77,6 +77,7 @@ class PreparedAEV:
             mode=mode,
             bytes=self.coordinates.element_size(),
             threads=1,
+            clear=1,  # the numbers of the last call
             conformers=len(self._batch),
             atoms=len(self._species),
             **{k: v.data_ptr() for k, v in given.items() if v is not None},
@@ -90,7 +91,6 @@ class PreparedAEV:
 
     def forward(self) -> None:
         """Fill ``aev``. Raises DataError for numbers that are not finite, and for a flat cell."""
-        self.aev.zero_()  # blocks of element pairs that are out of reach are not written
         self._run(self._forward)
 
     def backward(self) -> None:

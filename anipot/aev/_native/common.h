@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 namespace anipot {
@@ -48,6 +49,7 @@ struct Grid {
 // One conformer, its atoms sorted by element.
 template <class T>
 struct Conformer {
+    bool clear = false;  // rows of the output hold old numbers
     int n = 0;
     std::vector<int64_t> row;
     std::vector<int> species, first;  // first[s]: first atom of element s

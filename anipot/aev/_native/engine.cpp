@@ -183,13 +183,14 @@ struct AnipotSettings {
 // Arrays of anipot.batches.Batch, and what a mode needs; null where there is none.
 struct AnipotCall {
     int32_t mode, bytes, threads;
+    int32_t clear;                                  // forward, JVP: whether aev holds old numbers
     int64_t conformers, atoms;
     const int64_t *offsets, *rows, *species;
     const void *coordinates, *cells;
     const unsigned char* pbc;
     const void *aev_gradient;                       // VJP: (N, L)
     const void *coordinate_tangent, *cell_tangent;  // JVP: (N, 3), (B, 3, 3)
-    void* aev;                                      // forward, JVP: (N, L), zeros
+    void* aev;                                      // forward, JVP: (N, L), zeros, or else clear
     void *coordinate_gradient, *cell_gradient;      // VJP: (N, 3), (B, 3, 3)
 };
 }
@@ -406,6 +407,7 @@ class Job {
         try {
             const FlushTiny flush;
             Conformer<T> m;
+            m.clear = call_.clear != 0;
             Scratch<T> scratch;
             Grid own;
             const Kernel<T> centres = kernel<T>();
@@ -494,7 +496,7 @@ class Job {
 #endif
 
 // Raised with every change of the interface: the Python side refuses a library of another one.
-EXPORT int anipot_interface() { return 1; }
+EXPORT int anipot_interface() { return 2; }
 
 // Name of the instruction set in use.
 EXPORT const char* anipot_variant() { return anipot::variant().name; }

@@ -710,6 +710,7 @@ void centres(const Constants<T>& c, Conformer<T>& m, Scratch<T>& s, int from, in
         describe_radial<T, MODE>(c, m, s, i);
         const T* g = MODE == VJP ? in + at : nullptr;
         T* o = MODE == VJP ? nullptr : out + at;
+        if (MODE != VJP && m.clear) std::memset(o, 0, c.length * sizeof(T));
         radial<T, MODE>(c, s, g, o);
         describe_angular<T, MODE>(c, s);
         const int radial_length = c.elements * c.radial_terms;
