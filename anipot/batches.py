@@ -170,11 +170,15 @@ class BatchLoader:
         rng = np.random.default_rng([self.seed, epoch])
         return torch.as_tensor(rng.permutation(self.n_conformers)).to(self._home)
 
-    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, from batch number ``start`` on."""
+    def indices(self, epoch: int = 0, start: int = 0) -> Iterator[Tensor]:
+        """The numbers (B,) of the conformers in each batch of an epoch, from ``start`` on."""
         order = self.order(epoch)
         for k in range(start, len(self)):
-            yield self.batch(order[k * self.batch_size : (k + 1) * self.batch_size])
+            yield order[k * self.batch_size : (k + 1) * self.batch_size]
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from batch number ``start`` on."""
+        return map(self.batch, self.indices(epoch, start))
 
     def batch(self, index: Tensor) -> Batch:
         """The batch of the conformers with the numbers ``index`` (B,) int64."""

@@ -86,15 +86,17 @@ class AtomicNet(nn.Module):
         self.drop = nn.Dropout(dropout) if dropout else None
         self.output = make_activation(output_activation) if output_activation else None
 
-    def forward(self, aevs: Tensor) -> Tensor:
-        *hidden, last = self.layers
+    def forward(self, aevs: Tensor, columns: Tensor | None = None) -> Tensor:
+        """Atomic energies (n,). ``columns``: which columns of the whole AEV ``aevs`` has, in
+        order; the others are zero."""
         x = aevs
-        for layer in hidden:
-            x = layer(x)
+        for k, layer in enumerate(self.layers[:-1]):
+            x = layer(x) if k or columns is None else _narrow(layer, x, columns)
             if self.drop is not None:
                 x = self.drop(x)
             x = self.activation(x)
-        x = last(x)
+        last = self.layers[-1]
+        x = last(x) if self.hidden or columns is None else _narrow(last, x, columns)
         if self.output_dropout and self.drop is not None:
             x = self.drop(x)
         if self.output is not None:
@@ -116,6 +118,12 @@ class AtomicNet(nn.Module):
                 weight = torch.randn(layer.weight.shape, generator=generator, dtype=torch.float64)
                 layer.weight.copy_(weight * std)
                 layer.bias.zero_()
+
+
+def _narrow(layer: nn.Module, x: Tensor, columns: Tensor) -> Tensor:
+    """A linear layer on some columns of its input, where the others are zero."""
+    assert isinstance(layer, nn.Linear)
+    return nn.functional.linear(x, layer.weight.index_select(1, columns), layer.bias)
 
 
 class AtomicNetworks(nn.ModuleDict):

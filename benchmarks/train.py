@@ -22,6 +22,8 @@ from anipot.aev import AEVSettings, native
 from anipot.batches import BatchLoader
 from anipot.conformers import Conformers
 from anipot.model import ANIModel
+from anipot.training.aev_cache import AEVSource
+from anipot.training.energy_step import EnergyStep
 from benchmarks.timing import QUIET, Load, alternate, matmul_rate, thread_counts, wait_for_quiet
 
 SETTINGS = AEVSettings.ani1x()
@@ -58,20 +60,35 @@ class Anipot:
         self.optimizer = torch.optim.AdamW(parameters, 1e-4, weight_decay=0.0, fused=True)
         self.loader = BatchLoader(conformers, len(conformers), self.model.elements)
         self.index = torch.arange(len(conformers))
+        self.energy_step = EnergyStep(
+            self.model,
+            self.loader,
+            torch.as_tensor(conformers.energies),
+            AEVSource(self.model.aev, [self.loader], "auto"),
+            lambda error, n_atoms: error.square(),
+            1.0,
+            conformers.composition(self.model.elements),
+        )
+        for p in parameters:
+            p.grad = torch.zeros_like(p)
 
     def step(self, forces: bool) -> Tensor:
+        if not forces:
+            self.optimizer.zero_grad(set_to_none=False)
+            loss = self.energy_step(self.index)
+            self.optimizer.step()
+            return loss
         batch = self.loader.batch(self.index)
         assert batch.energies is not None
         assert batch.forces is not None
         with torch.no_grad():
             aevs = self.model.aev(batch)
-        aevs.requires_grad_(forces)
+        aevs.requires_grad_()
         energies = self.model.network_energies(batch, aevs)
         loss = (energies - batch.energies).square().mean()
-        if forces:
-            (g,) = torch.autograd.grad(energies.sum(), aevs, create_graph=True)
-            predicted = -native.vjp(SETTINGS, batch, batch.coordinates, None, g)[0]
-            loss = loss + (predicted - batch.forces).square().mean()
+        (g,) = torch.autograd.grad(energies.sum(), aevs, create_graph=True)
+        predicted = -native.vjp(SETTINGS, batch, batch.coordinates, None, g)[0]
+        loss = loss + (predicted - batch.forces).square().mean()
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -163,7 +163,7 @@ def _settings(settings: AEVSettings) -> _Settings:
 
 #: Bytes from which memory for AEVs is kept for the next call: the system takes longer to hand out
 #: large pages than the engine takes to fill them.
-_LARGE = 1 << 23
+_LARGE = 1 << 20
 #: Bytes that are kept at most.
 _KEPT = 1 << 28
 _kept: list[np.ndarray] = []

@@ -68,6 +68,10 @@ class AEVSource:
                 cache[batch.data_atoms.to(home)] = aevs.to(home)
         return cache
 
+    def __contains__(self, loader: BatchLoader) -> bool:
+        """Whether the AEVs of a loader are cached."""
+        return id(loader) in self.caches
+
     def __call__(self, loader: BatchLoader, batch: Batch) -> Tensor:
         """AEVs (N, length) of a batch of ``loader``, by row."""
         cache = self.caches.get(id(loader))

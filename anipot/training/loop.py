@@ -22,6 +22,7 @@ from anipot.model import ANIModel
 from anipot.networks import AtomicNet
 from anipot.training.aev_cache import AEVSource
 from anipot.training.checkpoints import CheckpointFile
+from anipot.training.energy_step import EnergyStep
 from anipot.training.history import EpochRecord, History
 from anipot.training.interruption import Interruption
 from anipot.training.losses import energy_loss, loss_unit
@@ -96,8 +97,19 @@ class TrainingLoop:
         self.to_target = units.hartree_to(settings.target_unit) / units.hartree_to(
             model.output_unit
         )
+        self.step = EnergyStep(
+            model,
+            self.train.loader,
+            self.train.targets,
+            self.aevs,
+            self.loss_of,
+            self.to_target,
+            train.composition(model.elements),
+        )
         self.trainable = self._freeze()
         kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+        for p in self.trainable:
+            p.grad = torch.zeros_like(p)
         self.optimizer = kind(
             self.trainable, settings.learning_rate, weight_decay=settings.l2, fused=True
         )
@@ -172,19 +184,17 @@ class TrainingLoop:
         check_every = 1 if self.device.type == "cpu" else GPU_CHECK_EVERY
         began = time.monotonic() - place.seconds
         model.train()
-        for batch in part.loader.epoch(place.epoch, place.step):
+        for index in part.loader.indices(place.epoch, place.step):
             rate = learning_rate(settings, place.updates, self.total)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            predicted = model.network_energies(batch, self.aevs(part.loader, batch))
-            error = predicted * self.to_target - part.targets[batch.index]
-            loss = self.loss_of(error, batch.n_atoms).mean()
+            # Zeros and not None: a network without atoms in the batch has a gradient, too.
+            self.optimizer.zero_grad(set_to_none=not self.step.divides)
+            loss = self.step(index)
             place.step += 1
-            place.pending.append(loss.detach())
+            place.pending.append(loss)
             if len(place.pending) == check_every or place.step == len(part.loader):
                 self._look_at_losses()  # on the CPU before the weights are touched
-            self.optimizer.zero_grad()
-            loss.backward()
             if settings.clip is not None:
                 nn.utils.clip_grad_norm_(self.trainable, settings.clip)
             self.optimizer.step()
