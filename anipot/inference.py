@@ -24,7 +24,6 @@ from tqdm import tqdm
 from anipot import units
 from anipot.aev import native
 from anipot.aev.computer import AEVComputer
-from anipot.aev.settings import AEVSettings
 from anipot.batches import Batch, BatchLoader, check_known
 from anipot.conformers import Conformers
 from anipot.elements import index_table
@@ -44,20 +43,6 @@ CHUNK_ATOMS = 8192
 #: Rows times members that go through the networks at once, so that what the backward pass needs
 #: stays in the cache.
 BLOCK_ROWS = 1024
-
-
-def columns_of(settings: AEVSettings, present: Sequence[int]) -> np.ndarray:
-    """Columns of the AEV that belong to ``present`` elements (indices, rising), in rising order.
-
-    They are, in this order, the columns of ``settings.with_elements`` of these elements.
-    """
-    r, a = settings.radial_terms, settings.angular_terms
-    blocks = [e * r + np.arange(r) for e in present]
-    for i, first in enumerate(present):
-        for second in present[i:]:
-            start = settings.radial_length + settings.pair_index(first, second) * a
-            blocks.append(start + np.arange(a))
-    return np.concatenate(blocks)
 
 
 class Present(NamedTuple):
@@ -162,7 +147,7 @@ class Evaluator:
         """Columns of the AEV that these elements need; None for all of them."""
         if len(elements) == self.settings.n_elements:
             return None
-        return torch.as_tensor(columns_of(self.settings, elements), device=self.device)
+        return torch.as_tensor(self.settings.columns(elements), device=self.device)
 
     @property
     def _seeds(self) -> list[float]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from anipot import units
 from anipot.aev.computer import AEVComputer
 from anipot.aev.settings import AEVSettings
-from anipot.batches import Batch, BatchLoader, check_known
+from anipot.batches import Batch, check_known
 from anipot.config import ModelSettings, checked
 from anipot.conformers import Conformers
 from anipot.elements import index_table, parse_elements
@@ -146,20 +146,12 @@ class ANIModel(nn.Module):
         self._check_known(conformers)
         return Batch.of(conformers, self.elements, self.dtype, self.device)
 
-    def loader(self, conformers: Conformers, batch_size: int) -> BatchLoader:
-        """Batches in the order of the conformers."""
-        self._check_known(conformers)
-        return BatchLoader(
-            conformers, batch_size, self.elements, dtype=self.dtype, device=self.device,
-            forces=False,
-        )  # fmt: skip
-
     def _check_known(self, conformers: Conformers) -> None:
         """Raise DataError for an atom whose network is not there or has never been trained."""
         known = self.trained or self.elements
         check_known(conformers, index_table(known)[conformers.atomic_numbers], known)
 
-    # ---- derivatives: the one place where they are made ------------------------------------------
+    # ---- derivatives by autograd: what the fast evaluation is held against -----------------------
 
     def evaluate_batch(
         self, batch: Batch, *, forces: bool = False, stress: bool = False, atomic: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -19,6 +20,9 @@ from anipot.small_networks import SmallNetworks, available
 
 #: Atoms of one element up to which ``SmallNetworks`` is faster than batched matrix products.
 SMALL_ROWS = 32
+
+#: Layers of a network up to which ``SmallNetworks`` takes it.
+MOST_LAYERS = 32
 
 
 class Point(NamedTuple):
@@ -60,6 +64,7 @@ class Stepper:
         self.pbc = np.broadcast_to(np.asarray(pbc, dtype=bool), 3).copy()
         self.periodic = bool(self.pbc.any())
         self.atomic_numbers = numbers
+        self._lock = threading.Lock()
         conformer = Conformers(
             numbers,
             np.zeros((n, 3)),
@@ -93,7 +98,7 @@ class Stepper:
         if max(counts) > SMALL_ROWS or not available():
             return None
         weights = self._evaluator.small(elements)
-        if weights is None:
+        if weights is None or any(len(w.widths) > MOST_LAYERS for w in weights):
             return None
         ends = np.cumsum(counts).tolist()
         rows = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
@@ -125,7 +130,9 @@ class Stepper:
         DataError for wrong shapes, for numbers that are not finite, for a flat or missing cell,
         and for stress without a cell.
         """
-        x = np.asarray(coordinates)
+        if np.iscomplexobj(coordinates):
+            raise DataError("coordinates must be real numbers, not complex ones")
+        x = np.asarray(coordinates, dtype=np.float64)
         if x.shape != (len(self), 3):
             raise DataError(f"coordinates have shape {x.shape}, {len(self)} atoms need (N, 3)")
         lattice = None
@@ -137,6 +144,21 @@ class Stepper:
                 raise DataError(f"the cell has shape {lattice.shape}, and must have (3, 3)")
         if stress and not self.pbc.all():
             raise DataError("stress needs a cell that is periodic in all three directions")
+        if len(x):
+            # Before single precision rounds them: far from the origin few digits are left.
+            if lattice is not None and self._evaluator.dtype == torch.float32:
+                x = self._wrapped(x, lattice)
+            x = x - x.mean(axis=0)
+        with self._lock:  # the arrays are used again at every call
+            return self._point(x, lattice, stress)
+
+    def _wrapped(self, x: np.ndarray, lattice: np.ndarray) -> np.ndarray:
+        """``x`` moved by whole lattice vectors to within a cell; as it is in a flat cell."""
+        if not self.pbc.all() or not abs(np.linalg.det(lattice)) > 0:
+            return x
+        return x - np.floor(np.linalg.solve(lattice.T, x.T).T) @ lattice
+
+    def _point(self, x: np.ndarray, lattice: np.ndarray | None, stress: bool) -> Point:
         if self._aev is None:
             return self._ordinary(x, lattice, stress)
         aev = self._aev

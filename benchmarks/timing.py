@@ -56,6 +56,12 @@ class Load:
         return None if busy != busy else max(0.0, (busy - own) / max(wall, 1e-9))
 
 
+def in_words(others: float | None) -> str:
+    """The load of others for a table, marked where it disturbed the measurement."""
+    told = "unknown" if others is None else f"{others:.2f}"
+    return f"{told} loaded" if others is None or others >= QUIET else told
+
+
 def wait_for_quiet(seconds: float) -> bool:
     """Wait, at most ``seconds``, until others leave the machine alone; whether they do."""
     end = time.monotonic() + seconds

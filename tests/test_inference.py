@@ -1,5 +1,7 @@
 """The evaluation without autograd against the model's own derivatives by autograd."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from anipot.aev.settings import AEVSettings
 from anipot.conformers import Conformers
 from anipot.elements import numbers_of
 from anipot.errors import DataError, SettingsError
-from anipot.inference import Evaluator, chunks, columns_of
+from anipot.inference import Evaluator, chunks
 from anipot.model import ANIModel
 from anipot.networks import ACTIVATIONS
 from anipot.self_energies import SelfEnergies
@@ -102,7 +104,7 @@ def test_columns_are_those_of_settings_for_fewer_elements(present):
     whole = model.aev(model.batch(data))
     reduced = ANIModel.create(few, dtype="float64")
     aevs = reduced.aev(reduced.batch(data))
-    columns = columns_of(AEVSettings.ani1x(), present)
+    columns = AEVSettings.ani1x().columns(present)
     torch.testing.assert_close(whole[:, columns], aevs, rtol=1e-13, atol=1e-15)
     rest = np.setdiff1d(np.arange(384), columns)
     assert not whole[:, rest].any()
@@ -248,3 +250,35 @@ def test_bad_steps_are_refused():
         periodic(good, np.ones((3, 3)))
     with pytest.raises(DataError, match=r"atom 1 of .* S"):
         model.stepper([1, 16])
+
+
+def test_a_stepper_keeps_its_digits_far_from_the_origin():
+    model = ANIModel.create("HCNO", hidden=[16, 8], seed=2)
+    exact = ANIModel.create("HCNO", hidden=[16, 8], seed=2, dtype="float64")
+    exact.networks.load_state_dict({k: v.double() for k, v in model.networks.state_dict().items()})
+    rng = np.random.default_rng(0)
+    x = random_conformers(rng, [6]).coordinates
+    numbers = [6, 1, 8, 7, 1, 6]
+    truth = exact.stepper(numbers)(x).forces
+    step = model.stepper(numbers)
+    near, far = (np.abs(step(x + shift).forces - truth).max() for shift in (0.0, 1000.0))
+    assert far <= 2 * near + 1e-12
+    cell = random_cell(rng, 9.0)
+    in_cell = model.stepper(numbers, pbc=True)
+    images = rng.integers(-40, 40, (6, 3)) @ cell
+    np.testing.assert_allclose(
+        in_cell(x + images, cell, stress=True).forces,
+        in_cell(x, cell, stress=True).forces,
+        atol=1e-5 * np.abs(truth).max(),
+    )
+    with pytest.raises(DataError, match="real numbers"):
+        step(x + 1j)
+
+
+def test_one_stepper_in_several_threads():
+    step = ANIModel.create("HCNO", hidden=[16], seed=2).stepper([6, 1, 8])
+    rng = np.random.default_rng(1)
+    frames = [random_conformers(rng, [3]).coordinates for _ in range(40)]
+    expected = [step(x).energy for x in frames]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda x: step(x).energy, frames * 20)) == expected * 20

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from anipot.elements import parse_elements
 from anipot.errors import SettingsError
@@ -106,6 +108,20 @@ class AEVSettings:
         """Place of the angular block of neighbour elements ``a`` and ``b`` (indices, any order)."""
         a, b = min(a, b), max(a, b)
         return a * self.n_elements - a * (a - 1) // 2 + (b - a)
+
+    def columns(self, elements: Sequence[int]) -> np.ndarray:
+        """Columns of the AEV that belong to ``elements`` (indices, rising) alone, in rising order.
+
+        They are, in this order, the columns of ``with_elements`` of these elements. In a conformer
+        without other elements, all other columns are zero.
+        """
+        r, a = self.radial_terms, self.angular_terms
+        blocks = [e * r + np.arange(r) for e in elements]
+        for i, first in enumerate(elements):
+            for second in elements[i:]:
+                start = self.radial_length + self.pair_index(first, second) * a
+                blocks.append(start + np.arange(a))
+        return np.concatenate(blocks)
 
     # ---- published and other settings --------------------------------------------------------
 

@@ -38,7 +38,7 @@ class AEVSource:
         atoms = sum(loader.n_atoms for loader in loaders)
         size = atoms * computer.settings.length * itemsize
         reason = "aev_cache=off"
-        if where == "auto" and computer.engine_name == "native":
+        if where == "auto" and computer.engine_on(device) == "native":
             where, reason = "off", "the native engine is as fast as a cache"
         elif where == "auto":
             reason = f"{_gb(size)} would not fit in half of the memory that is free"

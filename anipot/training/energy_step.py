@@ -12,7 +12,6 @@ from torch import Tensor
 
 from anipot.aev.computer import AEVComputer
 from anipot.batches import Batch, BatchLoader
-from anipot.inference import columns_of
 from anipot.model import ANIModel
 from anipot.training.aev_cache import AEVSource
 from anipot.training.losses import EnergyLoss
@@ -37,10 +36,9 @@ class EnergyStep:
 
     A hydrocarbon's ANI-1x AEV has 128 columns that are not zero, of 384, and the first layer is
     most of a network. So a large batch is divided into parts by the elements that occur in a
-    conformer, and
-    each part has AEVs of its elements only. The sum is the same but for rounding. This pays with
-    the
-    native engine, where AEVs cost little, and for parts of thousands of atoms.
+    conformer, and each part has AEVs of its elements only. The sum is the same but for rounding.
+    This pays
+    with the native engine, where AEVs cost little, and for parts of thousands of atoms.
     """
 
     def __init__(
@@ -59,6 +57,7 @@ class EnergyStep:
             model.aev.engine_on(model.device) == "native"
             and loader not in aevs
             and loader.atoms_per_batch >= DIVIDE_FROM
+            and len(model.elements) < 63  # a bit each
         )
         #: (M,) which elements occur in a conformer, a bit each
         bits = (composition > 0) @ (1 << np.arange(len(model.elements)))
@@ -122,6 +121,6 @@ class EnergyStep:
                 symbols,
                 AEVComputer(settings.with_elements(symbols), model.aev.engine_name),
                 place,
-                torch.as_tensor(columns_of(settings, indices)),
+                torch.as_tensor(settings.columns(indices)),
             )
         return self._made[bits]

@@ -122,7 +122,7 @@ def _machine(trainer: ANITrainer) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": str(trainer.device),
         "threads": torch.get_num_threads(),
-        "aev_engine": trainer.model.aev.engine_name,
+        "aev_engine": trainer.model.aev.engine_on(trainer.device),
         **{name: version(name) for name in names},
     }
 

@@ -79,7 +79,7 @@ class ANITrainer:
         file, state = None, None
         if checkpoint is not None:
             fingerprint = self._fingerprint(settings, train, val)
-            file = CheckpointFile(Path(checkpoint), fingerprint, model.aev.engine_name)
+            file = CheckpointFile(Path(checkpoint), fingerprint, self._engine)
             state = file.read() if resume else None
         if state is not None:
             values = state["self_energies"].numpy()
@@ -93,7 +93,7 @@ class ANITrainer:
         self.history = loop.place.history
         if not quiet:
             print(model.self_energies.table())
-            print(f"{loop.aevs.report}; {model.aev.engine_name} AEV engine on {self.device}")
+            print(f"{loop.aevs.report}; {self._engine} AEV engine on {self.device}")
         try:
             loop.run(file, state, early_stop, on_epoch, quiet)
         finally:
@@ -115,6 +115,10 @@ class ANITrainer:
             self.parity = plots.parity(evaluation)
             plots.show(self.parity)
         return evaluation
+
+    @property
+    def _engine(self) -> str:
+        return self.model.aev.engine_on(self.device)
 
     def _check_data(self, train: Conformers, val: Conformers) -> None:
         for name, data in (("training", train), ("validation", val)):
