@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from types import TracebackType
@@ -23,7 +24,9 @@ class Progress:
         self.epochs, self.show = epochs, show
         self.bar = None
         if show and sys.stderr.isatty():
-            self.bar = tqdm(total=updates, initial=done, unit=" updates", dynamic_ncols=True)
+            # Not tqdm's own way: in a terminal that does not tell its width it shows nothing at all.
+            columns = shutil.get_terminal_size().columns
+            self.bar = tqdm(total=updates, initial=done, unit=" updates", ncols=columns)
         self.every = max(1, epochs // LINES)
         self.last_line = time.monotonic()
         self.text = ""
