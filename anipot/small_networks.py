@@ -52,14 +52,13 @@ def _library() -> ctypes.CDLL:
             "Clang) and install anipot again"
         )
     library = ctypes.CDLL(str(found[0]))
-    if library.anipot_networks_interface() != _INTERFACE:
-        raise SettingsError(
-            f"{found[0].name} was compiled from other sources than this anipot; install it again"
-        )
-    library.anipot_networks.argtypes = [
-        ctypes.c_void_p,
-        *[ctypes.c_int32] * 4,
-    ]
+    stale = f"{found[0].name} was compiled from other sources than this anipot; install it again"
+    try:
+        if library.anipot_networks_interface() != _INTERFACE:
+            raise SettingsError(stale)
+        library.anipot_networks.argtypes = [ctypes.c_void_p, *[ctypes.c_int32] * 4]
+    except AttributeError as e:  # it lacks a function
+        raise SettingsError(stale) from e
     return library
 
 

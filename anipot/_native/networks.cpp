@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <cstring>
 #include <new>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -175,16 +174,17 @@ bool run(const AnipotNetworks* nets, int32_t count, int32_t threads, Function fu
         try {
             std::vector<T> memory(most + PAD);
             for (size_t k = bounds[t]; k < bounds[t + 1]; k++) function(blocks[k], memory.data());
-        } catch (const std::bad_alloc&) {
+        } catch (...) {  // std::bad_alloc, or std::length_error: nothing else is thrown
             good = false;
         }
     };
     std::vector<std::thread> workers;
+    workers.reserve(threads);  // nothing may throw between a start and its join
     int32_t started = 1;
     try {
         for (; started < threads; started++) workers.emplace_back(part, started);
-    } catch (const std::system_error&) {
-        // No more threads to be had: this one does the rest.
+    } catch (...) {
+        // No more threads, or no memory for one: this one does the rest.
     }
     part(0);
     for (int32_t t = started; t < threads; t++) part(t);
@@ -216,8 +216,13 @@ EXPORT int anipot_networks(const AnipotNetworks* nets, int32_t count, int32_t by
         const bool good = bytes == 4 ? run<float>(nets, count, threads, v.single)
                                      : run<double>(nets, count, threads, v.twofold);
         if (!good) return 2;
-    } catch (const std::bad_alloc&) {
+    } catch (...) {  // nothing may pass into the caller, which is no C++
         return 2;
     }
     return 0;
 }
+
+#if defined(_WIN32)
+// Python's build tools ask linkers of Windows to export it. Nothing imports the library.
+EXPORT void* PyInit__networks() { return nullptr; }
+#endif

@@ -15,6 +15,7 @@ Source: Smith, Isayev, Roitberg, Chem. Sci. 2017, 8, 3192, eqs. 2 to 4; see ``_n
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import threading
 from functools import lru_cache
@@ -107,17 +108,19 @@ def _library() -> ctypes.CDLL:
             "install anipot again, or use engine='reference'"
         )
     library = ctypes.CDLL(str(found[0]))
-    if library.anipot_interface() != _INTERFACE:
-        raise SettingsError(
-            f"{found[0].name} was compiled from other sources than this anipot; install it again"
-        )
-    library.anipot_variant.restype = ctypes.c_char_p
-    library.anipot_use_variant.argtypes = [ctypes.c_char_p]
-    library.anipot_aev.argtypes = [
-        ctypes.POINTER(_Settings),
-        ctypes.POINTER(_Call),
-        ctypes.POINTER(ctypes.c_int64),
-    ]
+    stale = f"{found[0].name} was compiled from other sources than this anipot; install it again"
+    try:
+        if library.anipot_interface() != _INTERFACE:
+            raise SettingsError(stale)
+        library.anipot_variant.restype = ctypes.c_char_p
+        library.anipot_use_variant.argtypes = [ctypes.c_char_p]
+        library.anipot_aev.argtypes = [
+            ctypes.POINTER(_Settings),
+            ctypes.POINTER(_Call),
+            ctypes.POINTER(ctypes.c_int64),
+        ]
+    except AttributeError as e:  # it lacks a function
+        raise SettingsError(stale) from e
     return library
 
 
@@ -170,6 +173,46 @@ _kept: list[np.ndarray] = []
 _lock = threading.Lock()
 
 
+def _after_fork() -> None:
+    """The child of a fork has no thread that could open a lock or finish a list."""
+    global _kept, _lock
+    _kept, _lock = [], threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _tensor(raw: np.ndarray, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+    """(rows, columns) on the first cache line of ``raw``; no view, so that it may be changed."""
+    number = np.dtype(np.float32 if dtype == torch.float32 else np.float64)
+    skip = -raw.ctypes.data % 64
+    part = raw[skip : skip + rows * columns * number.itemsize]
+    return torch.from_numpy(part.view(number).reshape(rows, columns))
+
+
+def _references(arrays: list[np.ndarray], k: int) -> int:
+    return sys.getrefcount(arrays[k])
+
+
+def _idle_references() -> int | None:
+    """References to an array of a list that no tensor uses; None where they do not tell."""
+    if not hasattr(sys, "getrefcount"):
+        return None
+    arrays = [np.zeros(128, dtype=np.uint8)]
+    idle = _references(arrays, 0)
+    tensor = _tensor(arrays[0], 4, 2, torch.float32)
+    part = tensor[1:]
+    del tensor
+    used = _references(arrays, 0)
+    del part
+    return idle if used > idle and _references(arrays, 0) == idle else None
+
+
+#: Interpreters differ in the references that a call itself holds: measured, not known.
+_IDLE = _idle_references()
+
+
 def _memory(rows: int, columns: int, dtype: torch.dtype) -> tuple[Tensor, bool]:
     """Memory for AEVs (rows, columns) that starts on a cache line; whether it holds old numbers.
 
@@ -177,26 +220,18 @@ def _memory(rows: int, columns: int, dtype: torch.dtype) -> tuple[Tensor, bool]:
     thirds of a hydrocarbon's AEV, are never written. Large memory that no tensor uses any more is
     used again.
     """
-    itemsize = 4 if dtype == torch.float32 else 8
-    size = rows * columns * itemsize
-    raw, old = None, False
-    if size >= _LARGE:
-        with _lock:
-            for k in range(len(_kept)):
-                # Two references: the list's and that of the call itself; a tensor has another.
-                if size <= _kept[k].nbytes - 64 <= 2 * size and sys.getrefcount(_kept[k]) <= 2:
-                    raw, old = _kept[k], True
-                    break
-            else:
-                raw = np.zeros(size + 64, dtype=np.uint8)
-                _kept.append(raw)
-                while sum(a.nbytes for a in _kept) > _KEPT:
-                    _kept.pop(0)
-            flat = torch.from_numpy(raw)
-    else:
-        flat = torch.from_numpy(np.zeros(size + 64, dtype=np.uint8))
-    skip = -flat.data_ptr() % 64
-    return flat[skip : skip + size].view(dtype).view(rows, columns), old
+    size = rows * columns * (4 if dtype == torch.float32 else 8)
+    if size < _LARGE or _IDLE is None:
+        return _tensor(np.zeros(size + 64, dtype=np.uint8), rows, columns, dtype), False
+    with _lock:
+        for k in range(len(_kept)):
+            if size <= _kept[k].nbytes - 64 <= 2 * size and _references(_kept, k) == _IDLE:
+                return _tensor(_kept[k], rows, columns, dtype), True
+        raw = np.zeros(size + 64, dtype=np.uint8)
+        _kept.append(raw)
+        while sum(a.nbytes for a in _kept) > _KEPT:
+            _kept.pop(0)
+        return _tensor(raw, rows, columns, dtype), False
 
 
 def _call(
@@ -247,16 +282,17 @@ def _raise(status: int, bad: int, batch: Batch, coordinates: Tensor, cells: Tens
     if status in (_NOT_FINITE, _BAD_CELL):
         neighbors.check_finite(batch, coordinates, cells)
         if cells is not None and batch.pbc is not None:
-            neighbors.completed_cells(batch, cells, torch.tensor([max(bad, 0)]))
+            neighbors.completed_cells(batch, cells, torch.tensor([max(bad, 0)], device="cpu"))
     which = f"conformer {int(batch.index[bad])}" if 0 <= bad < len(batch) else "the batch"
     messages = {
-        _NOT_FINITE: "has coordinates that are not finite numbers of angstrom",
+        _NOT_FINITE: "has coordinates that are not finite numbers of angstrom, or beyond 1e15",
         _BAD_CELL: "has a cell whose lattice vectors are zero or depend on one another",
         _TOO_FAR: "has an atom too far outside its cell for its place in the cell to be known; "
         "wrap the coordinates",
         _TOO_MANY_IMAGES: "has a cell so much smaller than the cutoff that its images do not fit "
         "in memory; check the unit of the cell (angstrom)",
-        _BAD_BATCH: "is not consistent: offsets, rows or species are out of range",
+        _BAD_BATCH: "is not consistent: offsets, rows or species are out of range, or rows "
+        "no permutation; make it with Batch.of or BatchLoader",
         _NO_MEMORY: "needs more memory than there is; use smaller batches",
     }
     if status == _NO_MEMORY:
@@ -266,20 +302,45 @@ def _raise(status: int, bad: int, batch: Batch, coordinates: Tensor, cells: Tens
     )
 
 
+def _on_cpu(name: str, tensor: Tensor) -> None:
+    if tensor.device.type != "cpu":
+        raise SettingsError(
+            f"the engine 'native' works on the CPU, and the {name} are on {tensor.device}; "
+            "use engine='reference'"
+        )
+
+
+def check_batch(batch: Batch, dtype: torch.dtype) -> None:
+    """SettingsError unless the library can read the batch's arrays, and has the precision."""
+    if dtype not in (torch.float32, torch.float64):
+        raise SettingsError(f"the engine 'native' takes float32 and float64, not {dtype}")
+    n = len(batch.species)
+    whole = [
+        ("offsets", batch.offsets, (len(batch) + 1,)),
+        ("rows", batch.rows, (n,)),
+        ("species", batch.species, (n,)),
+    ]
+    wanted = [(*array, torch.int64) for array in whole]
+    if batch.pbc is not None:
+        wanted.append(("pbc", batch.pbc, (len(batch), 3), torch.bool))
+    for name, tensor, shape, kind in wanted:
+        _on_cpu(f"batch's {name}", tensor)
+        if tensor.dtype != kind or tensor.shape != shape:
+            raise SettingsError(
+                f"the batch's {name} are {tensor.dtype} of shape {tuple(tensor.shape)}, and must "
+                f"be {kind} of shape {shape}; make the batch with Batch.of or BatchLoader"
+            )
+    if len(batch.offsets) < 1:
+        raise SettingsError("the batch's offsets are empty; make it with Batch.of or BatchLoader")
+
+
 def _checked(
     settings: AEVSettings, batch: Batch, coordinates: Tensor, cells: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """Coordinates and cells, detached, as the library reads them."""
-    if coordinates.device.type != "cpu":
-        raise SettingsError(
-            f"the engine 'native' works on the CPU, and the coordinates are on "
-            f"{coordinates.device}; use engine='reference'"
-        )
-    if coordinates.dtype not in (torch.float32, torch.float64):
-        raise SettingsError(
-            f"the engine 'native' takes float32 and float64, not {coordinates.dtype}"
-        )
-    if coordinates.shape != (len(batch.species), 3) or len(batch.rows) != len(batch.species):
+    _on_cpu("coordinates", coordinates)
+    check_batch(batch, coordinates.dtype)
+    if coordinates.shape != (len(batch.species), 3):
         raise SettingsError(
             f"coordinates have shape {tuple(coordinates.shape)}, the batch needs "
             f"{(len(batch.species), 3)}, by row"
@@ -288,6 +349,8 @@ def _checked(
         raise SettingsError(
             f"cells have shape {tuple(cells.shape)}, the batch needs {(len(batch), 3, 3)}"
         )
+    if cells is not None:
+        _on_cpu("cells", cells)
     if batch.pbc is None:
         cells = None
     elif cells is None:
@@ -323,11 +386,12 @@ def _backward(
             f"the gradient by the AEVs has shape {tuple(gradient.shape)}, and must have "
             f"{(len(x), settings.length)}"
         )
+    _on_cpu("gradients by the AEVs", gradient)
     gradient = gradient.detach().to(x.dtype).contiguous()
     by_coordinates = torch.empty_like(x)
     by_cells = None
     if want_cells and cells is not None:
-        by_cells = torch.zeros(cells.shape, dtype=x.dtype)
+        by_cells = x.new_zeros(cells.shape)
     _call(
         _VJP,
         settings,
@@ -358,6 +422,7 @@ def _tangent(
             raise SettingsError(
                 f"a tangent has shape {tuple(tangent.shape)}, and must have {tuple(like.shape)}"
             )
+        _on_cpu("tangents", tangent)
         return tangent.detach().to(x.dtype).contiguous()
 
     out, old = _memory(len(x), settings.length, x.dtype)

@@ -23,7 +23,7 @@ class PreparedAEV:
     The caller writes ``coordinates`` (N, 3) by row and ``cells`` (B, 3, 3; None without cells), in
     angstrom, then calls ``forward``, writes ``gradient`` (N, L), and calls ``backward``. Arrays are
     in ``dtype`` and are the same ones in every step: what is to be kept must be copied. Raises
-    SettingsError where the native engine is missing.
+    SettingsError where the native engine is missing, or cannot read the batch.
 
     =========================  ==============  ===================================================
     array                      shape           meaning
@@ -37,21 +37,22 @@ class PreparedAEV:
 
     def __init__(self, settings: AEVSettings, batch: Batch, dtype: torch.dtype) -> None:
         native.load()
+        native.check_batch(batch, dtype)
         n = len(batch.species)
         self._batch = batch
         self._offsets = batch.offsets.contiguous()
         self._rows = batch.rows.contiguous()
         self._species = batch.species.contiguous()
         self._pbc = None
-        self.coordinates = torch.zeros(n, 3, dtype=dtype)
+        self.coordinates = torch.zeros(n, 3, dtype=dtype, device="cpu")
         self.cells = self.cell_gradient = None
         if batch.pbc is not None and batch.pbc.any():
             self._pbc = batch.pbc.contiguous()
-            self.cells = torch.zeros(len(batch), 3, 3, dtype=dtype)
-            self.cell_gradient = torch.zeros(len(batch), 3, 3, dtype=dtype)
-        self.aev = torch.zeros(n, settings.length, dtype=dtype)
-        self.gradient = torch.zeros(n, settings.length, dtype=dtype)
-        self.coordinate_gradient = torch.zeros(n, 3, dtype=dtype)
+            self.cells = torch.zeros(len(batch), 3, 3, dtype=dtype, device="cpu")
+            self.cell_gradient = torch.zeros(len(batch), 3, 3, dtype=dtype, device="cpu")
+        self.aev = torch.zeros(n, settings.length, dtype=dtype, device="cpu")
+        self.gradient = torch.zeros(n, settings.length, dtype=dtype, device="cpu")
+        self.coordinate_gradient = torch.zeros(n, 3, dtype=dtype, device="cpu")
         self._settings = native._settings(settings)
         self._library = native._library()
         self._bad = ctypes.c_int64(-1)

@@ -24,7 +24,7 @@ class Progress:
         self.epochs, self.show = epochs, show
         self.bar = None
         if show and sys.stderr.isatty():
-            # Not tqdm's own way: in a terminal that does not tell its width it shows nothing at all.
+            # Not tqdm's own way, which shows nothing in a terminal that does not tell its width.
             columns = shutil.get_terminal_size().columns
             self.bar = tqdm(total=updates, initial=done, unit=" updates", ncols=columns)
         self.every = max(1, epochs // LINES)

@@ -7,7 +7,6 @@
 #include <cstring>
 #include <deque>
 #include <new>
-#include <system_error>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -136,6 +135,10 @@ constexpr int ALL_PAIRS = 160;
 // Conformers of more atoms than this are cut into parts that several threads may take. Parts depend
 // on the conformer alone, so that sums over them have the same bits whatever the number of threads.
 constexpr int PART = 48, MOST_PARTS = 32;
+constexpr int64_t MOST_ATOMS = 100000000;  // of a conformer
+// Farther out, no distance is known to 0.1 angstrom in either precision, and in single precision
+// squares of squares overflow: as good as infinity.
+constexpr double FARTHEST = 1e15;
 
 // While it lives, this thread's numbers too small for normal floats are 0. Gaussians and powers reach
 // them all the time, x86 then takes a hundred cycles for one product, and nobody needs 1e-40.
@@ -259,12 +262,13 @@ class Job {
         std::vector<Failure> failures(threads);
         std::vector<size_t> bounds = partition(threads);
         std::vector<std::thread> workers;
+        workers.reserve(threads);  // nothing may throw between a start and its join
         int started = 1;
         try {
             for (; started < threads; started++)
                 workers.emplace_back([&, started] { work(bounds[started], bounds[started + 1], failures[started]); });
-        } catch (const std::system_error&) {
-            // No more threads to be had: this one does the rest.
+        } catch (...) {
+            // No more threads, or no memory for one: this one does the rest.
         }
         work(bounds[0], bounds[1], failures[0]);
         for (int t = started; t < threads; t++) work(bounds[t], bounds[t + 1], failures[t]);
@@ -295,20 +299,26 @@ class Job {
 
     // Checks the indices, cuts the work into items, and makes the grids that several items share.
     Status plan(int64_t* bad) {
-        for (int64_t r = 0; r < call_.atoms; r++)
-            if (call_.species[r] < 0 || call_.species[r] >= c_.elements || call_.rows[r] < 0 ||
-                call_.rows[r] >= call_.atoms)
+        if (call_.conformers < 0 || call_.atoms < 0) return BAD_BATCH;
+        std::vector<char> seen(call_.atoms, 0);  // a row that no conformer has would never be written
+        for (int64_t a = 0; a < call_.atoms; a++) {
+            const int64_t r = call_.rows[a];
+            if (call_.species[a] < 0 || call_.species[a] >= c_.elements || r < 0 || r >= call_.atoms || seen[r])
                 return BAD_BATCH;
+            seen[r] = 1;
+        }
         if (call_.offsets[0] != 0 || call_.offsets[call_.conformers] != call_.atoms) return BAD_BATCH;
+        for (int64_t b = 0; b < call_.conformers; b++)  // all of them, before the first conformer is read
+            if (call_.offsets[b + 1] < call_.offsets[b] || call_.offsets[b + 1] > call_.atoms ||
+                call_.offsets[b + 1] - call_.offsets[b] > MOST_ATOMS) {
+                *bad = b;
+                return BAD_BATCH;
+            }
         int64_t buffered = 0;
         Conformer<T> m;
         items_.reserve(call_.conformers);
         for (int64_t b = 0; b < call_.conformers; b++) {
             const int64_t n = call_.offsets[b + 1] - call_.offsets[b];
-            if (n < 0 || n > 100000000) {
-                *bad = b;
-                return BAD_BATCH;
-            }
             const int parts = parts_of(n);
             int64_t grid = -1;
             if (parts > 1 && (n > ALL_PAIRS || periodic(b))) {
@@ -373,7 +383,7 @@ class Job {
             m.x[to] = x[3 * r];
             m.y[to] = x[3 * r + 1];
             m.z[to] = x[3 * r + 2];
-            finite &= std::isfinite(x[3 * r]) && std::isfinite(x[3 * r + 1]) && std::isfinite(x[3 * r + 2]);
+            for (int64_t a = 3 * r; a < 3 * r + 3; a++) finite &= std::fabs(x[a]) <= T(FARTHEST);  // not NaN either
         }
         for (int e = c_.elements; e > 0; e--) m.first[e] = m.first[e - 1];
         m.first[0] = 0;
@@ -430,7 +440,7 @@ class Job {
                 if (call_.mode == VJP) write(m, item);
             }
             failure.status = GOOD;
-        } catch (const std::bad_alloc&) {
+        } catch (...) {  // std::bad_alloc, or std::length_error: nothing else is thrown
             failure.status = NO_MEMORY;
         }
     }
@@ -517,7 +527,12 @@ EXPORT int anipot_aev(const AnipotSettings* settings, const AnipotCall* call, in
     try {
         if (call->bytes == 4) return anipot::Job<float>(*settings, *call).run(bad);
         return anipot::Job<double>(*settings, *call).run(bad);
-    } catch (const std::bad_alloc&) {
+    } catch (...) {  // nothing may pass into the caller, which is no C++
         return anipot::NO_MEMORY;
     }
 }
+
+#if defined(_WIN32)
+// Python's build tools ask linkers of Windows to export it. Nothing imports the library.
+EXPORT void* PyInit__engine() { return nullptr; }
+#endif
