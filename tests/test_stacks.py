@@ -1,6 +1,8 @@
 """Networks without autograd, in torch and compiled, against autograd."""
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -161,6 +163,25 @@ def test_weights_that_are_not_finite_are_refused():
     nets[1].layers[0].weight.data[2, 3] = torch.nan
     with pytest.raises(SettingsError, match="not finite"):
         Weights(nets, None, SEEDS)
+
+
+@compiled
+def test_a_stale_library_is_no_library(monkeypatch, tmp_path):
+    """It lacks the functions: as one compiled from other sources would."""
+    other = next(iter((Path(small_networks.__file__).parent / "aev").glob("_engine*.so")), None)
+    if other is None:
+        pytest.skip("no other library")
+    shutil.copy(other, tmp_path / "_networks.so")
+    small_networks._library.cache_clear()
+    monkeypatch.setattr(small_networks, "__file__", str(tmp_path / "small_networks.py"))
+    try:
+        assert not small_networks.available()
+        with pytest.raises(SettingsError, match="other sources"):
+            small_networks._library()
+    finally:
+        monkeypatch.undo()
+        small_networks._library.cache_clear()
+    assert small_networks.available()
 
 
 def test_celu_has_an_exact_backward_in_double():

@@ -315,12 +315,11 @@ def check_batch(batch: Batch, dtype: torch.dtype) -> None:
     if dtype not in (torch.float32, torch.float64):
         raise SettingsError(f"the engine 'native' takes float32 and float64, not {dtype}")
     n = len(batch.species)
-    whole = [
-        ("offsets", batch.offsets, (len(batch) + 1,)),
-        ("rows", batch.rows, (n,)),
-        ("species", batch.species, (n,)),
+    wanted: list[tuple[str, Tensor, tuple[int, ...], torch.dtype]] = [
+        ("offsets", batch.offsets, (len(batch) + 1,), torch.int64),
+        ("rows", batch.rows, (n,), torch.int64),
+        ("species", batch.species, (n,), torch.int64),
     ]
-    wanted = [(*array, torch.int64) for array in whole]
     if batch.pbc is not None:
         wanted.append(("pbc", batch.pbc, (len(batch), 3), torch.bool))
     for name, tensor, shape, kind in wanted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from types import TracebackType
@@ -24,9 +23,7 @@ class Progress:
         self.epochs, self.show = epochs, show
         self.bar = None
         if show and sys.stderr.isatty():
-            # Not tqdm's own way, which shows nothing in a terminal that does not tell its width.
-            columns = shutil.get_terminal_size().columns
-            self.bar = tqdm(total=updates, initial=done, unit=" updates", ncols=columns)
+            self.bar = tqdm(total=updates, initial=done, unit=" updates", dynamic_ncols=True)
         self.every = max(1, epochs // LINES)
         self.last_line = time.monotonic()
         self.text = ""

@@ -110,6 +110,18 @@ int check(std::mt19937& random, const AnipotSettings& s, const Atoms& a, bool pe
         rows[0] = static_cast<int64_t>(n);
         call.rows = rows.data();
         if (anipot_aev(&s, &call, &bad) != anipot::BAD_BATCH) return std::printf("bad row passed\n"), 1;
+        if (n > 1) {
+            rows[0] = rows[1];
+            if (anipot_aev(&s, &call, &bad) != anipot::BAD_BATCH) return std::printf("a row twice passed\n"), 1;
+        }
+        call.rows = a.rows.data();
+        const std::vector<std::vector<int64_t>> wrong = {
+            {0, 1000, int64_t(n)}, {0, 90000000, int64_t(n)}, {0, -5, int64_t(n)}, {1, int64_t(n), int64_t(n)}, {0, 0, 0}};
+        for (const std::vector<int64_t>& offsets : wrong) {
+            call.offsets = offsets.data();
+            call.conformers = 2;
+            if (anipot_aev(&s, &call, &bad) != anipot::BAD_BATCH) return std::printf("bad offsets passed\n"), 1;
+        }
     }
     return 0;
 }

@@ -1,8 +1,15 @@
 """The native engine against the reference engine, TorchANI, and itself."""
 
+import io
 import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +21,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from anipot.aev import AEVComputer, AEVSettings, native, reference
+from anipot.aev.prepared import PreparedAEV
 from anipot.batches import Batch
 from anipot.conformers import Conformers
 from anipot.errors import AnipotError, DataError, SettingsError
@@ -347,6 +355,162 @@ def test_works_after_fork_and_from_several_threads_at_once(threads):
             assert np.array_equal(a, b)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_fork_while_another_thread_takes_memory_does_not_hang():
+    settings = SETTINGS["ani1x"]
+    batch = Batch.of(butanes(200), settings.elements)
+    assert len(batch.species) * settings.length * 4 > native._LARGE
+    native._lock.acquire()
+    try:
+        child = os.fork()
+        if child == 0:  # pragma: no cover
+            signal.alarm(20)
+            native._memory(len(batch.species), settings.length, torch.float32)
+            os._exit(7)
+    finally:
+        native._lock.release()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+#: Room for small arrays, none for another thread: its stack alone would take more.
+_WITHOUT_THREADS = """
+import resource, sys, threading
+import torch
+from test_native import SETTINGS, Batch, butanes, native
+torch.set_num_threads(1)
+settings = SETTINGS["ani1x"]
+batch = Batch.of(butanes(200), settings.elements)
+def results():
+    x = batch.coordinates
+    g = torch.ones(len(x), settings.length)
+    return native.aev(settings, batch, x, None), native.vjp(settings, batch, x, None, g)[0]
+truth = results()
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), resource.RLIM_INFINITY))
+try:
+    threading.Thread(target=print).start()
+    sys.exit("a thread could be started")
+except RuntimeError:
+    pass
+torch.get_num_threads = lambda: 4
+for a, b in zip(results(), truth):
+    assert torch.equal(a, b)
+print("as with one thread")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of Linux")
+def test_without_more_threads_one_does_all():
+    resource = pytest.importorskip("resource")
+    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    if hard != resource.RLIM_INFINITY and hard < 512 << 20:
+        pytest.skip("stacks are limited here")
+
+    def large_stacks():
+        resource.setrlimit(resource.RLIMIT_STACK, (512 << 20, hard))
+
+    tests = Path(__file__).parent
+    run = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_THREADS],
+        capture_output=True,
+        text=True,
+        preexec_fn=large_stacks,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tests), *sys.path])},
+    )
+    assert "as with one thread" in run.stdout, run.stderr
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [3, 200])
+def test_aevs_own_their_memory_and_may_be_changed_in_place(n):
+    settings = SETTINGS["ani1x"]
+    batch = Batch.of(butanes(n), settings.elements)
+    x = batch.coordinates.clone().requires_grad_()
+    ones = torch.ones(len(x), settings.length)
+    native.aev(settings, batch, x, None).mul_(2.0).sum().backward()
+    assert_close(x.grad, 2 * native.vjp(settings, batch, x.detach(), None, ones)[0], 1e-5)
+    aevs = native.aev(settings, batch, x.detach(), None)
+    assert not aevs._is_view()
+    assert aevs.data_ptr() % 64 == 0
+    assert aevs.untyped_storage().nbytes() == aevs.nbytes
+    buffer = io.BytesIO()
+    torch.save(aevs, buffer)
+    assert len(buffer.getvalue()) < aevs.nbytes + 4096
+
+
+def test_memory_is_used_again_only_when_no_tensor_has_it(monkeypatch):
+    monkeypatch.setattr(native, "_kept", [])
+
+    def take():
+        return native._memory(1000, 384, torch.float32)
+
+    first, old = take()
+    assert not old
+    place = first.data_ptr()
+    holders = [
+        lambda a: a,
+        lambda a: a[5:],
+        lambda a: a.numpy(),
+        lambda a: torch.from_numpy(a.numpy()),
+        lambda a: torch.utils.dlpack.from_dlpack(a),
+        lambda a: a.untyped_storage(),
+    ]
+    for hold in holders:
+        held = hold(first)
+        del first
+        second, old = take()
+        assert not old
+        assert second.data_ptr() != place
+        del held, second
+        native._kept[1:] = []
+        first, old = take()
+        if native._IDLE is None:
+            pytest.skip("this interpreter does not count references")
+        assert old
+        assert first.data_ptr() == place
+
+
+def test_without_counts_of_references_no_memory_is_used_again(monkeypatch):
+    monkeypatch.setattr(native, "_kept", [])
+    monkeypatch.setattr(native, "_references", lambda arrays, k: 1)  # as if all were elided
+    assert native._idle_references() is None
+    monkeypatch.setattr(native, "_IDLE", None)
+    first, _ = native._memory(1000, 384, torch.float32)
+    del first
+    assert not native._memory(1000, 384, torch.float32)[1]
+    assert not native._kept
+
+
+def test_the_default_device_does_not_matter():
+    settings = SETTINGS["ani1x"]
+    batch = Batch.of(mixed_cells(np.random.default_rng(15)), settings.elements)
+    x, cells = batch.coordinates, batch.cells
+    g = torch.ones(len(x), settings.length)
+    truth = native.vjp(settings, batch, x, cells, g)
+    torch.set_default_device("meta")
+    try:
+        found = native.vjp(settings, batch, x, cells, g)
+        prepared = PreparedAEV(settings, batch, torch.float32)
+        prepared.coordinates.copy_(x)
+        prepared.cells.copy_(cells)
+        prepared.forward()
+        prepared.gradient.fill_(1)
+        prepared.backward()
+    finally:
+        torch.set_default_device(None)
+    for a, b, c in zip(
+        found, truth, (prepared.coordinate_gradient, prepared.cell_gradient), strict=True
+    ):
+        assert torch.equal(a, b)
+        assert torch.equal(c, b)
+
+
+# ---- batches -------------------------------------------------------------------------------------
+
+
 def test_a_batch_is_its_conformers_one_by_one():
     settings = SETTINGS["ani2x"]
     conformers = mixed_cells(np.random.default_rng(9))
@@ -477,6 +641,32 @@ def test_coordinates_that_are_not_finite_name_the_conformer(system, bad):
         native.aev(settings, batch, x, batch.cells)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("system", ["ragged", "large"])
+def test_huge_coordinates_are_refused_and_smaller_ones_give_numbers(system, dtype):
+    settings = SETTINGS["ani1x"]
+    conformers = SYSTEMS[system](np.random.default_rng(12))
+    batch = Batch.of(conformers, settings.elements, dtype)
+    g = torch.ones(len(batch.species), settings.length, dtype=dtype)
+    row = batch.rows[int(conformers.offsets[2]) + 1]
+    for size in (1.1e15, 3e38, -3e38):
+        x = batch.coordinates.clone()
+        x[row, 1] = size
+        with pytest.raises(DataError, match=r"conformer 2 has coordinates .*finite"):
+            native.aev(settings, batch, x, None)
+        with pytest.raises(DataError, match=r"conformer 2 has coordinates .*finite"):
+            native.vjp(settings, batch, x, None, g)
+    for size in (1e9, 9.9e14, -9.9e14):
+        x = batch.coordinates.clone()
+        x[row] = size
+        for found in (
+            native.aev(settings, batch, x, None),
+            *native.vjp(settings, batch, x, None, g),
+        ):
+            assert found is None or found.isfinite().all()
+        assert not native.aev(settings, batch, x, None)[row].any()
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -521,6 +711,68 @@ def test_wrong_arguments_are_refused():
         spoiled = replace(batch, **{field: getattr(batch, field) + 1000})
         with pytest.raises(DataError, match="not consistent"):
             native.aev(settings, spoiled, x, cells)
+    twice = batch.rows.clone()
+    twice[0] = twice[1]
+    with pytest.raises(DataError, match="no permutation"):
+        native.aev(settings, replace(batch, rows=twice), x, cells)
+
+
+@pytest.mark.parametrize("name", ["rows", "species", "offsets", "pbc"])
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda t: t.to("meta"), lambda t: t.to(torch.int32), lambda t: t[:-1], lambda t: t[None]],
+    ids=["device", "dtype", "length", "dimensions"],
+)
+def test_arrays_that_the_library_cannot_read_are_refused(name, spoil):
+    settings = SETTINGS["ani1x"]
+    batch = Batch.of(mixed_cells(np.random.default_rng(14)), settings.elements)
+    spoiled = replace(batch, **{name: spoil(getattr(batch, name))})
+    with pytest.raises(SettingsError, match="batch"):
+        native.aev(settings, spoiled, batch.coordinates, batch.cells)
+    with pytest.raises(SettingsError, match="batch"):
+        PreparedAEV(settings, spoiled, torch.float32)
+
+
+def test_tensors_on_other_devices_are_refused():
+    settings = SETTINGS["ani1x"]
+    batch = Batch.of(mixed_cells(np.random.default_rng(14)), settings.elements)
+    x, cells = batch.coordinates, batch.cells
+    with pytest.raises(SettingsError, match="cells are on meta"):
+        native.aev(settings, batch, x, cells.to("meta"))
+    with pytest.raises(SettingsError, match="gradients by the AEVs are on meta"):
+        native.vjp(settings, batch, x, cells, torch.zeros(len(x), settings.length, device="meta"))
+    with pytest.raises(SettingsError, match="tangents are on meta"):
+        native.jvp(settings, batch, x, cells, x.to("meta"))
+    with pytest.raises(SettingsError, match="float32 and float64"):
+        PreparedAEV(settings, batch, torch.float16)
+
+
+@pytest.mark.parametrize("second", [10**3, 10**5, 9 * 10**7, -3])
+@pytest.mark.parametrize("system", ["ragged", "large", "cells"])
+def test_offsets_that_do_not_rise_are_refused(system, second):
+    settings = SETTINGS["ani1x"]
+    batch = Batch.of(SYSTEMS[system](np.random.default_rng(14)), settings.elements)
+    offsets = batch.offsets.clone()
+    offsets[1] = second
+    with pytest.raises(DataError, match="not consistent"):
+        native.aev(settings, replace(batch, offsets=offsets), batch.coordinates, batch.cells)
+
+
+def test_a_stale_library_is_no_library(monkeypatch, tmp_path):
+    """It lacks the functions: as one compiled from other sources would."""
+    other = next(iter(Path(native.__file__).parents[1].glob("_networks*.so")), None)
+    if other is None:
+        pytest.skip("no other library")
+    shutil.copy(other, tmp_path / "_engine.so")
+    native._library.cache_clear()
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
+    try:
+        with pytest.raises(SettingsError, match="other sources"):
+            native.load()
+        assert AEVComputer(SETTINGS["ani1x"], "auto").engine_name == "reference"
+    finally:
+        monkeypatch.undo()
+        native._library.cache_clear()
 
 
 def test_without_the_library_the_reason_and_the_way_out_are_named(monkeypatch, tmp_path):
