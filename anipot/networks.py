@@ -83,6 +83,8 @@ class AtomicNet(nn.Module):
         widths = [aev_length, *hidden, 1]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.activation = make_activation(activation)
+        if isinstance(self.activation, nn.ReLU):
+            self.activation.inplace = True  # what a layer gives is used for nothing else
         self.drop = nn.Dropout(dropout) if dropout else None
         self.output = make_activation(output_activation) if output_activation else None
 
