@@ -24,9 +24,8 @@ from tqdm import tqdm
 from anipot import units
 from anipot.aev import native
 from anipot.aev.computer import AEVComputer
-from anipot.batches import Batch, BatchLoader, check_known
+from anipot.batches import Batch, BatchLoader, known_species
 from anipot.conformers import Conformers
-from anipot.elements import index_table
 from anipot.errors import DataError, SettingsError
 from anipot.networks import AtomicNet
 from anipot.prediction import Prediction
@@ -116,7 +115,7 @@ class Evaluator:
 
     def check_known(self, conformers: Conformers) -> None:
         """Raise DataError for an atom whose network is not there, or not trained, in a member."""
-        check_known(conformers, index_table(self.known)[conformers.atomic_numbers], self.known)
+        known_species(conformers, self.known)
 
     # ---- networks ----------------------------------------------------------------------------
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from anipot import units
 from anipot.aev.computer import AEVComputer
 from anipot.aev.settings import AEVSettings
-from anipot.batches import Batch, check_known
+from anipot.batches import Batch, known_species
 from anipot.config import ModelSettings, checked
 from anipot.conformers import Conformers
-from anipot.elements import index_table, parse_elements
+from anipot.elements import parse_elements
 from anipot.errors import DataError, SettingsError
 from anipot.inference import Evaluator
 from anipot.networks import DTYPES, AtomicNetworks
@@ -143,13 +143,8 @@ class ANIModel(nn.Module):
 
     def batch(self, conformers: Conformers) -> Batch:
         """All of ``conformers`` as one batch in the model's precision, on its device."""
-        self._check_known(conformers)
+        known_species(conformers, self.trained or self.elements)
         return Batch.of(conformers, self.elements, self.dtype, self.device)
-
-    def _check_known(self, conformers: Conformers) -> None:
-        """Raise DataError for an atom whose network is not there or has never been trained."""
-        known = self.trained or self.elements
-        check_known(conformers, index_table(known)[conformers.atomic_numbers], known)
 
     # ---- derivatives by autograd: what the fast evaluation is held against -----------------------
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anipot.compiled import load_library
 from anipot.errors import AnipotError, SettingsError
 from anipot.networks import AtomicNet
 
@@ -43,23 +44,18 @@ class _Networks(ctypes.Structure):
 
 @lru_cache(maxsize=1)
 def _library() -> ctypes.CDLL:
-    found = sorted(
-        p for p in Path(__file__).parent.glob("_networks*") if p.suffix in (".so", ".pyd")
+    missing = (
+        "the networks of small systems were not compiled; install a C++ compiler (GCC or "
+        "Clang) and install anipot again"
     )
-    if not found:
-        raise SettingsError(
-            "the networks of small systems were not compiled; install a C++ compiler (GCC or "
-            "Clang) and install anipot again"
-        )
-    library = ctypes.CDLL(str(found[0]))
-    stale = f"{found[0].name} was compiled from other sources than this anipot; install it again"
-    try:
-        if library.anipot_networks_interface() != _INTERFACE:
-            raise SettingsError(stale)
-        library.anipot_networks.argtypes = [ctypes.c_void_p, *[ctypes.c_int32] * 4]
-    except AttributeError as e:  # it lacks a function
-        raise SettingsError(stale) from e
-    return library
+    return load_library(Path(__file__).parent, "_networks", missing, _declare)
+
+
+def _declare(library: ctypes.CDLL) -> bool:
+    if library.anipot_networks_interface() != _INTERFACE:
+        return False
+    library.anipot_networks.argtypes = [ctypes.c_void_p, *[ctypes.c_int32] * 4]
+    return True
 
 
 def available() -> bool:

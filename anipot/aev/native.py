@@ -29,6 +29,7 @@ from torch import Tensor
 from anipot.aev import neighbors, reference
 from anipot.aev.settings import AEVSettings
 from anipot.batches import Batch
+from anipot.compiled import load_library
 from anipot.errors import AnipotError, DataError, SettingsError
 
 #: Instruction sets that the library may have been compiled for, least first.
@@ -101,27 +102,24 @@ class _Call(ctypes.Structure):
 @lru_cache(maxsize=1)
 def _library() -> ctypes.CDLL:
     """The compiled library. Raises SettingsError, with the way out, when it is not there."""
-    found = sorted(p for p in Path(__file__).parent.glob("_engine*") if p.suffix in (".so", ".pyd"))
-    if not found:
-        raise SettingsError(
-            "the native AEV engine was not compiled; install a C++ compiler (GCC or Clang) and "
-            "install anipot again, or use engine='reference'"
-        )
-    library = ctypes.CDLL(str(found[0]))
-    stale = f"{found[0].name} was compiled from other sources than this anipot; install it again"
-    try:
-        if library.anipot_interface() != _INTERFACE:
-            raise SettingsError(stale)
-        library.anipot_variant.restype = ctypes.c_char_p
-        library.anipot_use_variant.argtypes = [ctypes.c_char_p]
-        library.anipot_aev.argtypes = [
-            ctypes.POINTER(_Settings),
-            ctypes.POINTER(_Call),
-            ctypes.POINTER(ctypes.c_int64),
-        ]
-    except AttributeError as e:  # it lacks a function
-        raise SettingsError(stale) from e
-    return library
+    missing = (
+        "the native AEV engine was not compiled; install a C++ compiler (GCC or Clang) and "
+        "install anipot again, or use engine='reference'"
+    )
+    return load_library(Path(__file__).parent, "_engine", missing, _declare)
+
+
+def _declare(library: ctypes.CDLL) -> bool:
+    if library.anipot_interface() != _INTERFACE:
+        return False
+    library.anipot_variant.restype = ctypes.c_char_p
+    library.anipot_use_variant.argtypes = [ctypes.c_char_p]
+    library.anipot_aev.argtypes = [
+        ctypes.POINTER(_Settings),
+        ctypes.POINTER(_Call),
+        ctypes.POINTER(ctypes.c_int64),
+    ]
+    return True
 
 
 def load() -> None:

@@ -12,11 +12,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from anipot import plots
-from anipot.batches import check_known
+from anipot.batches import known_species
 from anipot.config import MACHINE_OPTIONS, TrainingSettings, checked
 from anipot.conformers import Conformers
 from anipot.devices import pick_device
-from anipot.elements import index_table
 from anipot.errors import DataError
 from anipot.model import ANIModel
 from anipot.self_energies import SelfEnergies
@@ -124,8 +123,7 @@ class ANITrainer:
         for name, data in (("training", train), ("validation", val)):
             if len(data) == 0:
                 raise DataError(f"the {name} set is empty")
-            species = index_table(self.model.elements)[data.atomic_numbers]
-            check_known(data, species, self.model.elements)
+            known_species(data, self.model.elements)
             if not data.has("energies").all():
                 lacking = int((~data.has("energies")).sum())
                 raise DataError(
