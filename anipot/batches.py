@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anipot.conformers import Conformers
+from anipot.conformers import LABELS, Conformers
 from anipot.devices import free_memory
 from anipot.elements import index_table, symbol_of
 from anipot.errors import DataError, SettingsError
@@ -39,6 +39,7 @@ class Batch:
     ``data_atoms``   (N,)          int64              data_atoms[r]: atom of the data set in row r
     ``energies``     (B,)          hartree, float64   NaN where there is no label, or None
     ``forces``       (N, 3)        hartree/angstrom   by row; NaN where there is no label, or None
+    ``stress``       (B, 3, 3)     hartree/angstrom^3 float64; NaN where there is no label, or None
     ===============  ============  =================  ==========================================
     """
 
@@ -55,6 +56,7 @@ class Batch:
     data_atoms: Tensor
     energies: Tensor | None = None
     forces: Tensor | None = None
+    stress: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -99,7 +101,7 @@ class BatchLoader:
 
     The data set lies on ``device`` as flat arrays, and batches are put together there; one that
     would fill more than half of a GPU's free memory stays in the computer's, and batches travel.
-    ``forces``: whether batches carry forces. ``epoch(e, start)`` can begin at any batch, so that an
+    ``labels``: which labels batches carry. ``epoch(e, start)`` can begin at any batch, so that an
     interrupted epoch goes on where it was. Raises DataError when the data contains an element that
     is not in ``elements``.
     """
@@ -114,7 +116,7 @@ class BatchLoader:
         seed: int = 0,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
-        forces: bool = True,
+        labels: Collection[str] = tuple(LABELS),
     ) -> None:
         if batch_size < 1:
             raise SettingsError(f"batch_size must be at least 1, not {batch_size}")
@@ -139,10 +141,13 @@ class BatchLoader:
             tensor(conformers.cells) if periodic and conformers.cells is not None else None
         )
         self._pbc = tensor(conformers.pbc) if periodic and conformers.pbc is not None else None
-        self._energies = None if conformers.energies is None else tensor(conformers.energies)
-        self._forces = None
-        if forces and conformers.forces is not None:
-            self._forces = tensor(conformers.forces)
+
+        def label(name: str) -> Tensor | None:
+            """The values of a label, NaN where a conformer lacks it."""
+            values = getattr(conformers, name)
+            return tensor(values) if name in labels and values is not None else None
+
+        self._energies, self._forces, self._stress = map(label, ("energies", "forces", "stress"))
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
@@ -210,6 +215,7 @@ class BatchLoader:
             data_atoms=in_data,
             energies=None if self._energies is None else self._energies[index],
             forces=None if self._forces is None else self._forces[in_data].to(self.dtype),
+            stress=None if self._stress is None else self._stress[index].double(),
         )
         return batch if self._home == self.device else batch.to(self.device)
 

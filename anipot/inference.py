@@ -310,7 +310,7 @@ class Evaluator:
             self.settings.elements,
             dtype=self.dtype,
             device=self.device,
-            forces=False,
+            labels=(),
         )
         m, a = len(conformers), len(conformers.atomic_numbers)
         if stress and m and conformers.cells is None:
