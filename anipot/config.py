@@ -144,11 +144,44 @@ class DataSettings(ReadSettings, DataFiles):
 Activation = Literal["relu", "celu", "gelu", "silu", "tanh", "sigmoid", "gaussian"]
 
 
+#: Options of a model that are keywords of ``AEVSettings.cover``, which owns their defaults.
+COVER_OPTIONS = (
+    "radial_cutoff",
+    "angular_cutoff",
+    "radial_terms",
+    "angular_terms",
+    "angle_terms",
+    "zeta",
+    "radial_start",
+)
+
+
 class ModelSettings(Settings):
     """The potential."""
 
     elements: str | None = Field(None, description="elements in order; none: those of the data")
-    aev: Literal["ani1x", "ani2x"] = Field("ani1x", description="AEV constants: ani1x or ani2x")
+    aev: Literal["ani1x", "ani2x", "cover"] = Field(
+        "ani1x", description="AEV constants: ani1x, ani2x, or cover: from the next seven options"
+    )
+    radial_cutoff: float | None = Field(
+        None, gt=0, description="with cover: radial cutoff, angstrom; none: 5.2"
+    )
+    angular_cutoff: float | None = Field(
+        None, gt=0, description="with cover: angular cutoff, angstrom; none: 3.5"
+    )
+    radial_terms: int | None = Field(
+        None, ge=1, description="with cover: shells of distance; none: 16"
+    )
+    angular_terms: int | None = Field(
+        None, ge=1, description="with cover: shells of the angular part; none: 4"
+    )
+    angle_terms: int | None = Field(None, ge=1, description="with cover: angles; none: 8")
+    zeta: float | None = Field(
+        None, ge=1, description="with cover: sharpness of the angles; none: angles^2 / 2"
+    )
+    radial_start: float | None = Field(
+        None, gt=0, description="with cover: innermost shell, angstrom; none: by covalent radii"
+    )
     hidden: list[PositiveInt] | dict[str, list[PositiveInt]] | None = Field(
         None, description="hidden widths, for all elements or by element; none: ANI-1x's"
     )
@@ -163,6 +196,20 @@ class ModelSettings(Settings):
     engine: str = Field("auto", description="AEV engine: auto, reference, torchani ...")
 
     _parse_elements = field_validator("elements", mode="before")(_elements)
+
+    @field_validator(*COVER_OPTIONS)
+    @classmethod
+    def _of_cover(cls, value: Any, info: ValidationInfo) -> Any:
+        name = info.data.get("aev", "cover")
+        if value is not None and name != "cover":
+            raise ValueError(f"is for aev=cover; {name} has constants of its own")
+        return value
+
+    @property
+    def cover(self) -> dict[str, Any]:
+        """The options of ``AEVSettings.cover`` that are given."""
+        given = {name: getattr(self, name) for name in COVER_OPTIONS}
+        return {name: value for name, value in given.items() if value is not None}
 
     @field_validator("hidden", mode="before")
     @classmethod

@@ -76,17 +76,22 @@ class ANIModel(nn.Module):
     ) -> ANIModel:
         """A new model with random weights, a function of ``seed``.
 
-        ``aev``: "ani1x" (the default) or "ani2x" constants for ``elements``, or AEVSettings of your
-        own. ``options`` are the other fields of ``anipot.config.ModelSettings``, which owns the
-        defaults: ``hidden`` (widths for all elements, or a mapping from symbol to widths; ANI-1x's
-        by default), ``activation``, ``dropout``, ``output_activation``, ``output_dropout``,
-        ``dtype``, ``output_unit``, ``engine``. Raises SettingsError for anything unknown.
+        ``aev``: "ani1x" (the default) or "ani2x" constants for ``elements``, "cover" with options
+        of ``AEVSettings.cover``, or AEVSettings of your own. ``options`` are the other fields of
+        ``anipot.config.ModelSettings``, which owns the defaults: ``hidden`` (widths for all
+        elements, or a mapping from symbol to widths; ANI-1x's by default), ``activation``,
+        ``dropout``, ``output_activation``, ``output_dropout``, ``dtype``, ``output_unit``,
+        ``engine``. Raises SettingsError for anything unknown.
         """
         symbols = parse_elements(elements)
         if isinstance(aev, str):
             options["aev"] = aev
         wanted = checked(ModelSettings, options)
-        settings = aev if isinstance(aev, AEVSettings) else AEVSettings.named(wanted.aev, symbols)
+        settings = (
+            aev
+            if isinstance(aev, AEVSettings)
+            else AEVSettings.named(wanted.aev, symbols, **wanted.cover)
+        )
         if settings.elements != symbols:
             settings = settings.with_elements(symbols)
         networks = AtomicNetworks(

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from ase.data import covalent_radii
 
-from anipot.elements import parse_elements
+from anipot.elements import number_of, parse_elements
 from anipot.errors import SettingsError
 
 
@@ -159,12 +160,91 @@ class AEVSettings:
         )
 
     @classmethod
-    def named(cls, name: str, elements: str | Iterable[str] | None = None) -> AEVSettings:
-        """Settings by name, ``"ani1x"`` or ``"ani2x"``, for any elements."""
-        makers = {"ani1x": cls.ani1x, "ani2x": cls.ani2x}
+    def cover(
+        cls,
+        elements: str | Iterable[str],
+        radial_cutoff: float = 5.2,
+        angular_cutoff: float = 3.5,
+        radial_terms: int = 16,
+        angular_terms: int = 4,
+        angle_terms: int = 8,
+        *,
+        zeta: float | None = None,
+        radial_start: float | None = None,
+        radial_eta: float | None = None,
+        angular_eta: float | None = None,
+    ) -> AEVSettings:
+        """Settings for any elements and cutoffs, spread as those of ANI-1x are.
+
+        - ``radial_terms`` shells of distance (ShfR) and ``angular_terms`` of mean distance (ShfA)
+          stand evenly from ``radial_start`` to their cutoff, which is no shell itself: there the
+          cutoff function is zero. ``angle_terms`` angles (ShfZ) halve as many parts of 0 to pi. An
+          angular block has ``angular_terms * angle_terms`` columns.
+        - ``radial_start``, angstrom: by default 1.5 times the smallest covalent radius (Cordero et
+          al., Dalton Trans. 2008, 2832), where atoms hardly ever come closer, and not below the
+          0.9 of ANI-1x.
+        - ``radial_eta``, ``angular_eta`` and ``zeta`` by default let neighbouring shells overlap as
+          in ANI-1x, whose spacings d give EtaR d^2 = 1.156, EtaA d^2 = 3.38, Zeta d^2 = pi^2/2.
+
+        All numbers have eight digits, as published ones have: ``cover("HCNO")`` equals ``ani1x()``.
+        Raises SettingsError for what is no element, and for cutoffs, start or numbers of terms that
+        make no AEV.
+        """
+        elements = parse_elements(elements)
+        terms = {
+            "radial_terms": radial_terms,
+            "angular_terms": angular_terms,
+            "angle_terms": angle_terms,
+        }
+        for name, value in terms.items():
+            if value < 1:
+                raise SettingsError(f"{name} must be at least 1, not {value}")
+        if radial_start is None:
+            smallest = min(float(covalent_radii[number_of(e)]) for e in elements)
+            radial_start = max(1.5 * smallest, 0.9)
+        if not 0 < radial_start < min(radial_cutoff, angular_cutoff):
+            raise SettingsError(
+                f"radial_start, the innermost shell, is {radial_start:g} angstrom, and must lie "
+                f"between 0 and angular_cutoff ({angular_cutoff:g}) and radial_cutoff "
+                f"({radial_cutoff:g}); give larger cutoffs or another radial_start"
+            )
+
+        def digits(*values: float) -> tuple[float, ...]:
+            return tuple(float(f"{v:.8g}") for v in values)
+
+        radial = (radial_cutoff - radial_start) / radial_terms
+        angular = (angular_cutoff - radial_start) / angular_terms
+        angle = math.pi / angle_terms
+        return cls(
+            elements=elements,
+            radial_cutoff=radial_cutoff,
+            angular_cutoff=angular_cutoff,
+            radial_eta=digits(16 * (4.3 / 16 / radial) ** 2 if radial_eta is None else radial_eta),
+            radial_shifts=digits(*(radial_start + k * radial for k in range(radial_terms))),
+            angular_eta=digits(
+                8 * (2.6 / 4 / angular) ** 2 if angular_eta is None else angular_eta
+            ),
+            zeta=digits(max(math.pi**2 / 2 / angle**2, 1.0) if zeta is None else zeta),
+            angular_shifts=digits(*(radial_start + k * angular for k in range(angular_terms))),
+            angle_shifts=digits(*((q + 0.5) * angle for q in range(angle_terms))),
+        )
+
+    @classmethod
+    def named(
+        cls, name: str, elements: str | Iterable[str] | None = None, **options: Any
+    ) -> AEVSettings:
+        """Settings by name: ``"ani1x"``, ``"ani2x"``, or ``"cover"`` with its options."""
+        makers = {"ani1x": cls.ani1x, "ani2x": cls.ani2x, "cover": cls.cover}
         if name not in makers:
             raise SettingsError(f"unknown AEV settings {name!r}; known: {', '.join(makers)}")
-        return makers[name]() if elements is None else makers[name](elements)
+        if name == "cover" and elements is None:
+            raise SettingsError("AEV settings 'cover' are made for elements; name them")
+        if name != "cover" and options:
+            raise SettingsError(
+                f"{', '.join(options)}: AEV settings {name!r} have constants of their own; "
+                "options are for 'cover'"
+            )
+        return makers[name](**options) if elements is None else makers[name](elements, **options)
 
     def with_elements(self, elements: str | Iterable[str]) -> AEVSettings:
         """The same constants for other elements."""
