@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,7 +17,11 @@ from anipot.errors import SettingsError
 from anipot.inference import Evaluator
 from anipot.model import ANIModel
 from anipot.prediction import Prediction
+from anipot.self_energies import SelfEnergies
 from anipot.stepper import Stepper
+
+if TYPE_CHECKING:
+    from anipot.calculator import ANICalculator
 
 
 class ANIEnsemble(nn.Module):
@@ -24,15 +30,18 @@ class ANIEnsemble(nn.Module):
     ``members`` have the same elements in the same order, AEV settings, precision and device, else
     SettingsError; AEVs are computed once for all. Widths, activations, self energies and output
     units may differ. Members of equal widths are evaluated as batched matrix products.
+    ``about`` is what is known of the ensemble, as plain data, beside what each member says of
+    itself; it is saved with it.
     """
 
-    def __init__(self, members: Iterable[ANIModel]) -> None:
+    def __init__(self, members: Iterable[ANIModel], about: dict[str, Any] | None = None) -> None:
         super().__init__()
         members = list(members)
         if not all(isinstance(m, ANIModel) for m in members):
             raise SettingsError("the members of an ensemble are ANIModels")
         Evaluator(members)  # raises for members that do not go together
         self.members = nn.ModuleList(members)
+        self.about = about or {}
 
     def __len__(self) -> int:
         return len(self.members)
@@ -42,6 +51,9 @@ class ANIEnsemble(nn.Module):
         assert isinstance(member, ANIModel)
         return member
 
+    def __iter__(self) -> Iterator[ANIModel]:
+        return (self[k] for k in range(len(self)))
+
     @property
     def aev(self) -> AEVComputer:
         return self[0].aev
@@ -49,6 +61,17 @@ class ANIEnsemble(nn.Module):
     @property
     def elements(self) -> tuple[str, ...]:
         return self[0].elements
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The elements whose networks have been trained in every member; of new models, none."""
+        return tuple(e for e in self.elements if all(e in m.trained for m in self))
+
+    @property
+    def self_energies(self) -> SelfEnergies:
+        """The mean of the members' self energies."""
+        values = np.mean([m.self_energies.values for m in self], axis=0)
+        return SelfEnergies(self.elements, values, "mean of the members'")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -60,11 +83,11 @@ class ANIEnsemble(nn.Module):
 
     @property
     def n_parameters(self) -> int:
-        return sum(self[k].n_parameters for k in range(len(self)))
+        return sum(m.n_parameters for m in self)
 
     def evaluator(self) -> Evaluator:
         """A snapshot of the weights for evaluations one after another."""
-        return Evaluator([self[k] for k in range(len(self))])
+        return Evaluator(list(self))
 
     def predict(
         self,
@@ -98,3 +121,21 @@ class ANIEnsemble(nn.Module):
     def stepper(self, atomic_numbers: ArrayLike, pbc: bool | Sequence[bool] = False) -> Stepper:
         """Energy and forces of one system, step after step: see ``Stepper``."""
         return Stepper(self.evaluator(), np.asarray(atomic_numbers), pbc)
+
+    def save(self, path: str | Path, **about: Any) -> Path:
+        """Write one self-describing safetensors file (atomic); ``anipot.load`` reads it back bit
+        for bit.
+
+        ``about`` is added to what is known of the ensemble (level of theory, metrics, ...).
+        """
+        # Here and not above: the package of saved potentials imports this module.
+        from anipot.potentials.own import write_own
+
+        return write_own(list(self), {**self.about, **about}, path)
+
+    def calculator(self, **options: Any) -> ANICalculator:
+        """The potential as an ASE calculator: see ``anipot.calculator.ANICalculator``."""
+        # Here and not above: the calculator knows of ensembles.
+        from anipot.calculator import ANICalculator
+
+        return ANICalculator(self, **options)

@@ -236,14 +236,6 @@ class ANIModel(nn.Module):
         ``about`` is added to what is known of the potential (level of theory, metrics, ...).
         """
         # Here and not above: the package of saved potentials imports this module.
-        from anipot.potentials.own import SavedPotential, write_potential
+        from anipot.potentials.own import write_own
 
-        contents = SavedPotential(
-            self.aev.settings,
-            self.networks,
-            self.self_energies,
-            self.output_unit,
-            self.trained,
-            {**self.about, **about},
-        )
-        return write_potential(contents, path)
+        return write_own([self], {**self.about, **about}, path)

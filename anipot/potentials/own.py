@@ -1,9 +1,9 @@
-"""anipot's own potential file: one self-describing safetensors file.
+"""anipot's own potential file: one self-describing safetensors file, of a model or an ensemble.
 
 Tensors: ``networks.<member>.<element>.<layer>.weight`` (out, in) and ``.bias`` (out,), and
-``self_energies`` (E,) float64 hartree. Everything else is JSON under the key ``anipot`` of the
-file's metadata, behind a sha256 of tensors and JSON, so that a changed byte is noticed. Nothing in
-a file is ever executed.
+``self_energies`` (K, E) float64 hartree, a row a member. Everything else is JSON under the key
+``anipot`` of the file's metadata, behind a sha256 of tensors and JSON, so that a changed byte is
+noticed. Nothing in a file is ever executed.
 """
 
 from __future__ import annotations
@@ -11,29 +11,33 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from anipot.aev.computer import AEVComputer
 from anipot.aev.settings import AEVSettings
+from anipot.ensemble import ANIEnsemble
 from anipot.errors import PotentialError
 from anipot.files import atomic_write
+from anipot.model import ANIModel
 from anipot.networks import DTYPES, AtomicNetworks
 from anipot.self_energies import SelfEnergies
-from anipot.units import energy_unit
 from anipot.version import __version__
 
 FORMAT = "anipot potential 1"
 UNITS = {"length": "angstrom", "energy": "hartree"}
 SUFFIX = ".safetensors"
+
+#: More members than this are a mistake or an attack; the published ensembles have eight.
+MOST_MEMBERS = 1000
 
 
 class _Networks(BaseModel):
@@ -45,40 +49,44 @@ class _Networks(BaseModel):
     output_dropout: bool
 
 
+class _Member(BaseModel):
+    """What the members of an ensemble may differ in; of a single model, ``about`` is empty."""
+
+    model_config = ConfigDict(extra="forbid")
+    networks: _Networks
+    output_unit: str
+    self_energies_note: str
+    trained: list[str]
+    about: dict[str, Any]
+
+
 class _Header(BaseModel):
     """What the JSON of a file must hold."""
 
     model_config = ConfigDict(extra="forbid")
     format: str
     anipot_version: str
-    members: int
+    members: list[_Member] = Field(min_length=1, max_length=MOST_MEMBERS)
     aev: dict[str, Any]
-    networks: _Networks
     dtype: str
-    output_unit: str
     units: dict[str, str]
-    self_energies_note: str
-    trained: list[str]
     about: dict[str, Any]
 
 
-@dataclass(frozen=True, eq=False)
-class SavedPotential:
-    """All that a file holds; the fields mean what they mean for ``ANIModel``.
-
-    ``about`` is plain data: numbers, texts, lists, dictionaries.
-    """
-
-    aev: AEVSettings
-    networks: AtomicNetworks
-    self_energies: SelfEnergies
-    output_unit: str
-    trained: tuple[str, ...]
-    about: dict[str, Any]
+def is_own(path: Path) -> bool:
+    """Whether a file claims to be a safetensors file, by its name or its first bytes."""
+    if path.suffix == SUFFIX:
+        return True
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError:
+        return False
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < 2**27
 
 
-def write_potential(potential: SavedPotential, path: str | Path) -> Path:
-    """Write a potential to ``path``, all or nothing, and return the path.
+def write_own(members: Sequence[ANIModel], about: Mapping[str, Any], path: str | Path) -> Path:
+    """Write one model, or the members of an ensemble, all or nothing; returns the path.
 
     Raises PotentialError for what is not plain data in ``about``, for weights that are not finite,
     and for another suffix than ``.safetensors``.
@@ -88,26 +96,34 @@ def write_potential(potential: SavedPotential, path: str | Path) -> Path:
         raise PotentialError(
             f"{path}: a potential is saved as a {SUFFIX} file, for example {path.stem}{SUFFIX}"
         )
-    tensors = {"self_energies": torch.as_tensor(potential.self_energies.values)}
-    for name, value in potential.networks.state_dict().items():
-        if not torch.isfinite(value).all():
-            raise PotentialError(
-                f"{path}: not saved, because the weights {name} of this model are not all finite; "
-                "train again with a smaller learning_rate"
-            )
-        tensors[f"networks.0.{name.replace('.layers.', '.')}"] = value.detach().cpu().contiguous()
+    energies = np.stack([m.self_energies.values for m in members])
+    tensors = {"self_energies": torch.as_tensor(energies)}
+    for k, member in enumerate(members):
+        for name, value in member.networks.state_dict().items():
+            if not torch.isfinite(value).all():
+                of = f" of member {k}" if len(members) > 1 else ""
+                raise PotentialError(
+                    f"{path}: not saved, because the weights {name}{of} of this model are not all "
+                    "finite; train again with a smaller learning_rate"
+                )
+            tensors[_key(k, name)] = value.detach().cpu().contiguous()
     header = _Header(
         format=FORMAT,
         anipot_version=__version__,
-        members=1,
-        aev=potential.aev.to_dict(),
-        networks=_Networks(**potential.networks.options()),
-        dtype=str(potential.networks.dtype).removeprefix("torch."),
-        output_unit=potential.output_unit,
+        members=[
+            _Member(
+                networks=_Networks(**m.networks.options()),
+                output_unit=m.output_unit,
+                self_energies_note=m.self_energies.note,
+                trained=list(m.trained),
+                about=_plain(m.about) if len(members) > 1 else {},
+            )
+            for m in members
+        ],
+        aev=members[0].aev.settings.to_dict(),
+        dtype=str(members[0].dtype).removeprefix("torch."),
         units=UNITS,
-        self_energies_note=potential.self_energies.note,
-        trained=list(potential.trained),
-        about=_plain(potential.about),
+        about=_plain(about),
     )
     text = json.dumps(header.model_dump(), sort_keys=True)
     # One key only: safetensors writes several in no fixed order, and equal potentials are to be
@@ -119,8 +135,8 @@ def write_potential(potential: SavedPotential, path: str | Path) -> Path:
     return path
 
 
-def read_potential(path: str | Path) -> SavedPotential:
-    """Read a potential that anipot wrote; its tensors are on the CPU.
+def read_own(path: str | Path, *, engine: str = "auto") -> ANIModel | ANIEnsemble:
+    """Read a potential that anipot wrote: an ANIModel, or an ANIEnsemble where it has members.
 
     Raises PotentialError that names the file and what is wrong with it.
     """
@@ -139,7 +155,7 @@ def read_potential(path: str | Path) -> SavedPotential:
     try:
         if digest != _digest(text, tensors):
             raise PotentialError("damaged; its contents do not match the checksum in it")
-        return _build(_read_header(text), tensors)
+        return _build(_read_header(text), tensors, engine)
     except ValidationError as e:
         wrong = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors())
         raise PotentialError(f"{path}: its description is not understood: {wrong}") from None
@@ -160,28 +176,45 @@ def _read_header(text: str) -> _Header:
     header = _Header(**values)
     if header.units != UNITS:
         raise PotentialError(f"its units are {header.units}, and only {UNITS} can be read")
-    energy_unit(header.output_unit)
-    if header.members != 1:
-        raise PotentialError(f"an ensemble of {header.members} networks, which cannot be read here")
     if header.dtype not in DTYPES:
         raise PotentialError(f"unknown precision {header.dtype!r}; known: {', '.join(DTYPES)}")
     return header
 
 
-def _build(header: _Header, tensors: dict[str, Tensor]) -> SavedPotential:
+def _build(header: _Header, tensors: dict[str, Tensor], engine: str) -> ANIModel | ANIEnsemble:
     settings = AEVSettings(**header.aev)
-    if not set(header.trained) <= set(settings.elements):
-        raise PotentialError(f"trained for {header.trained}, but it has {settings.elements}")
+    own = tensors.pop("self_energies", None)
+    shape = (len(header.members), settings.n_elements)
+    if own is None or own.dtype != torch.float64 or tuple(own.shape) != shape:
+        raise PotentialError(f"self_energies are missing, or not {shape} in float64")
+    aev = AEVComputer(settings, engine)
+    members = []
+    for k, told in enumerate(header.members):
+        if not set(told.trained) <= set(settings.elements):
+            raise PotentialError(f"trained for {told.trained}, but it has {settings.elements}")
+        networks = _networks(k, told.networks, settings, DTYPES[header.dtype], tensors)
+        energies = SelfEnergies(settings.elements, own[k].numpy().copy(), told.self_energies_note)
+        about = told.about if len(header.members) > 1 else header.about
+        members.append(
+            ANIModel(aev, networks, energies, told.output_unit, about, tuple(told.trained))
+        )
+    if tensors:
+        raise PotentialError(f"unexpected tensors: {', '.join(sorted(tensors))}")
+    return members[0] if len(members) == 1 else ANIEnsemble(members, header.about)
+
+
+def _networks(
+    k: int, told: _Networks, settings: AEVSettings, dtype: torch.dtype, tensors: dict[str, Tensor]
+) -> AtomicNetworks:
+    """The networks of member ``k``; its weights are taken out of ``tensors``."""
     # Without memory until the shapes are known to be those of the tensors in the file; and without
     # random weights, which would move the caller's random state.
     with torch.device("meta"):
-        networks = AtomicNetworks(
-            settings.elements, settings.length, **header.networks.model_dump()
-        )
-    networks.to(DTYPES[header.dtype])
+        networks = AtomicNetworks(settings.elements, settings.length, **told.model_dump())
+    networks.to(dtype)
     weights: dict[str, Tensor] = {}
     for name, like in networks.state_dict().items():
-        key = f"networks.0.{name.replace('.layers.', '.')}"
+        key = _key(k, name)
         value = tensors.pop(key, None)
         if value is None or value.shape != like.shape or value.dtype != like.dtype:
             found = "missing" if value is None else f"{tuple(value.shape)} {value.dtype}"
@@ -190,15 +223,12 @@ def _build(header: _Header, tensors: dict[str, Tensor]) -> SavedPotential:
             raise PotentialError(f"{key} holds numbers that are not finite")
         weights[name] = value.clone()  # the file is mapped into memory, and may change
     networks.load_state_dict(weights, assign=True)
-    own = tensors.pop("self_energies", None)
-    if own is None or own.dtype != torch.float64:
-        raise PotentialError("self_energies are missing or not in float64")
-    if tensors:
-        raise PotentialError(f"unexpected tensors: {', '.join(sorted(tensors))}")
-    energies = SelfEnergies(settings.elements, own.numpy().copy(), header.self_energies_note)
-    return SavedPotential(
-        settings, networks, energies, header.output_unit, tuple(header.trained), header.about
-    )
+    return networks
+
+
+def _key(member: int, name: str) -> str:
+    """The name in the file of a weight of a member's networks."""
+    return f"networks.{member}.{name.replace('.layers.', '.')}"
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:

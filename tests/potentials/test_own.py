@@ -228,6 +228,10 @@ def test_the_checksum_is_as_described(saved, folder, molecules):
 WEIGHT = "networks.0.H.0.weight"
 
 
+def nets(header: dict) -> dict:
+    return header["members"][0]["networks"]
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -236,30 +240,34 @@ WEIGHT = "networks.0.H.0.weight"
         (lambda h, t: t.update({WEIGHT: t[WEIGHT].T.contiguous()}), r"\(2, .*\(112, 2\)|must be"),
         (lambda h, t: t.update({WEIGHT: t[WEIGHT].double()}), "float64"),
         (lambda h, t: t.update({WEIGHT: t[WEIGHT] * torch.nan}), f"{WEIGHT} holds .* not finite"),
-        (lambda h, t: t.update(self_energies=t["self_energies"].float()), "not in float64"),
-        (lambda h, t: t.update(self_energies=t["self_energies"][:1]), "one finite number"),
+        (lambda h, t: t.update(self_energies=t["self_energies"].float()), "in float64"),
+        (lambda h, t: t.update(self_energies=t["self_energies"][:, :1]), r"not \(1, 2\)"),
         (lambda h, t: t.update(self_energies=t["self_energies"] * torch.inf), "one finite number"),
         (lambda h, t: t.update(more=torch.zeros(1)), "unexpected tensors: more"),
         (lambda h, t: h.update(format="anipot potential 9", news=1), "'anipot potential 9'"),
         (lambda h, t: h.pop("format"), "written as None"),
         (lambda h, t: h.pop("aev"), "aev: Field required"),
         (lambda h, t: h.update(extra="x"), "extra"),
-        (lambda h, t: h.update(members=8), "ensemble of 8"),
+        (lambda h, t: h.update(members=8), "members"),
+        (lambda h, t: h.update(members=[]), "members"),
+        (lambda h, t: h.update(members=h["members"] * 2), "self_energies .* not \\(2, 2\\)"),
+        (lambda h, t: h["members"][0].update(trained=["C"]), "trained for"),
+        (lambda h, t: h["members"][0].update(news=1), "news"),
         (lambda h, t: h.update(dtype="float16"), "'float16'"),
-        (lambda h, t: h.update(output_unit="parsec"), "'parsec'"),
+        (lambda h, t: h["members"][0].update(output_unit="parsec"), "'parsec'"),
         (lambda h, t: h.update(units={"length": "bohr", "energy": "hartree"}), "bohr"),
         (lambda h, t: h["aev"].update(elements=["H", "Xx"]), "'Xx'"),
         (lambda h, t: h["aev"].update(zeta="__import__('os').abort()"), "bad"),
         (lambda h, t: h["aev"].update(zeta=7), "bad"),
         (lambda h, t: h["aev"].update(radial_cutoff=None), "bad"),
         (lambda h, t: h["aev"].update(nothing=7), "nothing"),
-        (lambda h, t: h["networks"].update(activation="os.system"), "'os.system'"),
-        (lambda h, t: h["networks"].update(activation="__class__"), "'__class__'"),
-        (lambda h, t: h["networks"].update(hidden={"H": [-1], "O": [2]}), "positive"),
-        (lambda h, t: h["networks"].update(hidden={"H": [10**15], "O": [2]}), "must be|bad"),
-        (lambda h, t: h["networks"].update(hidden={"H": [10**30], "O": [2]}), "bad"),
-        (lambda h, t: h["networks"].update(hidden={"H": [3], "O": [2]}), "must be"),
-        (lambda h, t: h["networks"].update(dropout=2.0), "dropout"),
+        (lambda h, t: nets(h).update(activation="os.system"), "'os.system'"),
+        (lambda h, t: nets(h).update(activation="__class__"), "'__class__'"),
+        (lambda h, t: nets(h).update(hidden={"H": [-1], "O": [2]}), "positive"),
+        (lambda h, t: nets(h).update(hidden={"H": [10**15], "O": [2]}), "must be|bad"),
+        (lambda h, t: nets(h).update(hidden={"H": [10**30], "O": [2]}), "bad"),
+        (lambda h, t: nets(h).update(hidden={"H": [3], "O": [2]}), "must be"),
+        (lambda h, t: nets(h).update(dropout=2.0), "dropout"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(saved, folder, change, match):
@@ -285,7 +293,7 @@ def test_text_that_looks_like_code_is_only_text(tmp_path, saved, folder):
     code = f"__import__('pathlib').Path({str(trap)!r}).touch()"
     header, tensors = parts(saved)
     header["about"] = {code: code, "nested": [{"__reduce__": code}, f"{{{code}}}", f"${{{code}}}"]}
-    header["self_energies_note"] = header["anipot_version"] = code
+    header["members"][0]["self_energies_note"] = header["anipot_version"] = code
     model = load_bytes(folder, made(header, tensors))
     assert model.about == header["about"]
     assert model.self_energies.note == code
