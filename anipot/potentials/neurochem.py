@@ -27,6 +27,7 @@ from anipot.ensemble import ANIEnsemble
 from anipot.errors import PotentialError, SettingsError
 from anipot.model import ANIModel
 from anipot.networks import DTYPES, AtomicNetworks
+from anipot.potentials.published import recognised
 from anipot.self_energies import SelfEnergies
 
 #: NeuroChem's numbers of activations. 6 is none, and only the last layer has it.
@@ -83,10 +84,13 @@ def read_neurochem(
     members = []
     for folder in found.members:
         networks = _read_networks(folder / "networks", settings, budget).to(dtype)
-        members.append(
-            ANIModel(aev, networks, own, "hartree", {"format": "NeuroChem"}, settings.elements)
-        )
-    return members[0].eval() if found.single else ANIEnsemble(members).eval()
+        members.append(ANIModel(aev, networks, own, "hartree", trained=settings.elements))
+    origin = recognised(found.params.parent)
+    about = {"format": "NeuroChem", **(origin.about if origin else {})}
+    if found.single:
+        members[0].about = about
+        return members[0].eval()
+    return ANIEnsemble(members, about).eval()
 
 
 # ---- which files ---------------------------------------------------------------------------------
@@ -113,7 +117,8 @@ def _locate(path: Path) -> _Located:
         return _Located(
             _only(path, "*.params", above=True), _only(path, "sae*.dat", above=True), [path], True
         )
-    members = sorted(path.glob("train*"), key=lambda p: (len(p.name), p.name))
+    numbers = [p for p in path.glob("train*") if re.fullmatch(r"train\d+", p.name)]
+    members = sorted(numbers, key=lambda p: (len(p.name), p.name))
     if not members:
         raise PotentialError(
             f"{path}: not a folder in NeuroChem's format, which has a .info file, train0, train1, "
