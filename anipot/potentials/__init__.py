@@ -15,6 +15,7 @@ from anipot.ensemble import ANIEnsemble
 from anipot.errors import DataError, PotentialError, SettingsError
 from anipot.model import ANIModel
 from anipot.networks import DTYPES
+from anipot.potentials import published
 
 #: The potential in the folder of a run.
 IN_RUN = "potential.safetensors"
@@ -107,14 +108,14 @@ def _named(name: str) -> Path | None:
             return bundled_path(SHIPPED[name.lower()])
         except DataError as e:
             raise PotentialError(f"the potential {name!r} is not there: {e}") from None
-    return None
+    return published.find(name) if published.is_name(name) else None
 
 
 def _unknown(path: Path) -> str:
     """Why nothing can be loaded from a path that does not exist."""
     if path.suffix or len(path.parts) > 1:
         return f"{path}: there is no such file"
-    names = list(SHIPPED)
+    names = [*published.NAMES, *SHIPPED]
     near = difflib.get_close_matches(path.name.lower(), names, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return (
