@@ -21,6 +21,7 @@ from anipot.version import __version__
 if TYPE_CHECKING:
     from anipot.aev import AEVComputer, AEVSettings
     from anipot.batches import Batch, BatchLoader
+    from anipot.calculator import ANICalculator
     from anipot.conformers import Conformers
     from anipot.datasets import load_bundled, load_dataset
     from anipot.ensemble import ANIEnsemble
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AEVComputer": "anipot.aev",
     "AEVSettings": "anipot.aev",
+    "ANICalculator": "anipot.calculator",
     "ANIEnsemble": "anipot.ensemble",
     "ANIModel": "anipot.model",
     "ANITrainer": "anipot.training.trainer",
@@ -54,6 +56,7 @@ _HOMES = {
 __all__ = [
     "AEVComputer",
     "AEVSettings",
+    "ANICalculator",
     "ANIEnsemble",
     "ANIModel",
     "ANITrainer",

@@ -24,3 +24,11 @@ class PotentialError(AnipotError):
 
 class TrainingError(AnipotError):
     """Training cannot start or cannot go on."""
+
+
+class SimulationError(AnipotError):
+    """A simulation cannot start or cannot go on; what it has so far is saved."""
+
+
+class DisagreementError(SimulationError):
+    """The members of an ensemble disagree more than the caller allows."""

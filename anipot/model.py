@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from anipot.networks import DTYPES, AtomicNetworks
 from anipot.prediction import Prediction
 from anipot.self_energies import SelfEnergies
 from anipot.stepper import Stepper
+
+if TYPE_CHECKING:
+    from anipot.calculator import ANICalculator
 
 #: Hidden widths of ANI-1x, the default for any element it does not know being that of N and O.
 ANI1X_WIDTHS = {"H": (160, 128, 96), "C": (144, 112, 96)}
@@ -226,6 +229,13 @@ class ANIModel(nn.Module):
     def stepper(self, atomic_numbers: ArrayLike, pbc: bool | Sequence[bool] = False) -> Stepper:
         """Energy and forces of one system, step after step: see ``Stepper``."""
         return Stepper(Evaluator([self]), atomic_numbers, pbc)
+
+    def calculator(self, **options: Any) -> ANICalculator:
+        """The potential as an ASE calculator: see ``anipot.calculator.ANICalculator``."""
+        # Here and not above: the calculator knows of models.
+        from anipot.calculator import ANICalculator
+
+        return ANICalculator(self, **options)
 
     # ---- saving ------------------------------------------------------------------------------
 
