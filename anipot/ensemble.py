@@ -105,7 +105,8 @@ class ANIEnsemble(nn.Module):
         ``energy_std`` (M,) hartree is the sample standard deviation of the energies over the
         members (NaN for an ensemble of one); ``Prediction.disagreement`` is what the field makes
         of it. ``forces_std`` (A, 3) hartree/angstrom, if asked for, is that of the forces; it costs
-        a gradient a member.
+        a gradient a member. ``atomic`` gives ``atomic_energies_std`` (A,) too, which says on which
+        atoms the members disagree.
         """
         return self.evaluator().predict(
             conformers,
@@ -139,3 +140,7 @@ class ANIEnsemble(nn.Module):
         from anipot.calculator import ANICalculator
 
         return ANICalculator(self, **options)
+
+
+#: What ``anipot.load`` gives and everything that uses a potential takes.
+Potential = ANIModel | ANIEnsemble

@@ -28,7 +28,7 @@ from anipot.batches import Batch, BatchLoader, known_species
 from anipot.conformers import Conformers
 from anipot.errors import DataError, SettingsError
 from anipot.networks import AtomicNet
-from anipot.prediction import Prediction
+from anipot.prediction import Prediction, deviation
 from anipot.small_networks import Weights
 from anipot.stacks import Stack, group_alike
 
@@ -300,8 +300,9 @@ class Evaluator:
 
         Conformers of the same elements are evaluated together, in chunks of ``batch_size`` or, by
         default, of about CHUNK_ATOMS atoms, whatever their order, which the result keeps.
-        ``spread``: the standard deviation of the energies over members; ``forces_std``: that of
-        the forces. Raises DataError for an element that the model does not know, naming the atom.
+        ``spread``: the standard deviation over members of the energies, and of the atomic energies
+        where these are asked for; ``forces_std``: that of the forces. Raises DataError for an
+        element that the model does not know, naming the atom.
         """
         self.check_known(conformers)
         loader = BatchLoader(
@@ -326,6 +327,8 @@ class Evaluator:
             found["stress"] = np.zeros((m, 3, 3))
         if atomic:
             found["atomic_energies"] = np.zeros(a)
+            if spread:
+                found["atomic_energies_std"] = np.zeros(a)
         if forces_std:
             found["forces_std"] = np.zeros((a, 3), real)
         bar = tqdm(total=m, unit=" conformers", disable=not progress, leave=False)
@@ -341,17 +344,19 @@ class Evaluator:
             if stress:
                 found["stress"][chunk] = self.stress(batch, result).cpu().numpy()
             if atomic:
-                mean = torch.as_tensor(self.self_energies.mean(0), device=self.device)
-                per_atom = result.atomic.mean(0) + mean[batch.species]
-                found["atomic_energies"][atoms] = per_atom.cpu().numpy()
+                each = torch.as_tensor(self.self_energies, device=self.device)
+                per_atom = (result.atomic + each[:, batch.species]).cpu().numpy()
+                found["atomic_energies"][atoms] = per_atom.mean(0)
+                if spread:
+                    found["atomic_energies_std"][atoms] = deviation(per_atom.T)
             if result.member_forces is not None:
-                found["forces_std"][atoms] = result.member_forces.std(0).cpu().numpy()
+                each_force = result.member_forces.movedim(0, -1).cpu().numpy()
+                found["forces_std"][atoms] = deviation(each_force)
             bar.update(len(chunk))
         bar.close()
         energies += own
         if spread:
-            alone = self.n_members == 1
-            found["energy_std"] = np.full(m, np.nan) if alone else energies.std(1, ddof=1)
+            found["energy_std"] = deviation(energies)
         return Prediction(energies.mean(1), **found)
 
 

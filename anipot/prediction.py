@@ -22,6 +22,18 @@ from anipot.errors import SettingsError
 from anipot.files import atomic_write, write_text
 
 
+def deviation(members: ArrayLike) -> np.ndarray:
+    """Sample standard deviation (ddof = 1) over the members of an ensemble, the last axis.
+
+    NaN for one member: nothing is known of what it would be.
+    """
+    values = np.asarray(members)
+    if values.shape[-1] < 2:
+        return np.full(values.shape[:-1], np.nan, values.dtype)
+    spread: np.ndarray = values.std(axis=-1, ddof=1)
+    return spread
+
+
 def disagreement(energy_std: ArrayLike, n_atoms: ArrayLike) -> np.ndarray:
     """How far the members of an ensemble disagree, by the field's convention.
 
@@ -40,8 +52,8 @@ class Prediction:
     ``energies`` (M,) hartree; ``forces`` (A, 3) hartree/angstrom in the order of the conformers'
     atoms; ``stress`` (M, 3, 3) hartree/angstrom^3 with ASE's sign (NaN where a conformer is not
     periodic in all directions); ``atomic_energies`` (A,) hartree: network output plus self energy.
-    Of an ensemble: ``energy_std`` (M,) hartree and ``forces_std`` (A, 3) hartree/angstrom, sample
-    standard deviations over the members.
+    Of an ensemble: ``energy_std`` (M,) hartree, ``forces_std`` (A, 3) hartree/angstrom and
+    ``atomic_energies_std`` (A,) hartree, sample standard deviations over the members.
     """
 
     energies: np.ndarray
@@ -50,6 +62,7 @@ class Prediction:
     atomic_energies: np.ndarray | None = None
     energy_std: np.ndarray | None = None
     forces_std: np.ndarray | None = None
+    atomic_energies_std: np.ndarray | None = None
 
     def disagreement(self, conformers: Conformers) -> np.ndarray:
         """(M,) hartree: how far the members of an ensemble disagree; see ``disagreement``."""
@@ -80,12 +93,17 @@ class Prediction:
             if labelled[i] and conformers.energies is not None:
                 error = energy - conformers.energies[i]
                 row["error_kcalmol"] = float(error * units.HARTREE_TO_KCALMOL)
-            if self.energy_std is not None:
+            if self.energy_std is not None and np.isfinite(self.energy_std[i]):
+                row["energy_std_kcalmol"] = float(self.energy_std[i] * units.HARTREE_TO_KCALMOL)
                 row["disagreement_kcalmol"] = float(spread[i] * units.HARTREE_TO_KCALMOL)
             if self.forces is not None:
                 own = self.forces[conformers.offsets[i] : conformers.offsets[i + 1]]
                 norm = np.linalg.norm(own, axis=1).max(initial=0.0)
                 row["max_force_kcalmol_angstrom"] = float(norm * units.HARTREE_TO_KCALMOL)
+            if self.forces_std is not None and np.isfinite(self.forces_std).all():
+                own = self.forces_std[conformers.offsets[i] : conformers.offsets[i + 1]]
+                norm = np.linalg.norm(own, axis=1).max(initial=0.0)
+                row["max_force_std_kcalmol_angstrom"] = float(norm * units.HARTREE_TO_KCALMOL)
             rows.append(row)
         return rows
 
@@ -100,6 +118,7 @@ class Prediction:
             "error_kcalmol": ("error / kcal/mol", "{:.3f}"),
             "disagreement_kcalmol": ("disagreement / kcal/mol", "{:.3f}"),
             "max_force_kcalmol_angstrom": ("max force / kcal/mol/A", "{:.3f}"),
+            "max_force_std_kcalmol_angstrom": ("max force std / kcal/mol/A", "{:.3f}"),
         }
         columns = [k for k in heads if any(k in row for row in rows)]
         cells = [[heads[k][0] for k in columns]]
@@ -112,7 +131,11 @@ class Prediction:
         return "\n".join(lines)
 
     def to_atoms(self, conformers: Conformers) -> list[ase.Atoms]:
-        """ASE frames with energy (eV), forces (eV/angstrom) and stress (eV/angstrom^3)."""
+        """ASE frames with energy (eV), forces (eV/angstrom) and stress (eV/angstrom^3).
+
+        Of an ensemble, ``info`` has ``energy_std`` and ``disagreement`` (eV), and ``arrays`` has
+        ``forces_std`` and ``atomic_energies_std``, where they were asked for.
+        """
         frames = []
         for i, energy in enumerate(self.energies):
             own = slice(conformers.offsets[i], conformers.offsets[i + 1])
@@ -128,6 +151,16 @@ class Prediction:
                 results["forces"] = self.forces[own] * units.HARTREE_TO_EV
             if self.stress is not None and np.isfinite(self.stress[i]).all():
                 results["stress"] = self.stress[i] * units.HARTREE_TO_EV
+            if self.atomic_energies is not None:
+                results["energies"] = self.atomic_energies[own] * units.HARTREE_TO_EV
+            if self.energy_std is not None and np.isfinite(self.energy_std[i]):
+                frame.info["energy_std"] = float(self.energy_std[i]) * units.HARTREE_TO_EV
+                spread = float(disagreement(self.energy_std[i], len(frame)))
+                frame.info["disagreement"] = spread * units.HARTREE_TO_EV
+            for name in ("forces_std", "atomic_energies_std"):
+                values = getattr(self, name)
+                if values is not None and np.isfinite(values[own]).all():
+                    frame.arrays[name] = values[own] * units.HARTREE_TO_EV
             frame.info["molecule"] = conformers.molecule_names[conformers.molecule[i]]
             frame.calc = SinglePointCalculator(frame, **results)
             frames.append(frame)
@@ -154,6 +187,11 @@ class Prediction:
                     row["stress_ev_angstrom3"] = ev.tolist()
                 if self.atomic_energies is not None:
                     row["atomic_energies_hartree"] = self.atomic_energies[own].tolist()
+                for name, unit in (("forces", "kcalmol_angstrom"), ("atomic_energies", "kcalmol")):
+                    std = getattr(self, f"{name}_std")
+                    if std is not None and np.isfinite(std[own]).all():
+                        kcal = std[own] * units.HARTREE_TO_KCALMOL
+                        row[f"{name}_std_{unit}"] = kcal.tolist()
             write_text(path, json.dumps(rows, indent=1) + "\n")
         elif kind == ".csv":
             rows = self.rows(conformers)

@@ -16,6 +16,7 @@ from anipot.batches import Batch
 from anipot.conformers import Conformers
 from anipot.errors import DataError
 from anipot.inference import Evaluator, Present
+from anipot.prediction import deviation, disagreement
 from anipot.small_networks import SmallNetworks, available
 
 #: Atoms of one element up to which ``SmallNetworks`` is faster than batched matrix products.
@@ -41,9 +42,12 @@ class Point(NamedTuple):
     @property
     def energy_std(self) -> float:
         """Hartree: the sample standard deviation of the energy over members; NaN for one."""
-        if len(self.member_energies) < 2:
-            return float("nan")
-        return float(self.member_energies.std(ddof=1))
+        return float(deviation(self.member_energies))
+
+    @property
+    def disagreement(self) -> float:
+        """Hartree: ``energy_std`` over the square root of the number of atoms; NaN for one."""
+        return float(disagreement(self.energy_std, len(self.forces)))
 
 
 class Stepper:

@@ -1,7 +1,9 @@
 """An ensemble is the mean of its members, and knows how far they disagree."""
 
+import csv
 import json
 
+import ase.io
 import numpy as np
 import pytest
 from helpers import random_cell, random_conformers
@@ -12,7 +14,7 @@ from anipot.errors import DataError, SettingsError
 from anipot.model import ANIModel
 from anipot.prediction import disagreement
 from anipot.self_energies import SelfEnergies
-from anipot.units import HARTREE_TO_KCALMOL
+from anipot.units import HARTREE_TO_EV, HARTREE_TO_KCALMOL
 
 
 def member(k: int, **options) -> ANIModel:
@@ -66,9 +68,11 @@ def test_mean_and_standard_deviation_of_the_members(members, data):
         close(found.stress, sum(p.stress for p in each) / len(each))
     if len(members) == 1:
         assert np.isnan(found.energy_std).all()
+        assert np.isnan(found.atomic_energies_std).all()
         return
     n = len(members)
-    for name, std in (("energies", found.energy_std), ("forces", found.forces_std)):
+    for name in ("energies", "forces", "atomic_energies"):
+        std = found.energy_std if name == "energies" else getattr(found, f"{name}_std")
         values = [getattr(p, name) for p in each]
         mean = sum(values) / n
         close(std, np.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1)))
@@ -93,7 +97,11 @@ def test_steps_of_an_ensemble(members, data):
         np.testing.assert_allclose(point.member_energies, each, rtol=1e-13)
         if len(members) > 1:
             assert point.energy_std == pytest.approx(expected.energy_std[0], rel=1e-9)
+            by_batch = expected.disagreement(one)[0]
+            assert point.disagreement == pytest.approx(by_batch, rel=1e-9)
+            assert by_batch == pytest.approx(expected.energy_std[0] / np.sqrt(len(step)))
         else:
+            assert np.isnan(point.disagreement)
             assert np.isnan(point.energy_std)
         if data.periodic:
             close(point.stress, expected.stress[0])
@@ -120,7 +128,45 @@ def test_disagreement_by_hand(tmp_path):
     prediction.write(four, tmp_path / "out.json")
     (row,) = json.loads((tmp_path / "out.json").read_text())
     assert row["disagreement_kcalmol"] == pytest.approx(spread / 2 * HARTREE_TO_KCALMOL)
+    assert row["energy_std_kcalmol"] == pytest.approx(spread * HARTREE_TO_KCALMOL)
     assert "disagreement / kcal/mol" in prediction.table(four)
+
+
+def test_files_carry_the_deviations(tmp_path):
+    data = random_conformers(np.random.default_rng(1), [3, 5])
+    ensemble = ANIEnsemble([member(k) for k in range(3)])
+    found = ensemble.predict(data, forces=True, forces_std=True, atomic=True)
+    assert found.forces_std is not None
+    assert found.energy_std is not None
+    frames = ase.io.read(found.write(data, tmp_path / "p.extxyz"), ":")
+    rows = json.loads(found.write(data, tmp_path / "p.json").read_text())
+    with found.write(data, tmp_path / "p.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    for i, (frame, row, line) in enumerate(zip(frames, rows, lines, strict=True)):
+        own = slice(data.offsets[i], data.offsets[i + 1])
+        per_atom = found.atomic_energies_std[own]
+        ev, kcal = HARTREE_TO_EV, HARTREE_TO_KCALMOL
+        spread = found.energy_std[i] / np.sqrt(own.stop - own.start)
+        assert frame.info["energy_std"] == pytest.approx(found.energy_std[i] * ev)
+        assert frame.info["disagreement"] == pytest.approx(spread * ev)
+        np.testing.assert_allclose(
+            frame.arrays["forces_std"], found.forces_std[own] * ev, atol=1e-6
+        )
+        np.testing.assert_allclose(frame.arrays["atomic_energies_std"], per_atom * ev, atol=1e-6)
+        np.testing.assert_allclose(row["atomic_energies_std_kcalmol"], per_atom * kcal)
+        np.testing.assert_allclose(row["forces_std_kcalmol_angstrom"], found.forces_std[own] * kcal)
+        largest = np.sqrt((found.forces_std[own] ** 2).sum(1).max()) * kcal
+        assert float(line["max_force_std_kcalmol_angstrom"]) == pytest.approx(largest)
+        assert float(line["disagreement_kcalmol"]) == pytest.approx(spread * kcal)
+
+
+def test_one_member_has_no_deviation_to_write(tmp_path):
+    data = random_conformers(np.random.default_rng(1), [3])
+    found = ANIEnsemble([member(0)]).predict(data, forces=True, forces_std=True, atomic=True)
+    text = found.write(data, tmp_path / "p.json").read_text()
+    assert "NaN" not in text  # which is no JSON
+    assert "energy_std" not in ase.io.read(found.write(data, tmp_path / "p.extxyz")).info
+    assert "disagreement" not in found.table(data)
 
 
 def test_a_single_model_has_no_disagreement():

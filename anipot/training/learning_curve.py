@@ -18,7 +18,7 @@ from anipot.errors import DataError, SettingsError
 from anipot.files import write_text
 from anipot.potentials import load
 from anipot.training.run import make_model
-from anipot.training.trainer import ANITrainer
+from anipot.training.trainer import ANITrainer, evaluate
 
 #: Parts of the training set; the whole of it is the run itself.
 FRACTIONS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
@@ -47,7 +47,7 @@ def add_learning_curve(folder: str | Path) -> list[tuple[int, float, float]]:
         test = validation
     done = _read(table)
     if not done:
-        whole = ANITrainer(load(folder / "potential.safetensors"), settings.training).evaluate(test)
+        whole = evaluate(load(folder / "potential.safetensors"), test)
         done[len(train)] = (whole.energy.mae, whole.energy.rmse)
         _write(table, done)
     for fraction in FRACTIONS:

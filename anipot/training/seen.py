@@ -7,11 +7,11 @@ from pathlib import Path
 from anipot.config import DataSettings, checked
 from anipot.conformers import Conformers
 from anipot.datasets.division import divide_again, select
+from anipot.ensemble import Potential
 from anipot.errors import AnipotError, DataError
-from anipot.model import ANIModel
 
 
-def part_of(model: ANIModel, conformers: Conformers, part: str = "all") -> tuple[Conformers, str]:
+def part_of(model: Potential, conformers: Conformers, part: str = "all") -> tuple[Conformers, str]:
     """A part of the data that a potential was trained on, and a warning where one is due.
 
     ``part`` is "all", or "train", "validation" or "test": these need the very data of the training,

@@ -16,6 +16,7 @@ from anipot.batches import known_species
 from anipot.config import MACHINE_OPTIONS, TrainingSettings, checked
 from anipot.conformers import Conformers
 from anipot.devices import pick_device
+from anipot.ensemble import Potential
 from anipot.errors import DataError
 from anipot.model import ANIModel
 from anipot.self_energies import SelfEnergies
@@ -177,7 +178,7 @@ class ANITrainer:
             model.about["started_from"] = before
 
 
-def evaluate(model: ANIModel, data: Conformers, progress: bool = False) -> Evaluation:
+def evaluate(model: Potential, data: Conformers, progress: bool = False) -> Evaluation:
     """Errors of a model on the conformers given (those that have an energy), in evaluation mode.
 
     Raises DataError when none has an energy, or an element is not known to the model.
