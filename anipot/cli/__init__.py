@@ -10,6 +10,7 @@ import typer
 from anipot.cli.data import data_app
 from anipot.cli.evaluate import evaluate
 from anipot.cli.info import info
+from anipot.cli.potentials import potentials_app
 from anipot.cli.predict import predict
 from anipot.cli.train import train
 from anipot.errors import AnipotError
@@ -27,6 +28,7 @@ app.command(short_help="Train a potential, report its errors on unseen data.")(t
 app.command(short_help="Errors of a potential on a data set.")(evaluate)
 app.command(short_help="Energies and forces of structures.")(predict)
 app.add_typer(data_app, name="data")
+app.add_typer(potentials_app, name="potentials")
 app.command(short_help="Versions, AEV engines, devices.")(info)
 
 

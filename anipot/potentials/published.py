@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
+from urllib.error import HTTPError
 
 from tqdm import tqdm
 
@@ -48,6 +49,7 @@ class Published:
 
     name: str
     title: str
+    elements: str
     level_of_theory: str
     citation: str
 
@@ -71,12 +73,14 @@ PUBLISHED = (
     Published(
         "ani1x",
         "ANI-1x",
+        "HCNO",
         "wB97X/6-31G(d)",
         "Smith, Nebgen, Lubbers, Isayev, Roitberg, J. Chem. Phys. 2018, 148, 241733",
     ),
     Published(
         "ani1ccx",
         "ANI-1ccx",
+        "HCNO",
         "CCSD(T)*/CBS",
         "Smith, Nebgen, Zubatyuk, Lubbers, Devereux, Barros, Tretiak, Isayev, Roitberg, "
         "Nat. Commun. 2019, 10, 2903",
@@ -84,6 +88,7 @@ PUBLISHED = (
     Published(
         "ani2x",
         "ANI-2x",
+        "HCNOSFCl",
         "wB97X/6-31G(d)",
         "Devereux, Smith, Huddleston, Barros, Zubatyuk, Isayev, Roitberg, "
         "J. Chem. Theory Comput. 2020, 16, 4192",
@@ -248,7 +253,9 @@ def _download(address: str, file: IO[bytes], wanted: list[Published]) -> None:
             raise OSError(f"only {file.tell():,} of {total:,} bytes came")
     # ValueError: an address that is none
     except (OSError, http.client.HTTPException, ValueError) as e:
-        raise PotentialError(_offline(wanted, address, str(e) or type(e).__name__)) from None
+        # Of a URLError, which has no more to say than that it is one, the reason.
+        reason = str(e) if isinstance(e, HTTPError) else str(getattr(e, "reason", "") or e)
+        raise PotentialError(_offline(wanted, address, reason or type(e).__name__)) from None
 
 
 def _offline(wanted: list[Published], address: str, reason: str) -> str:

@@ -1,0 +1,127 @@
+"""anipot potentials: those known by name, what a potential is, fetching and converting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anipot.cli.output import written
+from anipot.errors import PotentialError, SettingsError
+
+potentials_app = typer.Typer(
+    help="Saved potentials: those known by name (list, fetch), what one is (info), convert.",
+    short_help="Published and saved potentials: list, info, fetch, convert.",
+    no_args_is_help=True,
+)
+
+Potential = Annotated[
+    str,
+    typer.Argument(
+        help="A name (see anipot potentials list), or a file or folder of a potential.",
+        metavar="POTENTIAL",
+    ),
+]
+
+
+@potentials_app.command("list", short_help="Potentials known by name, and where they are.")
+def list_() -> None:
+    """Potentials known by name, and where they are on this machine.
+
+    In Python:
+
+    \b
+    from anipot.potentials.published import NAMES, cached
+    print({name: cached(name) for name in NAMES})
+    """
+    from anipot.datasets.bundled import bundled_path
+    from anipot.errors import DataError
+    from anipot.potentials import SHIPPED
+    from anipot.potentials.published import PUBLISHED, cache_folders, cached
+
+    problems = []
+    for potential in PUBLISHED:
+        try:
+            place = cached(potential.name)
+            where = str(place) if place else f"not here: anipot potentials fetch {potential.name}"
+        except PotentialError as e:
+            where = "damaged, see below"
+            problems.append(str(e))
+        typer.echo(
+            f"{potential.name:<12} {potential.elements:<9} {potential.level_of_theory:<15} {where}"
+        )
+    for name, file in SHIPPED.items():
+        try:
+            typer.echo(f"{name:<12} comes with anipot: {bundled_path(file)}")
+        except DataError:
+            typer.echo(f"{name:<12} comes with anipot, but is missing: install anipot again")
+    folders = ", ".join(map(str, cache_folders())) or "no folder (no home, ANIPOT_CACHE not set)"
+    typer.echo(f"looked for in {folders}")
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(1)
+
+
+@potentials_app.command(short_help="What a potential is, and its known errors.")
+def info(potential: Potential) -> None:
+    """Elements, members, networks, self energies, origin and known errors of a potential.
+
+    In Python:
+
+    \b
+    import anipot
+    from anipot.potentials.describe import describe
+    print(describe(anipot.load("POTENTIAL")))
+    """
+    from anipot.potentials import load
+    from anipot.potentials.describe import describe
+
+    typer.echo(describe(load(potential)))
+
+
+@potentials_app.command(short_help="Download published potentials, and check them.")
+def fetch(
+    names: Annotated[list[str], typer.Argument(help="ani1x, ani1ccx, ani2x.", metavar="NAME")],
+) -> None:
+    """Download published potentials into the cache, and check every file of them.
+
+    The cache is the first of $ANIPOT_CACHE, $XDG_CACHE_HOME/anipot and ~/.cache/anipot that can be
+    written to. To use them on a machine without a network, copy them from here to there.
+
+    In Python:
+
+    \b
+    from anipot.potentials.published import fetch
+    print(fetch(["ani1x"]))
+    """
+    from anipot.potentials.published import fetch as fetch_published
+
+    for place in fetch_published(names):
+        typer.echo(f"{place} and {place.with_suffix('')} (checked)")
+
+
+@potentials_app.command(short_help="Write any potential as one anipot file.")
+def convert(
+    source: Potential,
+    out: Annotated[Path, typer.Argument(help="The file to write.", metavar="OUT.safetensors")],
+) -> None:
+    """Write any potential as one anipot file, with the same bits of energy.
+
+    In Python:
+
+    \b
+    import anipot
+    anipot.load("POTENTIAL").save("OUT.safetensors")
+    """
+    from anipot.potentials import load
+    from anipot.potentials.describe import describe
+
+    if Path(source).exists() and out.exists() and out.samefile(source):
+        raise SettingsError(f"{out} is the potential to convert; name another file to write to")
+    potential = load(source)
+    existed = out.exists()
+    potential.save(out)
+    typer.echo(describe(potential))
+    typer.echo(f"written to {written(out, existed)}")

@@ -1,0 +1,84 @@
+"""What a potential is and what is known of it, as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from anipot.ensemble import ANIEnsemble
+from anipot.model import ANIModel
+
+#: What ``about`` may say, and the words for it.
+_TOLD = {
+    "name": "name",
+    "level_of_theory": "level of theory",
+    "citation": "citation",
+    "source": "source",
+    "format": "read from",
+}
+
+
+def describe(potential: ANIModel | ANIEnsemble) -> str:
+    """Elements, networks, AEVs, self energies (hartree), origin, and the errors known
+    (kcal/mol)."""
+    return "\n".join(f"{head:<17}{text}".rstrip() for head, text in _lines(potential))
+
+
+def _lines(potential: ANIModel | ANIEnsemble) -> Iterator[tuple[str, str]]:
+    members = list(potential) if isinstance(potential, ANIEnsemble) else [potential]
+    first, settings, about = members[0], potential.aev.settings, potential.about
+    for key, head in _TOLD.items():
+        if about.get(key):
+            yield head, str(about[key])
+    yield "elements", ", ".join(potential.elements)
+    untrained = [e for e in potential.elements if e not in potential.trained]
+    if untrained:
+        yield "not trained", ", ".join(untrained)
+    count = f"{potential.n_parameters:,} parameters, {str(potential.dtype)[6:]}"
+    yield "members", f"{len(members)}, together {count}" if len(members) > 1 else f"1, {count}"
+    seen: set[str] = set()
+    for member in members:  # members may differ in their networks, but seldom do
+        options = member.networks.options()
+        hidden, activation = options["hidden"], options["activation"]
+        assert isinstance(hidden, dict)
+        widths: dict[str, list[str]] = {}
+        for element, sizes in hidden.items():
+            widths.setdefault("-".join(map(str, sizes)) or "linear", []).append(element)
+        text = "; ".join(f"{' '.join(e)} {w}" for w, e in widths.items())
+        if text not in seen:
+            yield "hidden layers" if not seen else "", f"{text}; {activation}"
+        seen.add(text)
+    yield (
+        "AEV",
+        f"{settings.length} columns, cutoffs {settings.radial_cutoff:g} (radial) and "
+        f"{settings.angular_cutoff:g} (angular) angstrom",
+    )
+    if len({m.self_energies.values.tobytes() for m in members}) == 1:
+        for k, (e, value) in enumerate(
+            zip(potential.elements, first.self_energies.values, strict=True)
+        ):
+            yield "" if k else "self energies", f"{e:<2} {value:14.8f} hartree"
+        if first.self_energies.note:
+            yield "", first.self_energies.note
+    else:
+        yield "self energies", "of each member its own"
+    data = about.get("data")
+    if isinstance(data, Mapping) and data.get("files"):
+        yield "trained on", f"{', '.join(map(str, data['files']))} ({data.get('conformers')})"
+    yield from _errors(about.get("errors_kcalmol"))
+
+
+def _errors(known: Any) -> Iterator[tuple[str, str]]:
+    """``errors_kcalmol`` of ``about``: a dictionary of n, mae, rmse, max for each part."""
+    rows = []
+    for part, errors in known.items() if isinstance(known, Mapping) else ():
+        if isinstance(errors, Mapping) and isinstance(errors.get("mae"), (int, float)):
+            numbers = [
+                f"{name.upper() if name != 'max' else name} {errors[name]:.3f}"
+                for name in ("mae", "rmse", "max")
+                if isinstance(errors.get(name), (int, float))
+            ]
+            n = f" (N {errors['n']:,})" if isinstance(errors.get("n"), int) else ""
+            rows.append(f"{part}: {', '.join(numbers)} kcal/mol{n}")
+    for k, row in enumerate(rows or ["none known; anipot evaluate measures them"]):
+        yield "" if k else "errors", row
