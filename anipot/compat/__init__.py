@@ -1,0 +1,1 @@
+"""Bridges that let code written for other libraries run. Nothing else in anipot uses them."""
