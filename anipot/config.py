@@ -193,6 +193,9 @@ class ModelSettings(Settings):
     output_dropout: bool = Field(False, description="dropout before the output, too")
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of the networks")
     output_unit: str = Field("kcal/mol", description="unit in which the networks speak")
+    repulsion: Literal["zbl"] | None = Field(
+        None, description="repulsion of nuclei closer than any bond: zbl, or none"
+    )
     engine: str = Field("auto", description="AEV engine: auto, reference, torchani ...")
 
     _parse_elements = field_validator("elements", mode="before")(_elements)
@@ -252,6 +255,14 @@ class TrainingSettings(Settings):
     huber_delta: float = Field(
         1.0, gt=0, description="where Huber's loss turns linear, target unit"
     )
+    per_atom: bool = Field(False, description="divide the errors of energies by the atoms first")
+    energy_weight: float = Field(1.0, ge=0, description="weight of the mean loss of energies")
+    force_weight: float = Field(
+        0.0, ge=0, description="weight of the mean loss of force components"
+    )
+    stress_weight: float = Field(
+        0.0, ge=0, description="weight of the mean loss of stress times volume per atom"
+    )
     target_unit: str = Field("kcal/mol", description="unit of the loss: kcal/mol, hartree, eV ...")
     patience: int | None = Field(
         None, ge=1, description="epochs without a better one before stopping; none: half of epochs"
@@ -276,6 +287,13 @@ class TrainingSettings(Settings):
     @classmethod
     def _unit(cls, value: str) -> str:
         return units.energy_unit(value)
+
+    @field_validator("stress_weight")
+    @classmethod
+    def _some_weight(cls, value: float, info: ValidationInfo) -> float:
+        if not value and not any(info.data.get(k, 1) for k in ("energy_weight", "force_weight")):
+            raise ValueError("with energy_weight and force_weight it is 0: nothing to train on")
+        return value
 
     def resolved(self, n_conformers: int) -> TrainingSettings:
         """These settings with ``epochs`` decided for a training set of that size.
@@ -349,7 +367,7 @@ def _in_words(kind: type[BaseModel], error: Any) -> str:
         for part in where[:-1]:
             section = section.model_fields[part].annotation
         known = list(section.model_fields)
-        near = difflib.get_close_matches(where[-1], known, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(where[-1], known, n=3, cutoff=0.6)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
         return f"unknown option {name!r}; {hint}"
     name, info = _option(kind, where)
@@ -441,7 +459,7 @@ def _section_of(key: str) -> list[str]:
     if having:
         raise SettingsError(f"option {key!r} could be {' or '.join(f'{s}.{key}' for s in having)}")
     known = {f"{n}.{k}": k for n, s in sections.items() if s is not None for k in s.model_fields}
-    near = difflib.get_close_matches(key, known.values(), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(key, known.values(), n=3, cutoff=0.6)
     names = [full for full, k in known.items() if k in near]
     raise SettingsError(
         f"unknown option {key!r}" + (f"; did you mean {' or '.join(names)}?" if names else "")

@@ -140,6 +140,32 @@ class AEVComputer(torch.nn.Module):
             return _load_reference()(self.settings, batch, coordinates, cells)
         return self._aev(self.settings, batch, coordinates, cells)
 
+    def vjp(self, batch: Batch, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Gradients of ``gradient . AEV`` by coordinates (N, 3) and cells (B, 3, 3), or None.
+
+        ``gradient`` (N, length) is that of an energy by the AEVs; the result, in its unit per
+        angstrom, is differentiable in it and in nothing else, so that a loss on forces needs no
+        derivative of AEVs beyond the first with the native engine.
+        """
+        if self.engine_on(gradient.device) == "native":
+            from anipot.aev import native
+
+            return native.vjp(self.settings, batch, batch.coordinates, batch.cells, gradient)
+        with torch.enable_grad():
+            variables = [batch.coordinates.detach().requires_grad_()]
+            if batch.cells is not None:
+                variables.append(batch.cells.detach().requires_grad_())
+            aevs = self(batch, *variables)
+            found = torch.autograd.grad(
+                aevs,
+                variables,
+                gradient,
+                create_graph=gradient.requires_grad,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        return found[0], found[1] if len(found) > 1 else None
+
     def extra_repr(self) -> str:
         elements = " ".join(self.settings.elements)
         return f"{elements}, length={self.length}, engine={self.engine_name!r}"

@@ -11,7 +11,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch. Errors are of the validation set in kcal/mol; losses in the units of the loss."""
+    """One epoch. Errors are of the validation set in kcal/mol; losses in the units of the loss.
+
+    Errors of forces, in kcal/mol/angstrom, are there where forces or stress are trained on.
+    """
 
     epoch: int
     updates: int
@@ -22,6 +25,8 @@ class EpochRecord:
     val_rmse: float
     seconds: float
     best: bool = False
+    val_force_mae: float | None = None
+    val_force_rmse: float | None = None
 
 
 @dataclass

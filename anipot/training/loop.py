@@ -6,9 +6,10 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -22,12 +23,13 @@ from anipot.model import ANIModel
 from anipot.networks import AtomicNet
 from anipot.training.aev_cache import AEVSource
 from anipot.training.checkpoints import CheckpointFile
-from anipot.training.energy_step import EnergyStep
 from anipot.training.history import EpochRecord, History
 from anipot.training.interruption import Interruption
-from anipot.training.losses import energy_loss, loss_unit
+from anipot.training.losses import Pair, Term, forces_of, loss_terms, loss_unit, weights
+from anipot.training.outputs import outputs_of
 from anipot.training.progress import Progress
 from anipot.training.schedules import learning_rate
+from anipot.training.step import TrainingStep
 from anipot.training.threads import threads, useful_threads
 
 #: Conformers in a batch when nothing is trained.
@@ -55,7 +57,11 @@ class Place:
 
 
 class Part:
-    """A data set made ready: its batches, and its targets (M,) float64 in the target unit."""
+    """A data set made ready: batches with what the networks are to learn, and the loss's terms.
+
+    Self energies are subtracted from the energies of the batches, in float64. ``targets`` (M,)
+    float64 are these energies in the target unit, NaN where a conformer has none.
+    """
 
     def __init__(
         self,
@@ -67,13 +73,24 @@ class Part:
     ) -> None:
         assert data.energies is not None
         self.data = data
+        above = np.where(data.has("energies"), data.energies - model.self_energies.of(data), np.nan)
         self.loader = BatchLoader(
-            data, batch_size, model.elements, shuffle=shuffle, seed=settings.seed,
-            dtype=model.dtype, device=model.device, forces=False,
+            replace(data, energies=above), batch_size, model.elements, shuffle=shuffle,
+            seed=settings.seed, dtype=model.dtype, device=model.device, labels=weights(settings),
         )  # fmt: skip
-        above = data.energies - model.self_energies.of(data)
         targets = torch.as_tensor(above * units.hartree_to(settings.target_unit))
         self.targets = targets.to(model.device)
+        self.terms: list[Term] = loss_terms(settings, data, model.device)
+
+
+class Validation(NamedTuple):
+    """Errors in kcal/mol (forces: per angstrom) and the loss, of a validation set."""
+
+    mae: float
+    rmse: float
+    loss: float
+    force_mae: float | None = None
+    force_rmse: float | None = None
 
 
 class TrainingLoop:
@@ -93,16 +110,14 @@ class TrainingLoop:
         self.aevs = AEVSource(model.aev, [self.train.loader, self.val.loader], settings.aev_cache)
         self.total = self.epochs * len(self.train.loader)
         self.patience = settings.patience or -(-self.epochs // 2)
-        self.loss_of = energy_loss(settings)
         self.to_target = units.hartree_to(settings.target_unit) / units.hartree_to(
             model.output_unit
         )
-        self.step = EnergyStep(
+        self.step = TrainingStep(
             model,
             self.train.loader,
-            self.train.targets,
             self.aevs,
-            self.loss_of,
+            self.train.terms,
             self.to_target,
             train.composition(model.elements),
         )
@@ -219,7 +234,9 @@ class TrainingLoop:
         for step, value in enumerate(values, start=first):
             if not math.isfinite(value):
                 members = part.loader.order(place.epoch)[step * size : (step + 1) * size].cpu()
-                far = torch.argsort(part.targets.cpu()[members].abs(), descending=True)[:3]
+                far = torch.argsort(
+                    part.targets.cpu()[members].abs().nan_to_num(), descending=True
+                )[:3]
                 names = "; ".join(part.data.describe(int(i)) for i in members[far])
                 raise TrainingError(
                     f"the loss is {value} in epoch {place.epoch + 1}, batch {step + 1} of "
@@ -232,50 +249,67 @@ class TrainingLoop:
         """Validate, remember the weights if they are the best, and move to the next epoch."""
         place = self.place
         networks = self.model.networks if self.average is None else self.average.module
-        error, loss = self._validate(networks)
-        mae = float(error.abs().mean())
-        if not math.isfinite(mae):
+        found = self._validate(networks)
+        # With forces or stress the loss says which weights are best; else the errors of energies.
+        error = found.loss if self.step.derivatives else found.mae
+        if not math.isfinite(error):
             raise TrainingError(
-                f"the validation error is {mae} after epoch {place.epoch + 1}: the weights are no "
-                f"longer finite. {_WHAT_TO_TRY}"
+                f"the validation error is {error} after epoch {place.epoch + 1}: the weights are "
+                f"no longer finite. {_WHAT_TO_TRY}"
             )
-        better = mae < place.best_error
+        better = error < place.best_error
         place.since_best = 0 if better else place.since_best + 1
         if better:
-            place.best_error = mae
+            place.best_error = error
             place.best_weights = copy.deepcopy(networks.state_dict())
         record = EpochRecord(
             epoch=place.epoch + 1,
             updates=place.updates,
             learning_rate=learning_rate(self.settings, place.updates - 1, self.total),
             train_loss=place.loss_sum / len(self.train.data),
-            val_loss=loss,
-            val_mae=mae,
-            val_rmse=float(error.square().mean().sqrt()),
+            val_loss=found.loss,
+            val_mae=found.mae,
+            val_rmse=found.rmse,
             seconds=place.seconds,
             best=better,
+            val_force_mae=found.force_mae,
+            val_force_rmse=found.force_rmse,
         )
         place.history.epochs.append(record)
         place.epoch, place.step = place.epoch + 1, 0
         place.loss_sum = place.seconds = 0.0
         return record
 
-    def _validate(self, networks: nn.Module) -> tuple[Tensor, float]:
-        """Errors (M,) in kcal/mol and the mean loss of given networks, in evaluation mode."""
-        val = self.val
+    def _validate(self, networks: nn.Module) -> Validation:
+        """Errors of given networks on the validation set, in evaluation mode."""
+        val, scale = self.val, units.hartree_to(self.settings.target_unit)
         networks.eval()
-        with torch.no_grad():
-            predicted = torch.cat(
-                [
-                    self.model.network_energies(batch, self.aevs(val.loader, batch), networks)
-                    for batch in val.loader.epoch()
-                ]
-            )
-            error = predicted * self.to_target - val.targets
-            n_atoms = torch.as_tensor(val.data.n_atoms, device=error.device)
-            loss = float(self.loss_of(error, n_atoms).mean())
-        to_kcal = units.HARTREE_TO_KCALMOL / units.hartree_to(self.settings.target_unit)
-        return error * to_kcal, loss
+        sums = [torch.zeros((), dtype=torch.float64, device=self.device) for _ in val.terms]
+        energies: list[Pair] = []
+        forces: list[Pair] = []
+        for batch in val.loader.epoch():
+            counts = batch.counts
+            with torch.no_grad():
+                outputs = outputs_of(
+                    lambda x, counts=counts: networks(x, counts),  # type: ignore[misc]
+                    self.model.aev,
+                    batch,
+                    self.aevs(val.loader, batch),
+                    self.to_target,
+                    derivatives=self.step.derivatives,
+                    graph=False,
+                )
+                sums = [s + t.sum(outputs, batch) for s, t in zip(sums, val.terms, strict=True)]
+                energies.append((outputs.energies, val.targets[batch.index]))
+                if batch.forces is not None and outputs.forces is not None:
+                    forces.append(forces_of(outputs, batch, scale))
+        everything = torch.arange(len(val.data), device=self.device)
+        loss = sum(
+            float(s / t.count(everything)) * t.weight for s, t in zip(sums, val.terms, strict=True)
+        )
+        to_kcal = units.HARTREE_TO_KCALMOL / scale
+        mae, rmse = _mean_errors(energies, to_kcal)
+        return Validation(mae, rmse, loss, *(_mean_errors(forces, to_kcal) if forces else ()))
 
     def _freeze(self) -> list[nn.Parameter]:
         """Freeze the layers that are to stay as they are; returns what is trained."""
@@ -321,6 +355,13 @@ class TrainingLoop:
         torch.set_rng_state(state["random"])
         if state["cuda_random"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_random"], self.device)
+
+
+def _mean_errors(pairs: list[Pair], scale: float) -> tuple[float, float]:
+    """Mean absolute and root mean square error of what is labelled, times ``scale``."""
+    predicted, reference = (torch.cat(parts).double() for parts in zip(*pairs, strict=True))
+    error = (predicted - reference)[~torch.isnan(reference)] * scale
+    return float(error.abs().mean()), float(error.square().mean().sqrt())
 
 
 _WHAT_TO_TRY = (

@@ -1,41 +1,153 @@
-"""Losses on energies, by name."""
+"""Losses: what training makes small. Each term names the label that it needs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from anipot import units
+from anipot.batches import Batch
 from anipot.config import TrainingSettings
+from anipot.conformers import LABELS, Conformers
+from anipot.training.outputs import Outputs
 
-#: (errors (B,), atoms (B,)) -> (B,) each conformer's share of the loss.
-EnergyLoss = Callable[[Tensor, Tensor], Tensor]
+#: (predicted, reference) of one shape, the reference NaN where a conformer lacks the label.
+Pair = tuple[Tensor, Tensor]
+
+#: What stands for each label in options and messages: ``energy_weight``.
+OPTION = {"energies": "energy", "forces": "force", "stress": "stress"}
 
 
-def energy_loss(settings: TrainingSettings) -> EnergyLoss:
-    """The loss that ``settings.loss`` names; the loss of a batch is the mean over its conformers.
+def energies_of(outputs: Outputs, batch: Batch, scale: float) -> Pair:
+    """(B,) in the target unit; ``scale`` is its value for a hartree."""
+    assert batch.energies is not None
+    return outputs.energies, batch.energies * scale
 
-    Errors are predicted minus true energies in ``settings.target_unit``. "mse": squared error;
-    "mse/sqrt(n)": squared error over the square root of the number of atoms (TorchANI's choice);
-    "huber": half the squared error up to ``huber_delta``, linear beyond.
+
+def forces_of(outputs: Outputs, batch: Batch, scale: float) -> Pair:
+    """(N, 3) in the target unit per angstrom."""
+    assert batch.forces is not None
+    assert outputs.forces is not None
+    return outputs.forces, batch.forces * scale
+
+
+def stress_of(outputs: Outputs, batch: Batch, scale: float) -> Pair:
+    """(B, 3, 3) stress times the volume of an atom, in the target unit.
+
+    So small and large cells count alike, and a stress is comparable with an energy per atom.
     """
-    if settings.loss == "mse":
-        return lambda error, n_atoms: error.square()
-    if settings.loss == "mse/sqrt(n)":
-        return lambda error, n_atoms: error.square() / n_atoms.sqrt()
-    delta = settings.huber_delta
+    assert batch.stress is not None
+    assert batch.cells is not None
+    assert outputs.virials is not None
+    atoms = batch.n_atoms[:, None, None]
+    volume = torch.linalg.det(batch.cells.double()).abs()[:, None, None]
+    return outputs.virials / atoms, batch.stress * volume / atoms * scale
+
+
+PAIRS: dict[str, Callable[[Outputs, Batch, float], Pair]] = {
+    "energies": energies_of,
+    "forces": forces_of,
+    "stress": stress_of,
+}
+
+
+@dataclass(frozen=True)
+class Term:
+    """The part of a loss that one label has: ``weight`` times the mean over what is labelled.
+
+    ``needs`` is the label (``"energies"``, ``"forces"``, ``"stress"``). The mean is over
+    conformers, over the components of forces, or over those of stress. ``items`` (M,) float64 is
+    how many of these each conformer of the data has: none where it lacks the label.
+    """
+
+    needs: str
+    weight: float
+    pair: Callable[[Outputs, Batch, float], Pair]
+    shape: Callable[[Tensor, Tensor], Tensor]
+    items: Tensor
+    complete: bool
+    scale: float
+
+    def sum(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Sum over what is labelled in a batch, not weighted (a float64 scalar)."""
+        predicted, reference = self.pair(outputs, batch, self.scale)
+        if not self.complete:
+            # No error where there is no label, and not NaN, of which the gradient would be NaN too.
+            reference = torch.where(torch.isnan(reference), predicted.detach(), reference)
+        error = predicted - reference
+        return self.shape(error, batch.n_atoms).sum(dtype=torch.float64)
+
+    def count(self, index: Tensor) -> Tensor:
+        """How much is labelled among the conformers ``index`` (a scalar; at least 1)."""
+        return self.items[index].sum().clamp(min=1.0)
+
+
+def loss_terms(settings: TrainingSettings, data: Conformers, device: torch.device) -> list[Term]:
+    """The terms with a weight, for a data set. A term whose label no conformer has counts nothing.
+
+    Errors are in ``settings.target_unit`` (forces: per angstrom). "mse": squared error;
+    "mse/sqrt(n)": squared error of energies over the square root of the number of atoms (TorchANI's
+    choice), forces and stress as "mse"; "huber": half the squared error up to ``huber_delta``,
+    linear beyond. With ``per_atom`` energies are divided by the number of atoms first.
+    """
+    terms = []
+    for label, weight in weights(settings).items():
+        has = data.has(label)
+        per = {"energies": np.ones_like(data.n_atoms), "forces": 3 * data.n_atoms}
+        items = np.where(has, per.get(label, np.full_like(data.n_atoms, 9)), 0).astype(np.float64)
+        terms.append(
+            Term(
+                label,
+                weight,
+                PAIRS[label],
+                _shape(settings, label),
+                torch.as_tensor(items).to(device),
+                bool(has.all()),
+                units.hartree_to(settings.target_unit),
+            )
+        )
+    return terms
+
+
+def weights(settings: TrainingSettings) -> dict[str, float]:
+    """Label -> weight, of the labels that are trained on."""
+    every = {label: getattr(settings, f"{OPTION[label]}_weight") for label in LABELS}
+    return {label: weight for label, weight in every.items() if weight}
+
+
+def _shape(settings: TrainingSettings, label: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """(errors, atoms of each conformer) -> what each error adds to the loss."""
+    delta, energies = settings.huber_delta, label == "energies"
+
+    def square(error: Tensor, n_atoms: Tensor) -> Tensor:
+        return error.square()
+
+    def over_root(error: Tensor, n_atoms: Tensor) -> Tensor:
+        return error.square() / n_atoms.sqrt()
 
     def huber(error: Tensor, n_atoms: Tensor) -> Tensor:
-        return torch.nn.functional.huber_loss(
-            error, torch.zeros_like(error), reduction="none", delta=delta
-        )
+        zero = torch.zeros_like(error)
+        return torch.nn.functional.huber_loss(error, zero, reduction="none", delta=delta)
 
-    return huber
+    if settings.loss == "huber":
+        shape = huber
+    else:
+        shape = over_root if settings.loss == "mse/sqrt(n)" and energies else square
+    if not (settings.per_atom and energies):
+        return shape
+    return lambda error, n_atoms: shape(error / n_atoms, n_atoms)
 
 
 def loss_unit(settings: TrainingSettings) -> str:
-    """Unit of the loss, for tables and axes."""
+    """Unit of the loss, for tables and axes; empty where it is a sum of several."""
+    if set(weights(settings)) != {"energies"} or settings.energy_weight != 1.0:
+        return ""
+    if settings.per_atom:
+        return f"({settings.target_unit}/atom)^2"
     if settings.loss == "mse/sqrt(n)":
         return f"({settings.target_unit})^2/sqrt(atom)"
     return f"({settings.target_unit})^2"

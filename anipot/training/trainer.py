@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from anipot import plots
 from anipot.batches import known_species
 from anipot.config import MACHINE_OPTIONS, TrainingSettings, checked
-from anipot.conformers import Conformers
+from anipot.conformers import LABELS, Conformers
 from anipot.devices import pick_device
 from anipot.ensemble import Potential
 from anipot.errors import DataError
@@ -23,6 +23,7 @@ from anipot.self_energies import SelfEnergies
 from anipot.training.checkpoints import CheckpointFile
 from anipot.training.history import History
 from anipot.training.loop import TrainingLoop
+from anipot.training.losses import OPTION, weights
 from anipot.training.metrics import Evaluation
 
 
@@ -125,20 +126,47 @@ class ANITrainer:
             if len(data) == 0:
                 raise DataError(f"the {name} set is empty")
             known_species(data, self.model.elements)
-            if not data.has("energies").all():
-                lacking = int((~data.has("energies")).sum())
-                raise DataError(
-                    f"{lacking:,} of {len(data):,} {name} conformers have no energy to train on"
-                )
-            if data.energies is not None and not np.isfinite(data.energies).all():
-                bad = int(np.flatnonzero(~np.isfinite(data.energies))[0])
-                raise DataError(f"the energy of {name} {data.describe(bad)} is not finite")
+            self._check_labels(name, data)
         lacking_elements = [e for e in val.elements if e not in train.elements]
         if lacking_elements:
             raise DataError(
                 f"the validation set contains {', '.join(lacking_elements)}, which no training "
                 "conformer does: its network would never be trained. Use another split, or "
                 "select(elements=...)"
+            )
+
+    def _check_labels(self, name: str, data: Conformers) -> None:
+        """What is trained on must be there: every conformer has some label, every label some."""
+        if not data.has("energies").any():
+            raise DataError(f"no {name} conformer has an energy to train on")
+        trained = weights(self.settings)
+        for label in trained:
+            has = data.has(label)
+            option = f"{OPTION[label]}_weight"
+            if not has.any():
+                raise DataError(
+                    f"no {name} conformer has {label}, which {option}={trained[label]} needs; "
+                    f"set {option}=0 or give data with {label}"
+                )
+            values = np.asarray(getattr(data, label))
+            wrong: np.ndarray = np.any(~np.isfinite(values).reshape(len(values), -1), axis=1)
+            if LABELS[label] == "A":
+                atoms = np.repeat(np.arange(len(data)), data.n_atoms)
+                wrong = np.bincount(atoms[wrong], minlength=len(data)).astype(bool)
+            if (bad := np.flatnonzero(wrong & has)).size:
+                noun = {"energies": "the energy", "forces": "a force"}.get(label, "the stress")
+                raise DataError(f"{noun} of {name} {data.describe(bad[0])} is not finite")
+            if label == "stress" and (flat := np.flatnonzero(has & ~_whole(data))).size:
+                raise DataError(
+                    f"{name} {data.describe(flat[0])} has a stress, but no cell that is periodic "
+                    "in all three directions"
+                )
+        lacking = ~np.any([data.has(label) for label in trained], axis=0)
+        if lacking.any():
+            raise DataError(
+                f"{int(lacking.sum()):,} of {len(data):,} {name} conformers have no "
+                f"{' or '.join(trained)} to train on; leave them out with "
+                "data.take(data.has('energies'))"
             )
 
     def _fingerprint(self, settings: TrainingSettings, train: Conformers, val: Conformers) -> str:
@@ -176,6 +204,14 @@ class ANITrainer:
         }
         if before:
             model.about["started_from"] = before
+
+
+def _whole(data: Conformers) -> np.ndarray:
+    """(M,) bool: periodic in all three directions."""
+    if data.pbc is None:
+        return np.zeros(len(data), dtype=bool)
+    whole: np.ndarray = data.pbc.all(axis=1)
+    return whole
 
 
 def evaluate(model: Potential, data: Conformers, progress: bool = False) -> Evaluation:

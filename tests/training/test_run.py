@@ -19,7 +19,7 @@ from anipot.config import RunSettings, checked, read_yaml, with_words
 from anipot.datasets import load_bundled
 from anipot.datasets.division import Division, divide, read_data
 from anipot.errors import DataError, SettingsError, TrainingError
-from anipot.model import ANIModel
+from anipot.networks import AtomicNetworks
 from anipot.training.run import CONTENTS, Run, new_folder, resume_run, start_run
 from anipot.training.trainer import ANITrainer, evaluate
 
@@ -396,15 +396,15 @@ def test_ctrl_c_to_the_command(tmp_path):
 
 def break_after(monkeypatch, updates: int) -> None:
     """Network energies that are not finite after so many training batches."""
-    energies = ANIModel.network_energies
+    energies = AtomicNetworks.forward
     done = 0
 
-    def broken(self, batch, *args, **kwargs):
+    def broken(self, *args):
         nonlocal done
-        done += self.networks.training
-        return energies(self, batch, *args, **kwargs) * (float("nan") if done > updates else 1.0)
+        done += self.training
+        return energies(self, *args) * (float("nan") if done > updates else 1.0)
 
-    monkeypatch.setattr(ANIModel, "network_energies", broken)
+    monkeypatch.setattr(AtomicNetworks, "forward", broken)
 
 
 def test_a_loss_that_is_not_finite_keeps_the_best_weights(tmp_path, monkeypatch, capsys):

@@ -306,7 +306,7 @@ def test_bad_data_is_refused_with_the_reason(small):
         new_trainer().train(nothing, val)
     with pytest.raises(DataError, match="validation set is empty"):
         new_trainer().train(train, nothing)
-    with pytest.raises(DataError, match="have no energy to train on"):
+    with pytest.raises(DataError, match="no training conformer has an energy to train on"):
         new_trainer().train(replace(train, energies=None), val)
     energies = train.energies.copy()
     energies[7] = np.nan

@@ -1,4 +1,4 @@
-"""EnergyStep: a batch divided by elements has the loss and the gradient of the whole."""
+"""TrainingStep: a batch divided by elements has the loss and the gradient of the whole."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,13 @@ import torch
 from helpers import random_conformers
 
 from anipot.batches import BatchLoader
+from anipot.config import TrainingSettings
 from anipot.conformers import Conformers
 from anipot.model import ANIModel
-from anipot.training import energy_step
+from anipot.training import step as step_module
 from anipot.training.aev_cache import AEVSource
-from anipot.training.energy_step import EnergyStep
+from anipot.training.losses import loss_terms
+from anipot.training.step import TrainingStep
 from anipot.training.trainer import ANITrainer
 
 
@@ -31,12 +33,11 @@ def mixed() -> Conformers:
     ).take(order)
 
 
-def make(model: ANIModel, data: Conformers) -> EnergyStep:
+def make(model: ANIModel, data: Conformers, **weights: float) -> TrainingStep:
     loader = BatchLoader(data, len(data), model.elements, dtype=model.dtype)
     source = AEVSource(model.aev, [loader], "off")
-    targets = torch.as_tensor(data.energies)
-    composition = data.composition(model.elements)
-    return EnergyStep(model, loader, targets, source, lambda e, n: e.square() / n, 1.3, composition)
+    terms = loss_terms(TrainingSettings(**weights), data, model.device)
+    return TrainingStep(model, loader, source, terms, 1.3, data.composition(model.elements))
 
 
 @pytest.mark.parametrize("hidden", [[7, 5], []])
@@ -47,8 +48,8 @@ def test_divided_equals_whole(mixed, hidden, monkeypatch):
     index = torch.as_tensor(np.random.default_rng(1).permutation(len(mixed))[:17])
     results = []
     for least in (1 << 40, 1):
-        monkeypatch.setattr(energy_step, "DIVIDE_FROM", least)
-        monkeypatch.setattr(energy_step, "SMALLEST_PART", 10)
+        monkeypatch.setattr(step_module, "DIVIDE_FROM", least)
+        monkeypatch.setattr(step_module, "SMALLEST_PART", 10)
         step = make(model, mixed)
         assert step.divides == (least == 1)
         model.networks.zero_grad()
@@ -63,8 +64,8 @@ def test_divided_equals_whole(mixed, hidden, monkeypatch):
 
 
 def test_every_conformer_is_in_one_part(mixed, monkeypatch):
-    monkeypatch.setattr(energy_step, "DIVIDE_FROM", 1)
-    monkeypatch.setattr(energy_step, "SMALLEST_PART", 12)
+    monkeypatch.setattr(step_module, "DIVIDE_FROM", 1)
+    monkeypatch.setattr(step_module, "SMALLEST_PART", 12)
     step = make(ANIModel.create("HCNO", hidden=[4]), mixed)
     index = torch.arange(len(mixed))
     members = torch.cat([part for _, part in step._parts(index)])
@@ -75,8 +76,8 @@ def test_training_with_divided_batches_is_the_same_training(small, monkeypatch):
     train, val, _ = small
     maes = []
     for least in (1 << 40, 1):
-        monkeypatch.setattr(energy_step, "DIVIDE_FROM", least)
-        monkeypatch.setattr(energy_step, "SMALLEST_PART", 30)
+        monkeypatch.setattr(step_module, "DIVIDE_FROM", least)
+        monkeypatch.setattr(step_module, "SMALLEST_PART", 30)
         model = ANIModel.create("HCNO", hidden=[16], dtype="float64", seed=3)
         trainer = ANITrainer(model, epochs=4, batch_size=64)
         maes.append(trainer.train(train, val, quiet=True)["val_mae"])

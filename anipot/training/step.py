@@ -1,8 +1,8 @@
-"""EnergyStep: loss and gradient of a batch, without the columns that are zero."""
+"""TrainingStep: loss and gradient of a batch, without the columns that are zero."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,7 +14,8 @@ from anipot.aev.computer import AEVComputer
 from anipot.batches import Batch, BatchLoader
 from anipot.model import ANIModel
 from anipot.training.aev_cache import AEVSource
-from anipot.training.losses import EnergyLoss
+from anipot.training.losses import Term
+from anipot.training.outputs import Outputs, outputs_of
 
 #: Atoms in a batch from which it is divided by the elements of its conformers, and atoms that a
 #: part must have.
@@ -31,28 +32,31 @@ class _Elements(NamedTuple):
     columns: Tensor  # of the whole AEV that these elements have
 
 
-class EnergyStep:
-    """The loss of a batch on energies; its gradient is added to that of the weights.
+class TrainingStep:
+    """The loss of a batch; its gradient is added to that of the weights.
 
     A hydrocarbon's ANI-1x AEV has 128 columns that are not zero, of 384, and the first layer is
     most of a network. So a large batch is divided into parts by the elements that occur in a
     conformer, and each part has AEVs of its elements only. The sum is the same but for rounding.
-    This pays
-    with the native engine, where AEVs cost little, and for parts of thousands of atoms.
+    This pays with the native engine, where AEVs cost little, and for parts of thousands of atoms.
+
+    The batches of ``loader`` hold labels without what the networks are not to learn (self
+    energies). ``to_target`` turns the networks' unit into that of the loss; ``composition`` (M, E)
+    is that of the loader's conformers.
     """
 
     def __init__(
         self,
         model: ANIModel,
         loader: BatchLoader,
-        targets: Tensor,
         aevs: AEVSource,
-        loss_of: EnergyLoss,
+        terms: Sequence[Term],
         to_target: float,
         composition: np.ndarray,
     ) -> None:
-        self.model, self.loader, self.targets, self.aevs = model, loader, targets, aevs
-        self.loss_of, self.to_target = loss_of, to_target
+        self.model, self.loader, self.aevs = model, loader, aevs
+        self.terms, self.to_target = terms, to_target
+        self.derivatives = any(term.needs != "energies" for term in terms)
         self.divides = (
             model.aev.engine_on(model.device) == "native"
             and loader not in aevs
@@ -68,11 +72,15 @@ class EnergyStep:
     def __call__(self, index: Tensor) -> Tensor:
         """The mean loss (a float64 scalar, detached) over the conformers ``index`` (B,)."""
         total = torch.zeros((), dtype=torch.float64, device=self.model.device)
+        counts = [term.count(index) for term in self.terms]
         for bits, members in self._parts(index):
             batch = self.loader.batch(members)
-            predicted = self._energies(batch, bits) * self.to_target
-            error = predicted - self.targets[batch.index]
-            loss = self.loss_of(error, batch.n_atoms).sum() / len(index)
+            outputs = self._outputs(batch, bits)
+            parts = [
+                term.sum(outputs, batch) * (term.weight / count)
+                for term, count in zip(self.terms, counts, strict=True)
+            ]
+            loss = torch.stack(parts).sum()
             loss.backward()
             total += loss.detach()
         return total
@@ -93,21 +101,29 @@ class EnergyStep:
         if rest.any():
             yield everything, index[rest]
 
-    def _energies(self, batch: Batch, bits: int) -> Tensor:
-        """(B,) float64: the networks' part of the energies, in the networks' unit."""
+    def _outputs(self, batch: Batch, bits: int) -> Outputs:
+        """What the networks say of a batch, in the unit of the loss."""
         model = self.model
         here = self._elements(bits)
         if len(here.symbols) == len(model.elements):
-            return model.network_energies(batch, self.aevs(self.loader, batch))
-        counts = tuple(batch.counts[model.elements.index(e)] for e in here.symbols)
-        part = replace(batch, species=here.place[batch.species], counts=counts)
-        with torch.no_grad():
-            aevs = here.aev(part)
-        atomic = [
-            model.networks[e](x, here.columns)
-            for e, x in zip(here.symbols, aevs.split(counts), strict=True)
-        ]
-        return batch.sum_atoms(torch.cat(atomic))
+
+            def networks(x: Tensor) -> Tensor:
+                energies: Tensor = model.networks(x, batch.counts)
+                return energies
+
+            aevs, aev, part = self.aevs(self.loader, batch), model.aev, batch
+        else:
+            counts = tuple(batch.counts[model.elements.index(e)] for e in here.symbols)
+            part = replace(batch, species=here.place[batch.species], counts=counts)
+            aev = here.aev
+
+            def networks(x: Tensor) -> Tensor:
+                slices = zip(here.symbols, x.split(counts), strict=True)
+                return torch.cat([model.networks[e](y, here.columns) for e, y in slices])
+
+            with torch.no_grad():
+                aevs = aev(part)
+        return outputs_of(networks, aev, part, aevs, self.to_target, derivatives=self.derivatives)
 
     def _elements(self, bits: int) -> _Elements:
         if bits not in self._made:
