@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from anipot.cli.calibrate import calibrate
 from anipot.cli.data import data_app
 from anipot.cli.evaluate import evaluate
 from anipot.cli.info import info
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.command(short_help="Train a potential, report its errors on unseen data.")(train)
 app.command(short_help="Errors of a potential on a data set.")(evaluate)
+app.command(short_help="What error the disagreement of an ensemble means.")(calibrate)
 app.command(short_help="Energies and forces of structures.")(predict)
 app.add_typer(data_app, name="data")
 app.add_typer(potentials_app, name="potentials")

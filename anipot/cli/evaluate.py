@@ -25,7 +25,10 @@ class Part(StrEnum):
 
 @reads_data(keep_unlabelled=False)
 def evaluate(
-    potential: Annotated[Path, typer.Argument(help="A saved potential.", metavar="POTENTIAL")],
+    potential: Annotated[
+        str,
+        typer.Argument(help="A saved potential, or a name such as ani1x.", metavar="POTENTIAL"),
+    ],
     data: Annotated[
         list[Path] | None,
         typer.Argument(help="Data files (none: the bundled data).", metavar="DATA"),
@@ -74,9 +77,7 @@ def evaluate(
         typer.echo(note)
     if out is not None:
         existed = (out / "evaluation.json").exists()
-        text = json.dumps(
-            {"potential": str(potential), "note": note, **evaluation.to_dict()}, indent=1
-        )
+        text = json.dumps({"potential": potential, "note": note, **evaluation.to_dict()}, indent=1)
         write_text(out / "evaluation.json", text + "\n")
         plots.save_figure(plots.parity(evaluation), out / "parity")
         rows = evaluation.by_formula()

@@ -15,7 +15,10 @@ from anipot.errors import SettingsError
 
 @reads_data(keep_unlabelled=True)
 def predict(
-    potential: Annotated[Path, typer.Argument(help="A saved potential.", metavar="POTENTIAL")],
+    potential: Annotated[
+        str,
+        typer.Argument(help="A saved potential, or a name such as ani1x.", metavar="POTENTIAL"),
+    ],
     files: Annotated[
         list[Path],
         typer.Argument(
@@ -38,6 +41,7 @@ def predict(
 
     Prints hartree and kcal/mol, relative to the lowest conformer of the same formula; .extxyz files
     are in eV and eV/angstrom, as ASE has it.
+    Of an ensemble, says how far its members disagree, and where that is beyond its calibration.
     A charge or spin in a file, or an element that the potential does not know, is an error.
 
     In Python:
@@ -66,7 +70,16 @@ def predict(
     )
     if out is None:
         typer.echo(prediction.table(conformers))
-        return
-    existed = out.exists()
-    prediction.write(conformers, out)
-    typer.echo(f"{len(conformers):,} predictions written to {written(out, existed)}")
+    else:
+        existed = out.exists()
+        prediction.write(conformers, out)
+        typer.echo(f"{len(conformers):,} predictions written to {written(out, existed)}")
+    if prediction.energy_std is not None and len(conformers):
+        from anipot.calibration import beyond, in_words
+
+        spread = prediction.disagreement(conformers)
+        typer.echo(in_words(model, spread, conformers))
+        formula, formulas = conformers.formulas()
+        names = [f"frame {i} {formulas[f]}" for i, f in enumerate(formula)]
+        for warning in beyond(model, spread, conformers.n_atoms, names):
+            typer.echo(f"WARNING, {warning}", err=True)

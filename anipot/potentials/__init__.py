@@ -96,8 +96,9 @@ def _find(name_or_path: str | Path) -> tuple[Path, _Format]:
         module = importlib.import_module(f"anipot.potentials.{known.module}")
         if getattr(module, known.recognise)(path):
             return path, known
+    is_ = f"a folder without a {IN_RUN} or NeuroChem's files" if path.is_dir() else "no potential"
     raise PotentialError(
-        f"{path} is no potential that anipot knows; it reads {'; '.join(f.what for f in _FORMATS)}"
+        f"{path} is {is_}; anipot reads {'; '.join(f.what for f in _FORMATS)}; and folders of runs"
     )
 
 

@@ -1,0 +1,85 @@
+"""anipot calibrate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anipot.cli.evaluate import Part
+from anipot.cli.output import shows_progress, written
+from anipot.cli.reading import NO_OPTIONS, reads_data
+from anipot.datasets.mapping import ReadOptions
+
+
+@reads_data(keep_unlabelled=False)
+def calibrate(
+    potential: Annotated[
+        str, typer.Argument(help="An ensemble: a file, or a name.", metavar="POTENTIAL")
+    ],
+    data: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Data files (none: the bundled data).", metavar="DATA"),
+    ] = None,
+    part: Annotated[
+        Part,
+        typer.Option(help="Only this part of the data that the potential was trained on."),
+    ] = Part.all,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for the figure and calibration.json."),
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Save the potential with this calibration as a .safetensors file."),
+    ] = None,
+    read: ReadOptions = NO_OPTIONS,
+) -> None:
+    """What error a disagreement of an ensemble's members means, on data with energies.
+
+    Compares std / sqrt(N) over the members with the error / sqrt(N), N atoms, in kcal/mol. Use data
+    that no member was trained on. A potential saved with its calibration warns where a prediction
+    goes beyond it.
+
+    In Python:
+
+    \b
+    from anipot.calibration import calibrate
+    print(calibrate(anipot.load("POTENTIAL.safetensors"), anipot.load_dataset("DATA.h5")))
+    """
+    from anipot.calibration import calibrate as compare
+    from anipot.datasets.bundled import bundled_path
+    from anipot.datasets.check import warn_of_unit
+    from anipot.datasets.load import read_files
+    from anipot.files import write_text
+    from anipot.potentials import load
+    from anipot.training.seen import part_of
+
+    model = load(potential)
+    conformers = read_files(data or [bundled_path()], read)
+    if data:
+        warn_of_unit(conformers, read)
+    conformers, note = part_of(model, conformers, part.value)
+    name = ", ".join(dict.fromkeys(Path(s).name for s in conformers.sources))
+    name += f" ({part.value} part)" if part is not Part.all else ""
+    found = compare(model, conformers, name, progress=shows_progress(len(conformers)))
+    typer.echo(str(found))
+    if note:
+        typer.echo(note)
+    if out is not None:
+        from anipot import plots
+        from anipot.calibration_plot import calibration_plot
+
+        existed = (out / "calibration.json").exists()
+        text = json.dumps({"potential": potential, "note": note, **found.to_dict()}, indent=1)
+        write_text(out / "calibration.json", text + "\n")
+        plots.save_figure(calibration_plot(found), out / "calibration")
+        typer.echo(
+            f"written to {written(f'{out}/', existed)}: calibration.json, calibration (PNG, SVG)"
+        )
+    if save is not None:
+        existed = save.exists()
+        model.save(save, calibrated=found.about())
+        typer.echo(f"the potential with this calibration: {written(save, existed)}")
