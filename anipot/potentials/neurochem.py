@@ -185,7 +185,7 @@ def _inside(folder: Path, name: str) -> Path:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Errors of the block name the file, once."""
+    """Errors of the block name the file."""
     try:
         yield
     except FileNotFoundError:
@@ -193,9 +193,7 @@ def _naming(path: Path) -> Iterator[None]:
     except OSError as e:
         raise PotentialError(f"{path}: cannot be read ({e.strerror or e})") from None
     except (PotentialError, SettingsError) as e:
-        message = str(e)
-        named = message.startswith(f"{path}: ")
-        raise PotentialError(message if named else f"{path}: {message}") from None
+        raise PotentialError(f"{path}: {e}") from None
 
 
 def _read(path: Path, most: int) -> bytes:
@@ -332,14 +330,14 @@ def _read_networks(folder: Path, settings: AEVSettings, budget: _Budget) -> Atom
                     f"{next(iter(activations))}; all networks must have the same"
                 )
             hidden[element] = [layer.nodes for layer in layers[:-1]]
+            arrays: list[tuple[str, Path, tuple[int, ...]]] = []
             for k, layer in enumerate(layers):
-                for name, shape, kind in (
-                    (layer.weights, (layer.nodes, layer.fan_in), "weight"),
-                    (layer.biases, (layer.nodes,), "bias"),
-                ):
-                    budget.take(math.prod(shape))
-                    array = _read_array(_inside(folder, name), shape)
-                    weights[f"{element}.layers.{k}.{kind}"] = torch.from_numpy(array)
+                key, shape = f"{element}.layers.{k}", (layer.nodes, layer.fan_in)
+                arrays.append((f"{key}.weight", _inside(folder, layer.weights), shape))
+                arrays.append((f"{key}.bias", _inside(folder, layer.biases), shape[:1]))
+                budget.take(math.prod(shape) + layer.nodes)
+        for key, file, size in arrays:  # errors of theirs name their own files
+            weights[key] = torch.from_numpy(_read_array(file, size))
     first = next(iter(activations.values()), LINEAR)
     with torch.device("meta"):  # no random weights, which would move the caller's random state
         networks = AtomicNetworks(
