@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from anipot.model import ANIModel
     from anipot.networks import AtomicNet
     from anipot.potentials import load
+    from anipot.potentials.torchani_format import from_torchani
     from anipot.prediction import Prediction
     from anipot.self_energies import SelfEnergies
     from anipot.training.trainer import ANITrainer, evaluate
@@ -48,6 +49,7 @@ _HOMES = {
     "Prediction": "anipot.prediction",
     "SelfEnergies": "anipot.self_energies",
     "evaluate": "anipot.training.trainer",
+    "from_torchani": "anipot.potentials.torchani_format",
     "load": "anipot.potentials",
     "load_bundled": "anipot.datasets",
     "load_dataset": "anipot.datasets",
@@ -69,6 +71,7 @@ __all__ = [
     "SelfEnergies",
     "__version__",
     "evaluate",
+    "from_torchani",
     "load",
     "load_bundled",
     "load_dataset",

@@ -134,6 +134,12 @@ class ANIEnsemble(nn.Module):
 
         return write_own(list(self), {**self.about, **about}, path)
 
+    def to_torchani(self) -> Any:
+        """The potential as a TorchANI 2 model: see ``anipot.potentials.torchani_format``."""
+        from anipot.potentials.torchani_format import to_torchani
+
+        return to_torchani(self)
+
     def calculator(self, **options: Any) -> ANICalculator:
         """The potential as an ASE calculator: see ``anipot.calculator.ANICalculator``."""
         # Here and not above: the calculator knows of ensembles.

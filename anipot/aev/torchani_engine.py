@@ -84,17 +84,25 @@ def aev(settings: AEVSettings, batch: Batch, coordinates: Tensor, cells: Tensor 
 
 @lru_cache(maxsize=8)
 def _computer(settings: AEVSettings, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
+    try:
+        return torchani_computer(settings, dtype, device)
+    except SettingsError as e:
+        raise SettingsError(f"the engine 'torchani': {e}; use engine='reference'") from None
+
+
+def torchani_computer(
+    settings: AEVSettings, dtype: torch.dtype, device: torch.device
+) -> torch.nn.Module:
+    """A TorchANI ``AEVComputer`` whose constants have all digits that ``dtype`` can hold.
+
+    Raises SettingsError for settings that TorchANI cannot express.
+    """
     for name in ("radial_eta", "angular_eta", "zeta"):
         values = getattr(settings, name)
         if len(values) > 1:
-            raise SettingsError(
-                f"the engine 'torchani' takes one value of {name}, not {len(values)}; use "
-                "engine='reference'"
-            )
+            raise SettingsError(f"TorchANI takes one value of {name}, not {len(values)}")
     if settings.angular_cutoff == settings.radial_cutoff:
-        raise SettingsError(
-            "the engine 'torchani' needs angular_cutoff below radial_cutoff; use engine='reference'"
-        )
+        raise SettingsError("TorchANI needs angular_cutoff below radial_cutoff")
     module = import_torchani()
     # What is kept must be ordinary tensors even when the first call is made in inference mode.
     with torch.inference_mode(False), torch.no_grad():
