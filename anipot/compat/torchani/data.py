@@ -70,6 +70,13 @@ def load(
     return TransformableIterable(_Lazy(len(conformers), partial(_sample, conformers, wanted)))
 
 
+def __getattr__(name: str) -> Any:
+    raise AttributeError(
+        f"the bridge to TorchANI 2.2 has no data.{name}; data.load(path) reads data, and "
+        "anipot.load_dataset(path) gives it with more methods"
+    )
+
+
 def collate_fn(samples: Sequence[Sample], padding: Mapping[str, float] | None = None) -> Sample:
     """One batch: numbers stacked (C,), arrays padded to the longest (C, A, ...)."""
     fill = {**PADDING, **(padding or {})}
@@ -147,6 +154,7 @@ class TransformableIterable:
     ) -> TransformableIterable:
         """Without conformers whose energy over the square root of the number of atoms exceeds
         ``threshold1`` hartree, nor then those beyond ``threshold2`` standard deviations."""
+        self._conformers_only("remove_outliers")
         energies = np.array([float(sample["energies"]) for sample in self])
         atoms = np.array([len(sample["species"]) for sample in self])
         keep = np.abs(energies) / np.sqrt(atoms) < threshold1
