@@ -280,6 +280,12 @@ def test_samples_are_those_of_the_file(file):
         assert first["energies"] == f["gdb_s0/molecule-0/energies"][0]
 
 
+def test_high_energy_extras_of_ani_1_are_left_out_as_in_2_2(shared_data):
+    data = torchani.data.load(shared_data / "ani_gdb_s02_hydrocarbons.h5")
+    assert len(data) == 17109
+    assert {len(sample["species"]) for sample in data} == {4, 6, 8}
+
+
 def test_every_pass_reads_the_same(file):
     """2.2 subtracted the self energies of samples in memory again at each pass."""
     raw = torchani.data.load(file).cache()
