@@ -54,11 +54,12 @@ class Present(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What the networks say of a batch of B conformers, N atoms and K members; None: not asked for.
+    """What a model says of a batch of B conformers, N atoms and K members; None: not asked for.
 
-    ``atomic`` (K, N) float64 hartree, by row, without self energies. ``forces`` (N, 3) by row and
-    ``cells`` (B, 3, 3), hartree/angstrom, the model's precision: minus the gradient, by coordinates
-    and by cells, of the mean over members. ``member_forces`` (K, N, 3).
+    ``atomic`` (K, N) float64 hartree, by row, with the repulsion but without self energies.
+    ``forces`` (N, 3) by row and ``cells`` (B, 3, 3), hartree/angstrom, the model's precision: minus
+    the gradient, by coordinates and by cells, of the mean over members. ``member_forces``
+    (K, N, 3).
     """
 
     atomic: Tensor
@@ -71,7 +72,7 @@ class Evaluator:
     """Fast evaluation of one model, or of several with the same AEVs.
 
     It holds a snapshot of the weights: make a new one after training. Dropout is never active.
-    Raises SettingsError for members that differ in AEV settings, precision or device.
+    Raises SettingsError for members that differ in AEV settings, repulsion, precision or device.
     """
 
     def __init__(self, members: Sequence[ANIModel]) -> None:
@@ -84,12 +85,17 @@ class Evaluator:
                     f"member {k} has other elements or AEV settings than member 0, and the members "
                     f"of an ensemble share AEVs; {m.aev.settings} is not {first.aev.settings}"
                 )
+            if m.repulsion != first.repulsion:
+                raise SettingsError(
+                    f"member {k} has the repulsion {m.repulsion}, member 0 {first.repulsion}; the "
+                    "members of an ensemble share one"
+                )
             if m.dtype != first.dtype or m.device != first.device:
                 raise SettingsError(
                     f"member {k} is in {m.dtype} on {m.device}, member 0 in {first.dtype} on "
                     f"{first.device}; convert them with .to()"
                 )
-        self.settings = first.aev.settings
+        self.settings, self.repulsion = first.aev.settings, first.repulsion
         self.dtype, self.device = first.dtype, first.device
         self.engine = first.aev.engine_on(self.device)
         self.n_members = len(members)
@@ -220,6 +226,8 @@ class Evaluator:
                 None if cells is None or not derivatives else torch.zeros_like(cells),
                 batch.coordinates.new_zeros(k, 0, 3) if member_forces else None,
             )
+        # Before the batch's species are those of the elements present.
+        repelled = None if self.repulsion is None else self.repulsion.evaluate(batch)
         here = self.present([e for e, count in enumerate(batch.counts) if count])
         batch = replace(
             batch,
@@ -262,6 +270,14 @@ class Evaluator:
         forces, by_cells = None, None
         if gradient is not None:
             forces, by_cells = back(gradient, False)
+        if repelled is not None:
+            out += repelled.atomic
+            if members is not None:
+                members += repelled.forces
+            if forces is not None:
+                forces += repelled.forces
+            if by_cells is not None:
+                by_cells += repelled.cells
         return Outputs(out, forces, by_cells, members)
 
     def stress(self, batch: Batch, outputs: Outputs) -> Tensor:

@@ -22,6 +22,7 @@ from anipot.errors import DataError, SettingsError
 from anipot.inference import Evaluator
 from anipot.networks import DTYPES, AtomicNetworks
 from anipot.prediction import Prediction
+from anipot.repulsion import Repulsion
 from anipot.self_energies import SelfEnergies
 from anipot.stepper import Stepper
 
@@ -45,6 +46,7 @@ class ANIModel(nn.Module):
     ``about`` is what is known of the potential's origin, as plain data; it is saved with it.
     ``trained`` are the elements whose networks have been trained; once there is one, the others'
     random networks are not used for predictions. A new model has none.
+    ``repulsion``, for the same elements, is added to what the networks say.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class ANIModel(nn.Module):
         output_unit: str = "kcal/mol",
         about: dict[str, Any] | None = None,
         trained: tuple[str, ...] = (),
+        repulsion: Repulsion | None = None,
     ) -> None:
         super().__init__()
         if tuple(networks) != aev.settings.elements:
@@ -62,7 +65,12 @@ class ANIModel(nn.Module):
                 f"networks for {', '.join(networks)}, "
                 f"but an AEV of {', '.join(aev.settings.elements)}"
             )
-        self.aev, self.networks = aev, networks
+        if repulsion is not None and repulsion.elements != aev.settings.elements:
+            raise SettingsError(
+                f"a repulsion of {', '.join(repulsion.elements)}, "
+                f"but an AEV of {', '.join(aev.settings.elements)}"
+            )
+        self.aev, self.networks, self.repulsion = aev, networks, repulsion
         self.self_energies = self_energies or SelfEnergies.zero(aev.settings.elements)
         self.output_unit = units.energy_unit(output_unit)
         self.about = about or {}
@@ -74,21 +82,25 @@ class ANIModel(nn.Module):
         elements: str | Iterable[str] = "HCNO",
         *,
         aev: str | AEVSettings | None = None,
+        repulsion: str | Repulsion | None = None,
         seed: int = 0,
         **options: Any,
     ) -> ANIModel:
         """A new model with random weights, a function of ``seed``.
 
         ``aev``: "ani1x" (the default) or "ani2x" constants for ``elements``, "cover" with options
-        of ``AEVSettings.cover``, or AEVSettings of your own. ``options`` are the other fields of
-        ``anipot.config.ModelSettings``, which owns the defaults: ``hidden`` (widths for all
-        elements, or a mapping from symbol to widths; ANI-1x's by default), ``activation``,
-        ``dropout``, ``output_activation``, ``output_dropout``, ``dtype``, ``output_unit``,
-        ``engine``. Raises SettingsError for anything unknown.
+        of ``AEVSettings.cover``, or AEVSettings of your own. ``repulsion``: "zbl", or a Repulsion
+        for the same elements. ``options`` are the other fields of ``anipot.config.ModelSettings``,
+        which owns the defaults: ``hidden`` (widths for all elements, or a mapping from symbol to
+        widths; ANI-1x's by default), ``activation``, ``dropout``, ``output_activation``,
+        ``output_dropout``, ``dtype``, ``output_unit``, ``engine``. Raises SettingsError for
+        anything unknown.
         """
         symbols = parse_elements(elements)
         if isinstance(aev, str):
             options["aev"] = aev
+        if isinstance(repulsion, str):
+            options["repulsion"] = repulsion
         wanted = checked(ModelSettings, options)
         settings = (
             aev
@@ -113,6 +125,9 @@ class ANIModel(nn.Module):
             AEVComputer(settings, wanted.engine),
             networks.to(DTYPES[wanted.dtype]),
             output_unit=wanted.output_unit,
+            repulsion=repulsion
+            if isinstance(repulsion, Repulsion)
+            else Repulsion.named(wanted.repulsion, symbols),
         )
 
     @property
@@ -133,21 +148,21 @@ class ANIModel(nn.Module):
 
     # ---- energies ----------------------------------------------------------------------------
 
-    def network_energies(
-        self, batch: Batch, aevs: Tensor | None = None, networks: nn.Module | None = None
-    ) -> Tensor:
-        """(B,) float64, in ``output_unit``: the networks' part of the energies.
+    def network_energies(self, batch: Batch, aevs: Tensor | None = None) -> Tensor:
+        """(B,) float64, in ``output_unit``: the networks' part of the energies, no repulsion.
 
-        ``aevs`` (N, length) where they are known already; ``networks`` in place of the model's own
-        (averaged weights).
+        ``aevs`` (N, length) where they are known already.
         """
         aevs = self.aev(batch) if aevs is None else aevs
-        return batch.sum_atoms((networks or self.networks)(aevs, batch.counts))
+        return batch.sum_atoms(self.networks(aevs, batch.counts))
 
     def forward(self, batch: Batch, aevs: Tensor | None = None) -> Tensor:
         """(B,) float64 hartree: total energies."""
         network = self.network_energies(batch, aevs) * units.energy_to_hartree(self.output_unit)
-        return network + self.self_energies.of_batch(batch)
+        total = network + self.self_energies.of_batch(batch)
+        if self.repulsion is not None:
+            total = total + batch.sum_atoms(self.repulsion.atomic(batch))
+        return total
 
     def batch(self, conformers: Conformers) -> Batch:
         """All of ``conformers`` as one batch in the model's precision, on its device."""
@@ -183,9 +198,11 @@ class ANIModel(nn.Module):
             if strain is not None and cells is not None:
                 moved = torch.bmm(coordinates.unsqueeze(1), deform[batch.conformer]).squeeze(1)
                 cells = torch.bmm(cells, deform)
-            atomic_out = self.networks(self.aev(batch, moved, cells), batch.counts)
-            scale = units.energy_to_hartree(self.output_unit)
-            energies = batch.sum_atoms(atomic_out) * scale
+            atomic_out = self.networks(self.aev(batch, moved, cells), batch.counts).double()
+            atomic_out = atomic_out * units.energy_to_hartree(self.output_unit)
+            if self.repulsion is not None:
+                atomic_out = atomic_out + self.repulsion.atomic(batch, moved, cells)
+            energies = batch.sum_atoms(atomic_out)
             wanted = [x for x in (coordinates if forces else None, strain) if x is not None]
             grads = list(torch.autograd.grad(energies.sum(), wanted)) if wanted else []
         found: dict[str, np.ndarray] = {}
@@ -197,7 +214,7 @@ class ANIModel(nn.Module):
             found["stress"] = (grads.pop(0).double() / whole[:, None, None]).cpu().numpy()
         if atomic:
             own = torch.as_tensor(self.self_energies.values, device=batch.species.device)
-            per_atom = atomic_out.detach().double() * scale + own[batch.species]
+            per_atom = atomic_out.detach() + own[batch.species]
             found["atomic_energies"] = batch.conformer_order(per_atom).cpu().numpy()
         total = energies.detach() + self.self_energies.of_batch(batch)
         return Prediction(total.cpu().numpy(), **found)
@@ -249,3 +266,9 @@ class ANIModel(nn.Module):
         from anipot.potentials.own import write_own
 
         return write_own([self], {**self.about, **about}, path)
+
+    def to_torchani(self) -> Any:
+        """The potential as a TorchANI 2 model: see ``anipot.potentials.torchani_format``."""
+        from anipot.potentials.torchani_format import to_torchani
+
+        return to_torchani(self)

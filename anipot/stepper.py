@@ -17,6 +17,7 @@ from anipot.conformers import Conformers
 from anipot.errors import DataError
 from anipot.inference import Evaluator, Present
 from anipot.prediction import deviation, disagreement
+from anipot.repulsion import Contact, RepulsionStepper
 from anipot.small_networks import SmallNetworks, available
 
 #: Atoms of one element up to which ``SmallNetworks`` is faster than batched matrix products.
@@ -87,10 +88,13 @@ class Stepper:
         self._own = (composition @ evaluator.self_energies.T)[0]  # (K,)
         self._scales = evaluator.scales.cpu().numpy()
         self._aev: PreparedAEV | None = None
+        self._repulsion: RepulsionStepper | None = None
         if evaluator.engine == "native" and n:
             present = evaluator.present([e for e, c in enumerate(self._batch.counts) if c])
             reduced = replace(self._batch, species=present.place[self._batch.species])
             self._aev = aev = PreparedAEV(present.aev.settings, reduced, evaluator.dtype)
+            if evaluator.repulsion is not None:
+                self._repulsion = RepulsionStepper(evaluator.repulsion, conformer)
             self._coordinates = aev.coordinates.numpy()
             self._forces = aev.coordinate_gradient.numpy()
             self._out = torch.zeros(evaluator.n_members, n, dtype=evaluator.dtype)
@@ -139,7 +143,7 @@ class Stepper:
         x = np.asarray(coordinates, dtype=np.float64)
         if x.shape != (len(self), 3):
             raise DataError(f"coordinates have shape {x.shape}, {len(self)} atoms need (N, 3)")
-        lattice = None
+        given, lattice = x, None
         if self.periodic:
             if cell is None:
                 raise DataError("the system is periodic but no cell was given; give cell=")
@@ -154,7 +158,10 @@ class Stepper:
                 x = self._wrapped(x, lattice)
             x = x - x.mean(axis=0)
         with self._lock:  # the arrays are used again at every call
-            return self._point(x, lattice, stress)
+            point = self._point(x, lattice, stress)
+            if self._repulsion is None:
+                return point
+            return _repelled(point, self._repulsion(given, lattice), lattice)
 
     def _wrapped(self, x: np.ndarray, lattice: np.ndarray) -> np.ndarray:
         """``x`` moved by whole lattice vectors to within a cell; as it is in a flat cell."""
@@ -207,3 +214,19 @@ class Stepper:
             energies,
             evaluator.stress(batch, outputs)[0].cpu().numpy() if stress else None,
         )
+
+
+def _repelled(point: Point, contact: Contact | None, lattice: np.ndarray | None) -> Point:
+    """A point with the repulsion added to what the networks say."""
+    if contact is None:
+        return point
+    stress = point.stress
+    if stress is not None:
+        assert lattice is not None
+        stress = stress + contact.virial / abs(np.linalg.det(lattice))
+    return Point(
+        point.energy + contact.energy,
+        (point.forces + contact.forces).astype(point.forces.dtype, copy=False),
+        point.member_energies + contact.energy,
+        stress,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -234,7 +234,11 @@ class AEVSettings:
         cls, name: str, elements: str | Iterable[str] | None = None, **options: Any
     ) -> AEVSettings:
         """Settings by name: ``"ani1x"``, ``"ani2x"``, or ``"cover"`` with its options."""
-        makers = {"ani1x": cls.ani1x, "ani2x": cls.ani2x, "cover": cls.cover}
+        makers: dict[str, Callable[..., AEVSettings]] = {
+            "ani1x": cls.ani1x,
+            "ani2x": cls.ani2x,
+            "cover": cls.cover,
+        }
         if name not in makers:
             raise SettingsError(f"unknown AEV settings {name!r}; known: {', '.join(makers)}")
         if name == "cover" and elements is None:

@@ -29,6 +29,7 @@ from anipot.errors import PotentialError
 from anipot.files import atomic_write
 from anipot.model import ANIModel
 from anipot.networks import DTYPES, AtomicNetworks
+from anipot.repulsion import Repulsion
 from anipot.self_energies import SelfEnergies
 from anipot.version import __version__
 
@@ -71,6 +72,7 @@ class _Header(BaseModel):
     dtype: str
     units: dict[str, str]
     about: dict[str, Any]
+    repulsion: dict[str, Any] | None = None
 
 
 def is_own(path: Path) -> bool:
@@ -124,6 +126,7 @@ def write_own(members: Sequence[ANIModel], about: Mapping[str, Any], path: str |
         dtype=str(members[0].dtype).removeprefix("torch."),
         units=UNITS,
         about=_plain(about),
+        repulsion=None if members[0].repulsion is None else members[0].repulsion.to_dict(),
     )
     text = json.dumps(header.model_dump(), sort_keys=True)
     # One key only: safetensors writes several in no fixed order, and equal potentials are to be
@@ -188,6 +191,9 @@ def _build(header: _Header, tensors: dict[str, Tensor], engine: str) -> ANIModel
     if own is None or own.dtype != torch.float64 or tuple(own.shape) != shape:
         raise PotentialError(f"self_energies are missing, or not {shape} in float64")
     aev = AEVComputer(settings, engine)
+    repulsion = None
+    if header.repulsion is not None:
+        repulsion = Repulsion.from_dict(header.repulsion, settings.elements)
     members = []
     for k, told in enumerate(header.members):
         if not set(told.trained) <= set(settings.elements):
@@ -196,7 +202,9 @@ def _build(header: _Header, tensors: dict[str, Tensor], engine: str) -> ANIModel
         energies = SelfEnergies(settings.elements, own[k].numpy().copy(), told.self_energies_note)
         about = told.about if len(header.members) > 1 else header.about
         members.append(
-            ANIModel(aev, networks, energies, told.output_unit, about, tuple(told.trained))
+            ANIModel(
+                aev, networks, energies, told.output_unit, about, tuple(told.trained), repulsion
+            )
         )
     if tensors:
         raise PotentialError(f"unexpected tensors: {', '.join(sorted(tensors))}")

@@ -137,7 +137,7 @@ def test_cover_starts_where_atoms_come_close():
         ({"elements": "HCH"}, "named twice"),
         ({"elements": ["Xx"]}, "'Xx' is not the symbol"),
         ({"radial_cutoff": -1}, "radial_start, the innermost shell"),
-        ({"angular_cutoff": math.nan}, "radial_start, the innermost shell"),
+        ({"angular_cutoff": math.nan}, "angular_cutoff must be a positive number"),
         ({"radial_cutoff": math.inf}, "radial_cutoff must be a positive number"),
         ({"angular_cutoff": 6.0}, "must not exceed radial_cutoff"),
         ({"elements": "Cs"}, r"3.66 angstrom.*angular_cutoff \(3.5\).*larger cutoffs"),
