@@ -11,9 +11,13 @@ from anipot.cli.calibrate import calibrate
 from anipot.cli.data import data_app
 from anipot.cli.evaluate import evaluate
 from anipot.cli.info import info
+from anipot.cli.md import md
 from anipot.cli.potentials import potentials_app
 from anipot.cli.predict import predict
+from anipot.cli.relax import relax
+from anipot.cli.scan import scan
 from anipot.cli.train import train
+from anipot.cli.vibrations import vibrations
 from anipot.errors import AnipotError
 from anipot.version import __version__
 
@@ -29,6 +33,10 @@ app.command(short_help="Train a potential, report its errors on unseen data.")(t
 app.command(short_help="Errors of a potential on a data set.")(evaluate)
 app.command(short_help="What error the disagreement of an ensemble means.")(calibrate)
 app.command(short_help="Energies and forces of structures.")(predict)
+app.command(short_help="Structures moved to the nearest minimum of the energy.")(relax)
+app.command(short_help="Frequencies, zero-point energy, thermochemistry.")(vibrations)
+app.command(short_help="Molecular dynamics: NVE or Langevin, restartable.")(md)
+app.command(short_help="The energy along a dihedral, an angle or a distance.")(scan)
 app.add_typer(data_app, name="data")
 app.add_typer(potentials_app, name="potentials")
 app.command(short_help="Versions, AEV engines, devices.")(info)

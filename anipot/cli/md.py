@@ -1,0 +1,159 @@
+"""anipot md."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anipot.cli.simulating import (
+    Double,
+    Frame,
+    MaxDisagreement,
+    Overwrite,
+    Potential,
+    Structure,
+    calculator_of,
+    refuse_existing,
+    structure_of,
+)
+from anipot.errors import SettingsError, SimulationError
+
+if TYPE_CHECKING:
+    from anipot.simulation import MDResult, MDSettings
+
+
+def md(
+    potential: Potential,
+    file: Structure,
+    frame: Frame = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Trajectory, .extxyz or .traj.  [default: FILE_md.extxyz]"
+        ),
+    ] = None,
+    nvt: Annotated[
+        bool, typer.Option("--nvt", help="Langevin thermostat; without it, NVE (Verlet).")
+    ] = False,
+    time: Annotated[float, typer.Option(help="Length of the run, fs.")] = 1000.0,
+    timestep: Annotated[float, typer.Option(help="Of the integrator, fs.")] = 0.5,
+    temperature: Annotated[
+        float, typer.Option(help="Of the initial velocities and of the thermostat, K.")
+    ] = 300.0,
+    friction: Annotated[float, typer.Option(help="Of the thermostat, 1/fs.")] = 0.01,
+    seed: Annotated[int, typer.Option(help="Of velocities and thermostat.")] = 0,
+    every: Annotated[int, typer.Option(help="Steps between frames and lines of the log.")] = 10,
+    save_every: Annotated[int, typer.Option(help="Steps between restart points.")] = 1000,
+    max_temperature: Annotated[
+        float | None,
+        typer.Option(help="Stop above so many K.  [default: ten times the temperature, or 3000]"),
+    ] = None,
+    double: Double = False,
+    max_disagreement: MaxDisagreement = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on from the restart file (with a longer --time, too)."),
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Molecular dynamics of a structure.
+
+    Writes a trajectory, a log (.csv: energies in eV, temperature in K, disagreement in kcal/mol), a
+    restart file (.restart.npz) and a figure (.png, .svg). Ctrl-C keeps what is done; the same
+    command with --resume goes on, to the same bits as if it had never stopped.
+
+    In Python:
+
+    \b
+    from anipot.simulation import run_md
+    print(run_md(atoms, anipot.load("POTENTIAL").calculator(), "OUT.extxyz", time=1000).drift)
+    """
+    from tqdm import tqdm
+
+    from anipot.config import checked
+    from anipot.plots import save_figure
+    from anipot.simulation.dynamics import MDSettings, run_md
+    from anipot.simulation.figures import md_figure
+    from anipot.simulation.recording import RunFiles
+    from anipot.training.interruption import Interruption
+
+    settings = checked(
+        MDSettings,
+        {
+            "ensemble": "nvt" if nvt else "nve",
+            "time": time,
+            "timestep": timestep,
+            "temperature": temperature,
+            "friction": friction,
+            "seed": seed,
+            "every": every,
+            "save_every": save_every,
+            "max_temperature": max_temperature,
+        },
+    )
+    files = RunFiles.of(out or Path(f"{file.stem}_md.extxyz"))
+    if resume and overwrite:
+        raise SettingsError("--resume keeps what --overwrite would replace; give one of them")
+    refuse_existing(files, [file], overwrite or resume)
+    calculator = calculator_of(potential, double, max_disagreement)
+    atoms = structure_of(file, frame, calculator)
+    typer.echo(_intent(settings, atoms.get_chemical_formula(), len(atoms)))
+    watched = sys.stderr.isatty()
+    with (
+        Interruption() as interruption,
+        tqdm(total=settings.steps, unit=" steps", disable=not watched, leave=False) as bar,
+    ):
+
+        def shown(step: int) -> None:
+            bar.update(step - bar.n)
+
+        result = run_md(
+            atoms,
+            calculator,
+            files.trajectory,
+            settings,
+            resume=resume,
+            stop=lambda: interruption.requested,
+            on_step=shown,
+        )
+    save_figure(md_figure(result, max_disagreement), files.figure.with_suffix(""))
+    typer.echo(_summary(result))
+    if result.stopped == "interrupted":
+        typer.echo(
+            f"interrupted after {result.steps} of {settings.steps} steps; the same command with "
+            "--resume goes on",
+            err=True,
+        )
+        raise typer.Exit(130)
+    if result.stopped:
+        raise SimulationError(f"stopped at {result.stopped}. Everything up to there is saved")
+
+
+def _intent(settings: MDSettings, formula: str, n_atoms: int) -> str:
+    how = "NVE (velocity Verlet)"
+    if settings.ensemble == "nvt":
+        how = f"NVT (Langevin, friction {settings.friction:g} /fs)"
+    return (
+        f"{formula}, {n_atoms} atoms: {how}, {settings.temperature:g} K, {settings.time:g} fs in "
+        f"{settings.steps} steps of {settings.timestep:g} fs, seed {settings.seed}"
+    )
+
+
+def _summary(result: MDResult) -> str:
+    from math import isfinite
+
+    lines = [
+        f"{result.steps} steps; mean temperature of the second half {result.temperature:.0f} K"
+    ]
+    if result.drift is not None:
+        lines.append(
+            f"energy drift {result.drift:.2e} eV/atom/ps (fitted slope of the total energy)"
+        )
+    if isfinite(result.max_disagreement):
+        lines.append(f"largest disagreement {result.max_disagreement:.3f} kcal/mol (std / sqrt(N))")
+    files = result.files
+    lines.append(f"trajectory {files.trajectory}, log {files.log}, figure {files.figure}")
+    return "\n".join(lines)

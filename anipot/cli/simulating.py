@@ -1,0 +1,84 @@
+"""What the commands that simulate have in common: their potential, structures and output files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anipot.errors import SettingsError
+
+if TYPE_CHECKING:
+    import ase
+
+    from anipot.calculator import ANICalculator
+
+Potential = Annotated[
+    str,
+    typer.Argument(help="A saved potential, or a name such as ani1x.", metavar="POTENTIAL"),
+]
+Structure = Annotated[
+    Path, typer.Argument(help="A structure: XYZ, extended XYZ, CIF, ...", metavar="FILE")
+]
+Frame = Annotated[
+    int | None, typer.Option("--frame", help="Which one of several in FILE, counted from 0.")
+]
+Double = Annotated[
+    bool, typer.Option("--double", help="Compute in float64, whatever the potential's precision.")
+]
+MaxDisagreement = Annotated[
+    float | None,
+    typer.Option(
+        "--max-disagreement",
+        help="End where an ensemble's members disagree by more: std / sqrt(N), kcal/mol.",
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+
+
+def calculator_of(
+    potential: str, double: bool = False, max_disagreement: float | None = None
+) -> ANICalculator:
+    """The calculator of a potential named on the command line."""
+    from anipot.potentials import load
+
+    model = load(potential, dtype="float64" if double else None)
+    return model.calculator(max_disagreement=max_disagreement, on_disagreement="stop")
+
+
+def structures_of(files: list[Path], calculator: ANICalculator) -> list[ase.Atoms]:
+    """All structures of some files, whose elements the potential knows."""
+    from anipot.batches import known_species
+    from anipot.datasets.load import read_files
+    from anipot.datasets.mapping import read_options
+    from anipot.simulation.structures import structures
+
+    conformers = read_files(files, read_options(keep_unlabelled=True))
+    known_species(conformers, calculator.potential.trained or calculator.potential.elements)
+    return structures(conformers)
+
+
+def structure_of(file: Path, frame: int | None, calculator: ANICalculator) -> ase.Atoms:
+    """The one structure of a file, or the one that is asked for."""
+    frames = structures_of([file], calculator)
+    if frame is None and len(frames) > 1:
+        raise SettingsError(f"{file} has {len(frames)} structures; choose one with --frame")
+    if not 0 <= (frame or 0) < len(frames):
+        raise SettingsError(
+            f"{file}: no frame {frame}; they are counted from 0 to {len(frames) - 1}"
+        )
+    return frames[frame or 0]
+
+
+def refuse_existing(paths: Iterable[Path], inputs: Iterable[Path], overwrite: bool) -> None:
+    """Raise SettingsError for an output that is an input, or that exists and may not be lost."""
+    read = [path.resolve() for path in inputs]
+    for path in paths:
+        if path.resolve() in read:
+            raise SettingsError(f"{path} is an input file; name another with --out")
+        if path.exists() and not overwrite:
+            raise SettingsError(
+                f"{path} exists; name another file with --out, or replace it with --overwrite"
+            )
