@@ -1,0 +1,150 @@
+"""anipot potentials: what is known by name, what a potential is, fetching, converting."""
+
+import io
+import re
+import zipfile
+
+import numpy as np
+import pytest
+from helpers import random_conformers
+from neurochem_files import write_ensemble
+
+import anipot as package
+
+COMMANDS = ["list", "info", "fetch", "convert"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """An empty cache, and no network."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("ANIPOT_CACHE", str(folder))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
+    monkeypatch.setenv("HOME", str(tmp_path / "none"))
+    monkeypatch.setenv("ANIPOT_ZOO_URL", "http://127.0.0.1:9/none.zip")
+    return folder
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return write_ensemble(tmp_path)[0]
+
+
+def python_of(text: str) -> str:
+    return "\n".join(
+        line[2:] for line in text.split("In Python:\n\n")[1].split("\n\n")[0].splitlines()
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_readable_and_its_python_is_python(command, anipot, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    result = anipot("potentials", command, "--help")
+    assert result.code == 0
+    assert all(len(line) <= 88 for line in result.out.splitlines())
+    compile(python_of(result.out), command, "exec")
+    listed = anipot("potentials").out + anipot("potentials", "--help").out
+    assert re.search(rf"^  {command} .*\.$", listed, re.MULTILINE)
+    assert "..." not in listed.replace("[ARGS]...", "")
+
+
+def test_python_of_the_help_works_when_pasted(anipot, tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for command, printed in (("list", "'ani1x': None"), ("info", "O, H"), ("convert", "")):
+        text = python_of(anipot("potentials", command, "--help").out)
+        exec(text.replace("POTENTIAL", str(tiny)), {})
+        assert printed in capsys.readouterr().out
+    assert (tmp_path / "OUT.safetensors").is_file()
+
+
+def test_list_tells_what_is_where(anipot, cache, shared_potentials):
+    result = anipot("potentials", "list")
+    assert result.code == 0
+    assert "not here: anipot potentials fetch ani1ccx" in result.out
+    assert f"looked for in {cache}, " in result.out
+    cache.mkdir()
+    for name in ("ani-1x_8x", "ani-1x_8x.info"):
+        (cache / name).symlink_to(shared_potentials / name)
+    result = anipot("potentials", "list")
+    assert re.search(
+        rf"^ani1x +HCNO +wB97X/6-31G\(d\) +{re.escape(str(cache / 'ani-1x_8x.info'))}$",
+        result.out,
+        re.MULTILINE,
+    )
+    (cache / "ani-1x_8x").unlink()
+    result = anipot("potentials", "list")
+    assert result.code == 1
+    assert re.search("^ani1x .* damaged, see below$", result.out, re.MULTILINE)
+    assert "rHCNO-5.2R_16-3.5A_a4-8.params: cannot be read" in result.err
+
+
+def test_info_of_any_potential(anipot, tiny, trained):
+    result = anipot("potentials", "info", tiny)
+    assert result.code == 0
+    for part in (
+        "read from        NeuroChem",
+        "elements         O, H",
+        "members          2, together 338 parameters, float32",
+        "hidden layers    O 5-4; H 3; celu",
+        "AEV              16 columns, cutoffs 5.2 (radial) and 3.5 (angular) angstrom",
+        "O    -75.20000000 hartree",
+        "errors           none known; anipot evaluate measures them",
+    ):
+        assert part in result.out
+    own = anipot("potentials", "info", trained).out
+    errors = package.load(trained).about["errors_kcalmol"]["test"]
+    assert f"test: MAE {errors['mae']:.3f}, RMSE {errors['rmse']:.3f}" in own
+    assert f"(N {errors['n']})" in own
+    assert "trained on       hcno_wb97x_631gd.h5" in own
+    assert "members          1, " in own
+
+
+def test_info_of_a_published_potential(anipot, shared_potentials, monkeypatch):
+    monkeypatch.setenv("ANIPOT_CACHE", str(shared_potentials))
+    out = anipot("potentials", "info", "ANI-2x").out
+    assert "level of theory  wB97X/6-31G(d)" in out
+    assert (
+        "hidden layers    H 256-192-160; C 224-192-160; N O 192-160-128; S F Cl 160-128-96" in out
+    )
+    assert "J. Chem. Theory Comput. 2020, 16, 4192" in out
+
+
+def test_convert_loses_nothing(anipot, tiny, tmp_path):
+    out = tmp_path / "one.safetensors"
+    result = anipot("potentials", "convert", tiny, out)
+    assert result.code == 0
+    assert result.out.endswith(f"written to {out}\n")
+    assert "members          2" in result.out
+    molecules = random_conformers(np.random.default_rng(0), [1, 5, 9], "HO")
+    before, after = (package.load(p).predict(molecules, forces=True) for p in (tiny, out))
+    assert np.array_equal(before.energies, after.energies)
+    assert np.array_equal(before.energy_std, after.energy_std)
+    assert np.array_equal(before.forces, after.forces)
+    assert anipot("potentials", "convert", tiny, out).out.endswith(f"written to {out} (replaced)\n")
+    again = anipot("potentials", "convert", out, out)
+    assert again.code == 2
+    assert f"{out} is the potential to convert" in again.err
+    wrong = anipot("potentials", "convert", tiny, tmp_path / "one.pt")
+    assert wrong.code == 2
+    assert "a potential is saved as a .safetensors file" in wrong.err
+
+
+def test_fetch(anipot, cache, shared_potentials, tmp_path, monkeypatch):
+    result = anipot("potentials", "fetch", "ani1x")
+    assert result.code == 2
+    assert "anipot potentials fetch ani1x" in result.err
+    assert str(cache) in result.err
+    assert anipot("potentials", "fetch", "ani9x").code == 2
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for path in (shared_potentials / "ani-1x_8x").rglob("*.*"):
+            archive.write(path, f"zoo/{path.relative_to(shared_potentials).as_posix()}")
+        archive.write(shared_potentials / "ani-1x_8x.info", "zoo/ani-1x_8x.info")
+    (tmp_path / "zoo.zip").write_bytes(content.getvalue())
+    monkeypatch.setenv("ANIPOT_ZOO_URL", (tmp_path / "zoo.zip").as_uri())
+    result = anipot("potentials", "fetch", "ANI-1x")
+    assert result.code == 0
+    assert result.out == f"{cache / 'ani-1x_8x.info'} and {cache / 'ani-1x_8x'} (checked)\n"
+    assert result.err.startswith("fetching ani1x from file:")
+    again = anipot("potentials", "fetch", "ani1x")
+    assert (again.out, again.err) == (result.out, "")
