@@ -120,7 +120,7 @@ def loss_curve(history: History) -> Figure:
 
 @styled
 def parity(evaluation: Evaluation, title: str = "") -> Figure:
-    """Predicted against reference energies above the self energies (kcal/mol), and the errors.
+    """Predicted against reference energies above the self energies, and the errors.
 
     Below stands the histogram of the errors, predicted - reference: on the scale of the energies a
     good model's are too small to be seen. Many points are drawn as a density.
@@ -153,16 +153,16 @@ def parity(evaluation: Evaluation, title: str = "") -> Figure:
     axes.set_aspect("equal", adjustable="box")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(nbins=5))
-    axes.set_xlabel("Reference energy above self energies (kcal/mol)")
-    axes.set_ylabel("Predicted energy above self energies (kcal/mol)")
+    axes.set_xlabel(f"Reference energy above self energies ({evaluation.unit})")
+    axes.set_ylabel(f"Predicted energy above self energies ({evaluation.unit})")
     # Above the axes: inside, a bad model's points would lie under it.
-    numbers = f"MAE {short(stats.mae)}, RMSE {short(stats.rmse)} kcal/mol, N = {stats.n:,}"
+    numbers = f"MAE {short(stats.mae)}, RMSE {short(stats.rmse)} {evaluation.unit}, N = {stats.n:,}"
     axes.set_title(f"{title_text(title)}\n{numbers}" if title else numbers, loc="left", fontsize=7)
-    _error_histogram(figure.add_subplot(grid[1]), evaluation.errors)
+    _error_histogram(figure.add_subplot(grid[1]), evaluation.errors, evaluation.unit)
     return figure
 
 
-def _error_histogram(axes: Axes, errors: np.ndarray) -> None:
+def _error_histogram(axes: Axes, errors: np.ndarray, unit: str) -> None:
     size = np.abs(errors)
     # A few outliers would press all else into one bar: they are counted in words.
     limit = 1.05 * min(float(size.max()), 4 * float(np.quantile(size, 0.9))) or 1.0
@@ -172,7 +172,7 @@ def _error_histogram(axes: Axes, errors: np.ndarray) -> None:
     axes.set_xlim(-limit, limit)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, symmetric=True))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True, min_n_ticks=1))
-    axes.set_xlabel("Error, predicted − reference (kcal/mol)")
+    axes.set_xlabel(f"Error, predicted − reference ({unit})")
     axes.set_ylabel("Conformers")
     outside = int((size > limit).sum())
     if outside:

@@ -20,7 +20,8 @@ from anipot import plots, plotstyle
 from anipot.conformers import Conformers
 from anipot.errors import DataError, SettingsError
 from anipot.training.history import EpochRecord, History
-from anipot.training.metrics import ErrorStats, Evaluation, Row
+from anipot.training.error_stats import ErrorStats
+from anipot.training.metrics import Evaluation, Row
 from anipot.units import HARTREE_TO_KCALMOL
 
 

@@ -42,7 +42,9 @@ def evaluate(
     ] = None,
     read: ReadOptions = NO_OPTIONS,
 ) -> None:
-    """Errors of a potential on a data set, in kcal/mol, broken down by size and composition.
+    """Errors of a potential on a data set, broken down by size and composition.
+
+    In kcal/mol, for crystals in eV and meV/atom; also of forces and stress where the data has them.
 
     Where the data is that of the training, says how many of the conformers were trained on; '--part
     test' is the part that was not.
@@ -70,8 +72,9 @@ def evaluate(
         warn_of_unit(conformers, read)
     conformers, note = part_of(model, conformers, part.value)
     evaluation = errors_of(model, conformers, progress=shows_progress(len(conformers)))
-    typer.echo(Evaluation.table(evaluation.by_heavy_atoms(), "error by number of heavy atoms"))
-    typer.echo(Evaluation.table(evaluation.by_formula(), "error by composition"))
+    unit, sizes = evaluation.unit, evaluation.by_heavy_atoms()
+    typer.echo(Evaluation.table(sizes, "error by number of heavy atoms", unit))
+    typer.echo(Evaluation.table(evaluation.by_formula(), "error by composition", unit))
     typer.echo(evaluation.summary(part.value if part is not Part.all else ""))
     if note:
         typer.echo(note)
@@ -81,7 +84,7 @@ def evaluate(
         write_text(out / "evaluation.json", text + "\n")
         plots.save_figure(plots.parity(evaluation), out / "parity")
         rows = evaluation.by_formula()
-        figure = plots.error_by_group(rows, "error by composition", "kcal/mol")
+        figure = plots.error_by_group(rows, "error by composition", unit)
         plots.save_figure(figure, out / "error_by_composition")
         where = written(f"{out}/", existed)
         typer.echo(

@@ -1,83 +1,28 @@
 """How wrong predicted energies are: MAE, RMSE, largest error and R^2, each with its N.
 
-Reports are in kcal/mol. Total energies of molecules span hundreds of hartree because molecules
-differ in composition, so an R^2 of total energies is 1 to many digits whatever the model does. All
-R^2 here are therefore of the energy above the model's self energies, the part that the
-networks have to learn.
+Reports are in kcal/mol, those of crystals in eV and meV/atom. Total energies of molecules span
+hundreds of hartree because molecules differ in composition, so an R^2 of total energies is 1 to
+many digits whatever the model does. All R^2 here are therefore of the energy above the model's
+self energies, the part that the networks have to learn.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from anipot.conformers import Conformers
 from anipot.errors import DataError
-from anipot.units import HARTREE_TO_KCALMOL
+from anipot.training.error_stats import ErrorStats
+from anipot.training.vector_errors import VectorErrors
+from anipot.units import HARTREE_TO_GPA, energy_unit, hartree_to
 
 #: A label (a formula, a molecule, a number of atoms) and the errors of the conformers under it.
-Row = tuple[str, "ErrorStats"]
-
-
-@dataclass(frozen=True)
-class ErrorStats:
-    """Errors of ``n`` predicted numbers, in the unit of the numbers (``r2`` has none).
-
-    ``max`` is the largest absolute error. ``r2`` is the coefficient of determination, 1 - sum of
-    squared errors / sum of squared deviations of the reference from its mean, which is negative for
-    predictions worse than that mean. It is NaN for fewer than two numbers and for references that
-    are all equal (apart from rounding).
-    """
-
-    n: int
-    mae: float
-    rmse: float
-    max: float
-    r2: float
-
-    @classmethod
-    def of(cls, reference: np.ndarray, predicted: np.ndarray) -> ErrorStats:
-        """Errors of ``predicted`` against ``reference``: equal shapes, any unit, all counted alike.
-
-        Raises DataError when shapes differ, when there is no number, or one that is not finite.
-        """
-        reference = np.asarray(reference, dtype=np.float64)
-        predicted = np.asarray(predicted, dtype=np.float64)
-        if reference.shape != predicted.shape:
-            raise DataError(
-                f"reference has shape {reference.shape} and predicted {predicted.shape}; errors "
-                "need a prediction for every reference"
-            )
-        if reference.size == 0:
-            raise DataError("errors of no conformer are not defined; give at least one")
-        for name, array in (("reference", reference), ("predicted", predicted)):
-            bad = np.flatnonzero(~np.isfinite(array.ravel()))
-            if len(bad):
-                raise DataError(
-                    f"{name} value {bad[0]} is not finite ({len(bad)} of {array.size} are not); "
-                    "leave such conformers out, or find out why the model gives them"
-                )
-        error = predicted - reference
-        squared = float(np.sum(error**2))
-        # What rounding alone spreads equal numbers over is no variance to explain.
-        noise = 8 * np.finfo(np.float64).eps * float(np.abs(reference).max())
-        variance = float(np.sum((reference - reference.mean()) ** 2))
-        explainable = float(np.ptp(reference)) > noise and variance > 0  # squares can underflow
-        return cls(
-            n=int(reference.size),
-            mae=float(np.abs(error).mean()),
-            rmse=math.sqrt(squared / reference.size),
-            max=float(np.abs(error).max()),
-            r2=1.0 - squared / variance if explainable else math.nan,
-        )
-
-    def to_dict(self) -> dict[str, float | int | None]:
-        """The five numbers, ready for JSON: NaN, which JSON has not, becomes None."""
-        return {k: None if math.isnan(v) else v for k, v in asdict(self).items()}
+Row = tuple[str, ErrorStats]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +42,11 @@ class Evaluation:
     ``formula``          (M,)       int64              index in ``formula_names``
     ===================  =========  =================  ============================================
 
-    ``grouped_by`` is what the groups of the data set are, ``"molecule"`` or ``"formula"``. All
-    errors that the methods give are predicted - reference, in kcal/mol (per atom: kcal/mol/atom).
+    ``grouped_by`` is what the groups of the data set are, ``"molecule"`` or ``"formula"``.
+    ``forces`` and ``stress`` (hartree/angstrom, hartree/angstrom^3) are of the atoms and conformers
+    that have a reference, where they were predicted. All errors that the methods give are
+    predicted - reference, in ``unit``: kcal/mol (per atom: kcal/mol/atom) for molecules, eV (per
+    atom: meV/atom) for crystals; stress is in GPa.
     """
 
     conformer: np.ndarray
@@ -112,13 +60,22 @@ class Evaluation:
     formula: np.ndarray
     formula_names: tuple[str, ...]
     grouped_by: str = "molecule"
+    unit: str = "kcal/mol"
+    forces: VectorErrors | None = None
+    stress: VectorErrors | None = None
 
     @classmethod
     def of(
-        cls, conformers: Conformers, predicted: np.ndarray, self_energy: np.ndarray
+        cls,
+        conformers: Conformers,
+        predicted: np.ndarray,
+        self_energy: np.ndarray,
+        forces: np.ndarray | None = None,
+        stress: np.ndarray | None = None,
     ) -> Evaluation:
         """Predictions for all of ``conformers``: total energies and self energies, (M,) hartree.
 
+        ``forces`` (A, 3) and ``stress`` (M, 3, 3; NaN where there is no volume) as predicted.
         Conformers without an energy label are left out. Raises DataError when none has one, when a
         prediction or a label is not finite (naming the conformer), or when a length is wrong.
         """
@@ -143,6 +100,14 @@ class Evaluation:
                     "leave it out"
                 )
         formula, formula_names = conformers.formulas()
+        has = {label: conformers.has(label)[keep] for label in ("forces", "stress")}
+        atoms = np.zeros(len(conformers), dtype=bool)
+        atoms[keep] = has["forces"]
+        stressed = np.zeros(len(conformers), dtype=bool)
+        stressed[keep] = has["stress"]
+        if stress is not None:
+            stressed &= np.isfinite(stress).all(axis=(1, 2))
+        crystals = conformers.pbc is not None and bool(conformers.pbc[keep].all())
         return cls(
             conformer=keep,
             reference=conformers.energies[keep],
@@ -155,7 +120,14 @@ class Evaluation:
             formula=formula[keep].astype(np.int64),
             formula_names=formula_names,
             grouped_by=conformers.grouped_by,
+            unit="eV" if crystals else "kcal/mol",
+            forces=VectorErrors.of(conformers.forces, forces, np.repeat(atoms, conformers.n_atoms)),
+            stress=VectorErrors.of(conformers.stress, stress, stressed),
         )
+
+    def in_unit(self, unit: str) -> Evaluation:
+        """The same, with errors in another unit of energy."""
+        return replace(self, unit=energy_unit(unit))
 
     def __len__(self) -> int:
         return len(self.reference)
@@ -164,36 +136,49 @@ class Evaluation:
 
     @property
     def errors(self) -> np.ndarray:
-        """(M,) kcal/mol, with sign: predicted - reference."""
-        return (self.predicted - self.reference) * HARTREE_TO_KCALMOL
+        """(M,) in ``unit``, with sign: predicted - reference."""
+        return (self.predicted - self.reference) * self.scale
 
     @property
     def reference_above(self) -> np.ndarray:
-        """(M,) kcal/mol: reference energies above the self energies."""
-        return (self.reference - self.self_energy) * HARTREE_TO_KCALMOL
+        """(M,) in ``unit``: reference energies above the self energies."""
+        return (self.reference - self.self_energy) * self.scale
 
     @property
     def predicted_above(self) -> np.ndarray:
-        """(M,) kcal/mol: predicted energies above the self energies (what the networks give)."""
-        return (self.predicted - self.self_energy) * HARTREE_TO_KCALMOL
+        """(M,) in ``unit``: predicted energies above the self energies (what the networks give)."""
+        return (self.predicted - self.self_energy) * self.scale
+
+    @property
+    def scale(self) -> float:
+        """What a hartree is in ``unit``."""
+        return hartree_to(self.unit)
+
+    @property
+    def per_atom_unit(self) -> tuple[str, float]:
+        """Unit of errors per atom, and what a hartree is in it."""
+        return (
+            ("meV/atom", 1000 * self.scale)
+            if self.unit == "eV"
+            else (f"{self.unit}/atom", self.scale)
+        )
 
     # ---- all conformers ------------------------------------------------------------------------
 
     @property
     def energy(self) -> ErrorStats:
-        """Errors of molecular energies, kcal/mol; R^2 of energies above the self energies."""
+        """Errors of molecular energies; R^2 of energies above the self energies."""
         return ErrorStats.of(self.reference_above, self.predicted_above)
 
     @property
     def per_atom(self) -> ErrorStats:
-        """Errors divided by the number of atoms, kcal/mol/atom; R^2 of the energies per atom."""
-        return ErrorStats.of(
-            self.reference_above / self.n_atoms, self.predicted_above / self.n_atoms
-        )
+        """Errors divided by the number of atoms; R^2 of the energies per atom."""
+        atoms = self.n_atoms / (self.per_atom_unit[1] / self.scale)
+        return ErrorStats.of(self.reference_above / atoms, self.predicted_above / atoms)
 
     @property
     def relative(self) -> ErrorStats | None:
-        """Errors of relative energies of the conformers of a molecule, kcal/mol.
+        """Errors of relative energies of the conformers of a molecule.
 
         Convention: reference and predicted energies are each taken relative to their own mean over
         the evaluated conformers of the same molecule and formula (a group of a file in which
@@ -218,11 +203,11 @@ class Evaluation:
     # ---- broken down ---------------------------------------------------------------------------
 
     def by_heavy_atoms(self) -> list[Row]:
-        """Errors of molecular energies (kcal/mol) for each number of heavy atoms, ascending."""
+        """Errors of molecular energies for each number of heavy atoms, ascending."""
         return self._rows(self.heavy_atoms, str)
 
     def by_formula(self) -> list[Row]:
-        """Errors of molecular energies (kcal/mol) for each formula, small molecules first."""
+        """Errors of molecular energies for each formula, small molecules first."""
         rows = self._rows(self.formula, lambda i: self.formula_names[i])
         size: dict[str, tuple[int, int]] = {}
         index, first = np.unique(self.formula, return_index=True)
@@ -231,7 +216,7 @@ class Evaluation:
         return sorted(rows, key=lambda row: (*size[row[0]], row[0]))
 
     def by_molecule(self) -> list[Row]:
-        """Errors of molecular energies (kcal/mol) for each group of the file, in its order."""
+        """Errors of molecular energies for each group of the file, in its order."""
         return self._rows(self.molecule, lambda i: self.molecule_names[i])
 
     def _rows(self, group: np.ndarray, label: Callable[[int], str]) -> list[Row]:
@@ -261,13 +246,20 @@ class Evaluation:
 
         errors = self.errors
         return {
-            "unit": "kcal/mol",
+            "unit": self.unit,
+            "per_atom_unit": self.per_atom_unit[0],
             "n_conformers": len(self),
             "n_groups": self.n_groups,
             "grouped_by": self.grouped_by,
             "energy": self.energy.to_dict(),
             "per_atom": self.per_atom.to_dict(),
             "relative": None if (relative := self.relative) is None else relative.to_dict(),
+            "forces": None
+            if self.forces is None
+            else self.forces.to_dict(self.scale, f"{self.unit}/angstrom", direction=True),
+            "stress": None
+            if self.stress is None
+            else self.stress.to_dict(HARTREE_TO_GPA, "GPa", direction=False),
             "by_heavy_atoms": rows(self.by_heavy_atoms()),
             "by_formula": rows(self.by_formula()),
             "by_molecule": rows(self.by_molecule()),
@@ -297,20 +289,29 @@ class Evaluation:
             f"{head}{_plural(len(self), 'conformer')} of {_plural(self.n_groups, self.grouped_by)}"
         ]
         parts = [
-            ("energy", self.energy, "kcal/mol"),
-            ("per atom", self.per_atom, "kcal/mol/atom"),
-            ("relative", self.relative, "kcal/mol"),
+            ("energy", self.energy, self.unit),
+            ("per atom", self.per_atom, self.per_atom_unit[0]),
+            ("relative", self.relative, self.unit),
         ]
+        if self.forces is not None:
+            parts.append(("forces", self.forces.components(self.scale), f"{self.unit}/angstrom"))
+        if self.stress is not None:
+            parts.append(("stress", self.stress.components(HARTREE_TO_GPA), "GPa"))
         for label, stats, unit in parts:
             if stats is None:
                 lines.append(f"  {label:<10} no {self.grouped_by} has two conformers")
                 continue
             mae, rmse, largest = (_number(v) for v in (stats.mae, stats.rmse, stats.max))
             lines.append(
-                f"  {label:<10} MAE {mae:<6}  RMSE {rmse:<6}  max {largest:<6} {unit:<13}  "
+                f"  {label:<10} MAE {mae:<6}  RMSE {rmse:<6}  max {largest:<6} {unit:<17}  "
                 f"R2 {_r2(stats.r2)}  N {stats.n}"
+                + (f"  cosine {self._cosine}" if label == "forces" else "")
             )
         return "\n".join(lines)
+
+    @property
+    def _cosine(self) -> str:
+        return "-" if self.forces is None else f"{self.forces.cosine:.4f}"
 
     def __str__(self) -> str:
         return self.summary()

@@ -47,7 +47,7 @@ def write_results(
     if len(test):
         results["test"] = trainer.evaluate(test)
     model.about["data"] |= provenance(data, division, settings.data)
-    model.about["errors_kcalmol"] = {n: e.to_dict()["energy"] for n, e in results.items()}
+    model.about["errors_kcalmol"] = {n: errors_kcalmol(e) for n, e in results.items()}
     model.save(folder / "potential.safetensors")
     write_text(folder / "metrics.csv", history.to_csv())
     shown = results.get("test", results["validation"])
@@ -60,7 +60,7 @@ def write_results(
     by_group = shown.by_molecule() if division.by == "molecule" else shown.by_formula()
     what = "molecule" if division.by == "molecule" else "composition"
     plots.save_figure(
-        plots.error_by_group(by_group, f"{name} error by {what}", "kcal/mol"),
+        plots.error_by_group(by_group, f"{name} error by {what}", shown.unit),
         plots_folder / f"error_by_{what}",
     )
     report = {
@@ -83,20 +83,31 @@ def write_results(
     write_text(folder / "run.json", json.dumps(report, indent=1) + "\n")
 
     if division.by != "conformer" and len(test):
-        print(Evaluation.table(by_group, f"test error by {division.by}"))
-    print(Evaluation.table(shown.by_heavy_atoms(), f"{name} error by number of heavy atoms"))
+        print(Evaluation.table(by_group, f"test error by {division.by}", shown.unit))
+    by_size = shown.by_heavy_atoms()
+    print(Evaluation.table(by_size, f"{name} error by number of heavy atoms", shown.unit))
     for part, evaluation in results.items():
         print(evaluation.summary(part))
     print(f"best epoch {best.epoch} of {len(history)}, {seconds:.0f} s; {folder}")
+    crystals = shown.unit == "eV"
+    errors = shown.per_atom if crystals else shown.energy
+    unit = shown.per_atom_unit[0] if crystals else shown.unit
     print(
-        f"{name} MAE {shown.energy.mae:.3f}, RMSE {shown.energy.rmse:.3f} kcal/mol on "
+        f"{name} MAE {errors.mae:.3f}, RMSE {errors.rmse:.3f} {unit} on "
         f"{len(shown):,} conformers ({division.describe()})"
     )
     return results["validation"], results.get("test")
 
 
+def errors_kcalmol(evaluation: Evaluation) -> dict[str, Any]:
+    """What a potential says of its errors: of energies in kcal/mol, of forces per angstrom."""
+    values = evaluation.in_unit("kcal/mol").to_dict()
+    return {**values["energy"], "forces": values["forces"]}
+
+
 def _write_predictions(path: Path, evaluation: Evaluation, index: np.ndarray) -> None:
     """A line a conformer; conformers are numbered as in the data selected, as in split.npz."""
+    evaluation = evaluation.in_unit("kcal/mol")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(

@@ -6,11 +6,11 @@ import io
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from anipot.aev.computer import load_engine
 from anipot.config import DataSettings, RunSettings, checked, read_yaml, to_yaml
@@ -68,11 +68,34 @@ def new_folder(parent: str | Path = "runs", name: str = "train") -> Path:
     raise SettingsError(f"{parent} is full of runs; name another folder")
 
 
+class Prepared(NamedTuple):
+    """A run about to be trained: resolved options, folder, data and its division."""
+
+    settings: RunSettings
+    folder: Path
+    data: Conformers
+    division: Division
+
+
 def start_run(settings: RunSettings, folder: str | Path | None = None) -> Run:
     """Train in a new folder (default: the next of runs/train-001, ...).
 
-    Raises SettingsError when ``folder`` exists and is not empty. Options or data that cannot be
-    trained on leave no folder behind.
+    Raises SettingsError when ``folder`` exists and is not empty, and for options of an ensemble
+    (``anipot.training.members.start_members``). Options or data that cannot be trained on leave no
+    folder behind.
+    """
+    _check_single(settings)
+    with new_run(settings, folder, CONTENTS) as prepared:
+        return _train(*prepared)
+
+
+@contextmanager
+def new_run(
+    settings: RunSettings, folder: str | Path | None, contents: Mapping[str, str]
+) -> Iterator[Prepared]:
+    """A new folder with the options and the division in it; what is printed goes to its log too.
+
+    ``contents`` is what the folder will hold; it is printed first.
     """
     if folder is None:
         folder = new_folder()
@@ -85,22 +108,27 @@ def start_run(settings: RunSettings, folder: str | Path | None = None) -> Run:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with _logged(folder):
-            print(_tree(folder))
+            print(_tree(folder, contents))
             data = read_data(settings.data)
             division = divide(data, settings.data)
             training = settings.training.resolved(len(division.train))
             # The engine as found, not as asked for: a resumed run must use the same one.
             engine = load_engine(settings.model.engine)[0]
             model = settings.model.model_copy(update={"engine": engine})
-            settings = RunSettings(data=_absolute(settings.data), model=model, training=training)
+            settings = settings.model_copy(
+                update={"data": _absolute(settings.data), "model": model, "training": training}
+            )
             write_text(folder / "options.yaml", to_yaml(settings))
             division.save(folder / "split.npz")
-            return _train(settings, folder, data, division)
+            yield Prepared(settings, folder, data, division)
     except (DataError, SettingsError):
         # Found before there was anything to keep: the folder's name is free for the next attempt.
-        if not (folder / "checkpoint.pt").exists():
+        if not any(folder.rglob("checkpoint.pt")):
             for name in ("options.yaml", "split.npz", "log.txt"):
-                (folder / name).unlink(missing_ok=True)
+                for file in folder.rglob(name):
+                    file.unlink()
+            for below in sorted((f for f in folder.rglob("*") if f.is_dir()), reverse=True):
+                below.rmdir()
             folder.rmdir()
         raise
 
@@ -116,23 +144,47 @@ def _absolute(settings: DataSettings) -> DataSettings:
     return settings.model_copy(update={"files": files, **lists})
 
 
-def resume_run(folder: str | Path) -> Run:
+def resume_run(folder: str | Path, data: Conformers | None = None) -> Run:
     """Go on with a run that was interrupted or killed; it ends as if it had never stopped.
 
-    Raises SettingsError for a folder that is no run, DataError when its data files have changed.
+    ``data``: the conformers that the run's options select, where they have been read already.
+    Raises SettingsError for a folder that is no run, or that of an ensemble
+    (``anipot.training.members.resume_members``), DataError when its data files have changed.
     """
+    _check_single(run_settings(folder))
+    with reopened_run(folder, data) as prepared:
+        return _train(*prepared)
+
+
+def run_settings(folder: str | Path) -> RunSettings:
+    """The options of the run in a folder. Raises SettingsError for a folder that is none."""
     folder = Path(folder)
     if not (folder / "options.yaml").exists():
         raise SettingsError(f"{folder} is not the folder of a run: it has no options.yaml")
-    settings = checked(RunSettings, read_yaml(folder / "options.yaml"))
+    return checked(RunSettings, read_yaml(folder / "options.yaml"))
+
+
+@contextmanager
+def reopened_run(folder: str | Path, data: Conformers | None = None) -> Iterator[Prepared]:
+    """The run in a folder, as it was prepared; what is printed goes to its log too."""
+    folder = Path(folder)
+    settings = run_settings(folder)
     with _logged(folder):
-        data = read_data(settings.data)
+        data = read_data(settings.data) if data is None else data
         if (folder / "split.npz").exists():
             division = Division.load(folder / "split.npz")
         else:  # killed between the two files
             division = divide(data, settings.data)
             division.save(folder / "split.npz")
-        return _train(settings, folder, data, division)
+        yield Prepared(settings, folder, data, division)
+
+
+def _check_single(settings: RunSettings) -> None:
+    if settings.ensemble.members > 1:
+        raise SettingsError(
+            f"members={settings.ensemble.members} is an ensemble, which start_members and "
+            "resume_members of anipot.training.members train"
+        )
 
 
 def make_model(settings: RunSettings, train: Conformers) -> ANIModel:
@@ -189,9 +241,9 @@ def _train(settings: RunSettings, folder: Path, data: Conformers, division: Divi
     return Run(folder, model, trainer.history, validation_errors, test_errors)
 
 
-def _tree(folder: Path) -> str:
-    width = max(map(len, CONTENTS))
-    return "\n".join([f"{folder}/", *(f"  {n:<{width}}  {what}" for n, what in CONTENTS.items())])
+def _tree(folder: Path, contents: Mapping[str, str]) -> str:
+    width = max(map(len, contents))
+    return "\n".join([f"{folder}/", *(f"  {n:<{width}}  {what}" for n, what in contents.items())])
 
 
 class _Tee(io.TextIOBase):

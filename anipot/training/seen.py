@@ -38,9 +38,17 @@ def part_of(model: Potential, conformers: Conformers, part: str = "all") -> tupl
             f"Beware: the potential was trained on conformers of {', '.join(shared)}, but not on "
             "this selection of them, so how many of these it has seen is not known."
         )
+    seen = len(division.train)
+    if known.get("members_by_fold"):
+        seen += len(division.validation)
+        if part in ("train", "validation"):
+            raise DataError(
+                f"part {part!r} cannot be told: each member of the ensemble validated on another "
+                "fold, so that only the test part is unknown to all; take --part test"
+            )
     if part == "all":
         return conformers, (
-            f"Beware: the potential was trained on {len(division.train):,} of these "
+            f"Beware: the potential was trained on {seen:,} of these "
             f"{len(conformers):,} conformers. For an honest error: --part test"
         )
     return selected.take(getattr(division, part)), ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ class ANITrainer:
             if (bad := np.flatnonzero(wrong & has)).size:
                 noun = {"energies": "the energy", "forces": "a force"}.get(label, "the stress")
                 raise DataError(f"{noun} of {name} {data.describe(bad[0])} is not finite")
-            if label == "stress" and (flat := np.flatnonzero(has & ~_whole(data))).size:
+            if label == "stress" and (flat := np.flatnonzero(has & ~whole_cells(data))).size:
                 raise DataError(
                     f"{name} {data.describe(flat[0])} has a stress, but no cell that is periodic "
                     "in all three directions"
@@ -206,23 +207,34 @@ class ANITrainer:
             model.about["started_from"] = before
 
 
-def _whole(data: Conformers) -> np.ndarray:
+def whole_cells(data: Conformers) -> np.ndarray:
     """(M,) bool: periodic in all three directions."""
     if data.pbc is None:
         return np.zeros(len(data), dtype=bool)
-    whole: np.ndarray = data.pbc.all(axis=1)
-    return whole
+    return np.asarray(data.pbc.all(axis=1))
 
 
 def evaluate(model: Potential, data: Conformers, progress: bool = False) -> Evaluation:
-    """Errors of a model on the conformers given (those that have an energy), in evaluation mode.
+    """Errors of a potential on the conformers given, in evaluation mode.
 
-    Raises DataError when none has an energy, or an element is not known to the model.
+    Energies of the conformers that have one, and forces and stress where some have them. Raises
+    DataError when none has an energy, or an element is not known to the potential.
     """
     labelled = data.has("energies")
     if not labelled.any():
         raise DataError("there is nothing to evaluate on: no conformer has an energy")
     chosen = data if labelled.all() else data.take(labelled)
-    predicted = np.full(len(data), np.nan)
-    predicted[labelled] = model.predict(chosen, progress=progress).energies
-    return Evaluation.of(data, predicted, model.self_energies.of(data))
+    predicted = model.predict(
+        chosen,
+        forces=bool(chosen.has("forces").any()),
+        stress=bool((chosen.has("stress") & whole_cells(chosen)).any()),
+        progress=progress,
+    )
+    evaluation = Evaluation.of(
+        chosen,
+        predicted.energies,
+        model.self_energies.of(chosen),
+        predicted.forces,
+        predicted.stress,
+    )
+    return replace(evaluation, conformer=np.flatnonzero(labelled)[evaluation.conformer])

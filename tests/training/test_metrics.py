@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from anipot.conformers import Conformers
 from anipot.errors import DataError
-from anipot.training.metrics import ErrorStats, Evaluation
+from anipot.training.error_stats import ErrorStats
+from anipot.training.metrics import Evaluation
 from anipot.units import HARTREE_TO_KCALMOL
 
 KCAL = 1.0 / HARTREE_TO_KCALMOL
