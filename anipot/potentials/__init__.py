@@ -35,7 +35,12 @@ class _Format(NamedTuple):
 _FORMATS = (
     _Format("anipot's own files (.safetensors)", "own", "is_own", "read_own"),
     _Format("NeuroChem's .info files and folders", "neurochem", "is_neurochem", "read_neurochem"),
-)
+    _Format(
+        "state dicts of TorchANI's models", "torchani_format", "is_torchani_state_dict",
+        "read_torchani",
+    ),
+    _Format("state dicts of notebooks", "notebook", "is_notebook", "read_notebook"),
+)  # fmt: skip
 
 
 def load(

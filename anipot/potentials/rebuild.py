@@ -133,7 +133,7 @@ def parse(
         elif keyword not in values:
             values[keyword] = cutoff(values[shifts], keyword)
             assumed.append(
-                f"{keyword} {values[keyword]:g} angstrom, where its evenly spaced shifts lead"
+                f"{keyword} {values[keyword]:g} angstrom, one step beyond its evenly spaced shifts"
             )
     try:
         count = _count(values, networks)

@@ -98,8 +98,14 @@ def _unpickled(path: Path) -> Any:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                if any(x.compress_type != zipfile.ZIP_STORED for x in archive.infolist()):
-                    raise PotentialError("compressed, which torch.save never does; not read")
+                entries = archive.infolist()
+            if any("/code/" in x.filename for x in entries):
+                raise PotentialError(
+                    "a TorchScript archive, which is a program; save the weights where it was "
+                    "made: torch.save(model.state_dict(), path)"
+                )
+            if any(x.compress_type != zipfile.ZIP_STORED for x in entries):
+                raise PotentialError("compressed, which torch.save never does; not read")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -113,11 +119,6 @@ def _unpickled(path: Path) -> Any:
             "whole, save its weights where it was made: torch.save(model.state_dict(), path)"
         ) from None
     except Exception as e:
-        if "TorchScript" in str(e):
-            raise PotentialError(
-                "a TorchScript archive, which is a program; save the weights where it was made: "
-                "torch.save(model.state_dict(), path)"
-            ) from None
         reason = (str(e) or type(e).__name__).splitlines()[0][:200]
         raise PotentialError(f"not a file of torch.save, or cut short ({reason})") from None
 
