@@ -194,9 +194,12 @@ def beyond(
     def told(mask: np.ndarray, value: np.ndarray, text: str) -> str:
         worst = np.flatnonzero(mask)
         worst = worst[np.argsort(-value[worst], kind="stable")]
-        called = [f"{names[i] if names else f'conformer {i}'} ({value[i]:{text}})" for i in worst]
-        more = f" and {len(called) - MOST_NAMED:,} more" if len(called) > MOST_NAMED else ""
-        return ", ".join(called[:MOST_NAMED]) + more
+        called = [
+            f"{names[int(i)] if names else f'conformer {i}'} ({value[i]:{text}})"
+            for i in worst[:MOST_NAMED]
+        ]
+        more = f" and {len(worst) - MOST_NAMED:,} more" if len(worst) > MOST_NAMED else ""
+        return ", ".join(called) + more
 
     warnings = []
     # A single precision model gives a conformer of the calibration again with other last digits.

@@ -309,12 +309,32 @@ class TrainingSettings(Settings):
         return self.model_copy(update={"epochs": epochs})
 
 
+class EnsembleSettings(Settings):
+    """How many potentials a run trains, and what they differ in."""
+
+    members: int = Field(
+        1, ge=1, le=1000, description="potentials to train, with seeds seed, seed + 1, ..."
+    )
+    by_folds: bool = Field(
+        False, description="each member validates on another fold of all that is not the test part"
+    )
+    workers: int = Field(1, ge=1, description="members trained side by side, one thread each")
+
+    @field_validator("by_folds")
+    @classmethod
+    def _several(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("members") == 1:
+            raise ValueError("needs members, two or more of them")
+        return value
+
+
 class RunSettings(Settings):
     """All options of ``anipot train``."""
 
     data: DataSettings = Field(default_factory=lambda: DataSettings())
     model: ModelSettings = Field(default_factory=lambda: ModelSettings())
     training: TrainingSettings = Field(default_factory=lambda: TrainingSettings())
+    ensemble: EnsembleSettings = Field(default_factory=lambda: EnsembleSettings())
 
 
 class _Loader(yaml.SafeLoader):

@@ -62,6 +62,10 @@ class Division:
             )
         return [data.take(index) for index in self]
 
+    def groups_of(self, data: Conformers) -> np.ndarray | None:
+        """(M,) what stays together in this division: molecules, formulas, or nothing (None)."""
+        return _grouped(data, self.by).groups(_unit(self.by))
+
     def describe(self) -> str:
         """In a sentence, for people."""
         sizes = ", ".join(f"{len(i):,} {p}" for p, i in zip(PARTS, self, strict=True))
