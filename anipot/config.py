@@ -261,8 +261,9 @@ class TrainingSettings(Settings):
         0.0, ge=0, description="weight of the mean loss of force components"
     )
     stress_weight: float = Field(
-        0.0, ge=0, description="weight of the mean loss of stress times volume per atom"
-    )
+        0.0, ge=0, validate_default=True,
+        description="weight of the mean loss of stress times volume per atom",
+    )  # fmt: skip
     target_unit: str = Field("kcal/mol", description="unit of the loss: kcal/mol, hartree, eV ...")
     patience: int | None = Field(
         None, ge=1, description="epochs without a better one before stopping; none: half of epochs"

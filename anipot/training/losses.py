@@ -127,7 +127,7 @@ def _shape(settings: TrainingSettings, label: str) -> Callable[[Tensor, Tensor],
         return error.square()
 
     def over_root(error: Tensor, n_atoms: Tensor) -> Tensor:
-        return error.square() / n_atoms.sqrt()
+        return error.square() / n_atoms.double().sqrt()  # the root of integers is float32
 
     def huber(error: Tensor, n_atoms: Tensor) -> Tensor:
         zero = torch.zeros_like(error)
