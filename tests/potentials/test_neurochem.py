@@ -277,7 +277,7 @@ def test_broken_texts(tiny, file, old, new, reasons):
         ("nodes=5;", "nodes=5;\nnodes=5;", ["layer 1: nodes is there twice"]),
         ("nodes=5;", "nodes=6;", ["layer 1: 96 weights are needed", "80 are given"]),
         ("nodes=5;", "nodes=0;", ["layer 1: it has no nodes"]),
-        ("nodes=5;", "nodes=5.5;", ["nodes must be a whole number, but is 5.5"]),
+        ("nodes=5;", "nodes=5.5;", ["nodes must be a whole number, not '5.5'"]),
         ("bparam[5]", "bparam[6]", ["layer 1: 5 biases are needed"]),
         ("blocksize=5;", "blocksize=4;", ["layer 2", "20"]),
         ("inputsize=16;", "inputsize=384;", ["inputsize is 384", "an AEV of 16"]),
@@ -377,6 +377,23 @@ def test_missing_files(tiny):
             path.mkdir()
         with pytest.raises(PotentialError, match=reason):
             read_neurochem(path)
+
+
+@pytest.mark.timeout(30)  # what is quadratic in such a text takes hours
+def test_hostile_lengths_cost_no_time(tiny):
+    path = tiny.parent / "tiny/tiny.params"
+    whole = path.read_text()
+    path.write_text(whole.replace("[O,H]", "[" + "H," * 300_000 + "H]"))
+    refused(tiny, "tiny/tiny.params", "Atyp has 300,001 entries; 1000 at most")
+    path.write_text(whole.replace("5.2000e+00", "1" * 900_000 + "x"))
+    refused(tiny, "tiny/tiny.params", "Rcr must be a number, but is '1111", "...")
+    path.write_text(whole)
+    network = tiny.parent / NETWORK
+    text = text_of(network)
+    network.write_bytes(packed(text.replace("maxnorm=0;", f"maxnorm={'1' * 900_000}x;", 1)))
+    refused(tiny, NETWORK, "layer 1: maxnorm must be a number")
+    network.write_bytes(packed(text.replace("layer [", "layer" + " " * 900_000, 1)))
+    refused(tiny, NETWORK, "must begin with")
 
 
 def test_hostile_sizes_cost_no_memory(tiny):
