@@ -183,9 +183,7 @@ def _parse_layer(block: str, k: int, end: str) -> _Layer:
             raise PotentialError(f"layer {k}: {key} must be a number, but is {short(value)}")
         if key in ("nodes", "blocksize", "activation", "btchnorm"):
             if not re.fullmatch(r"\d{1,9}", value):
-                raise PotentialError(
-                    f"layer {k}: {key} must be a whole number, but is {short(value)}"
-                )
+                raise PotentialError(f"layer {k}: {key} must be a whole number, not {short(value)}")
             numbers[key] = int(value)
     for key in ("nodes", "blocksize", "activation"):
         if key not in numbers:

@@ -283,8 +283,8 @@ def test_broken_texts(tiny, file, old, new, reasons):
         ("inputsize=16;", "inputsize=384;", ["inputsize is 384", "an AEV of 16"]),
         ("atom_net O", "atom_net H", ["the network of H, not of O"]),
         ("btchnorm=0;", "btchnorm=1;", ["layer 1: it has batch normalization"]),
-        ("FILE:ANN-O.nnf-l1.w", "FILE:../../train0/networks/w", ["layer"]),
-        ("FILE:ANN-O.nnf-l1.w", "FILE:/dev/zero/w", ["leads out of the potential's folder"]),
+        ("FILE:ANN-O.nnf-l1.w", "FILE:../../train0/networks/w", ["leads out of the"]),
+        ("FILE:ANN-O.nnf-l1.w", "FILE:/dev/zero/w", ["leads out of the"]),
         ("weights=FILE:", "weights=", ["layer 1: weights must be given as FILE:NAME[count]"]),
     ],
 )
@@ -292,8 +292,6 @@ def test_broken_networks(tiny, old, new, reasons):
     path = tiny.parent / NETWORK
     text = text_of(path)
     assert old in text
-    if "../.." in new:
-        reasons = ["leads out of the potential's folder"]
     path.write_bytes(packed(text.replace(old, new, 1)))
     refused(tiny, NETWORK, *reasons)
 
