@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,6 @@ from ase.calculators.calculator import Calculator
 from ase.constraints import FixCom
 from ase.md.langevin import Langevin
 from ase.md.md import MolecularDynamics
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.md.verlet import VelocityVerlet
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -22,7 +22,7 @@ from anipot import units
 from anipot.config import Settings, checked
 from anipot.errors import AnipotError, DisagreementError, SimulationError
 from anipot.simulation.recording import Recorder, RestartPoint, Row, RunFiles
-from anipot.simulation.structures import Stop, never
+from anipot.simulation.structures import Stop, never, snapshot
 
 
 class MDSettings(Settings):
@@ -165,14 +165,14 @@ class _Run:
             problem = self.advance()
             if problem:
                 stopped = f"step {step + 1} ({(step + 1) * settings.timestep:g} fs): {problem}"
-                after = self.row(step + 1), atoms.copy()
-                after[1].calc = atoms.calc
+                # That geometry is what one wants to look at; the file goes on from the one before.
+                last = snapshot(atoms)
                 atoms.arrays["positions"][...], atoms.arrays["momenta"][...] = before
                 self.rng.bit_generator.state = random_state
                 self.save(step)
-                # The geometry that ended the run is what one wants to look at.
-                if np.isfinite(after[1].positions).all():
-                    recorder.add(*after, stopped=problem)
+                if np.isfinite(last.positions).all():
+                    time = (step + 1) * settings.timestep
+                    recorder.add_frame(last, step=step + 1, time_fs=time, stopped=problem)
                 break
             step += 1
             if step % settings.every == 0:
@@ -232,13 +232,16 @@ def _dynamics(
     timestep = settings.timestep * aseunits.fs
     if settings.ensemble == "nve":
         return VelocityVerlet(atoms, timestep)
+    # ASE's own way to hold the centre of mass samples another distribution, and will go: FixCom
+    # does it here.
+    held = {"fixcm": False} if "fixcm" in inspect.signature(Langevin).parameters else {}
     return Langevin(
         atoms,
         timestep,
         temperature_K=settings.temperature,
         friction=settings.friction / aseunits.fs,
-        fixcm=False,
         rng=rng,
+        **held,
     )
 
 
@@ -262,8 +265,9 @@ def draw_velocities(atoms: ase.Atoms, temperature: float, rng: np.random.Generat
     Taking out momentum and, of a molecule, angular momentum leaves the distribution of all other
     motions as it is.
     """
-    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
-    Stationary(atoms, preserve_temperature=False)
+    mass = atoms.get_masses()[:, None]
+    momenta = rng.standard_normal((len(atoms), 3)) * np.sqrt(mass * aseunits.kB * temperature)
+    atoms.set_momenta(momenta - mass * momenta.sum(0) / mass.sum(), apply_constraint=False)
     if not atoms.pbc.any():
         # Not ASE's ZeroRotation, which divides by the moment of a linear molecule that is zero.
         x = atoms.positions - atoms.get_center_of_mass()

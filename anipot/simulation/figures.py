@@ -38,11 +38,13 @@ def md_figure(
 
     top = panels.pop(0)
     reference = table["potential_ev"][0]
-    top.plot(time, table["potential_ev"] - reference, color=BLUE, label="potential")
+    top.plot(time, table["potential_ev"] - reference, color=BLUE, label="potential (from start)")
     top.plot(time, table["kinetic_ev"], color=ORANGE, label="kinetic")
-    top.plot(time, table["total_ev"] - reference, color=GREY, label="total")
+    top.plot(time, table["total_ev"] - reference, color=GREY, label="total (from start)")
     top.set_ylabel("Energy (eV)")
-    top.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, borderaxespad=0.1)
+    top.legend(
+        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, borderaxespad=0.1, columnspacing=1.0
+    )
     if title:
         top.set_title(title_text(title), loc="left", pad=14)
     if nve:

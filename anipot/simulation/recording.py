@@ -10,7 +10,7 @@ import csv
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -111,7 +111,8 @@ class RestartPoint:
             )
         atoms.set_cell(self.arrays["cell"])
         atoms.pbc = self.arrays["pbc"]
-        atoms.set_masses(self.arrays["masses"])
+        if not np.array_equal(atoms.get_masses(), self.arrays["masses"]):
+            atoms.set_masses(self.arrays["masses"])
         atoms.arrays["positions"][...] = self.arrays["positions"]
         atoms.set_array("momenta", self.arrays["momenta"].copy(), float, (3,))
 
@@ -157,12 +158,15 @@ class Recorder:
                 _cut_frames(files.trajectory, start.frames)
             self._binary = Trajectory(str(files.trajectory), mode)
 
-    def add(self, row: Row, atoms: ase.Atoms, **info: Any) -> None:
+    def add(self, row: Row, atoms: ase.Atoms) -> None:
         """A line of the log and a frame of the trajectory, for the same moment."""
         self.rows.append(row)
-        values = asdict(row)
-        self._log.write(",".join(repr(values[c]) for c in COLUMNS) + "\n")
-        frame = snapshot(atoms, step=row.step, time_fs=row.time_fs, **info)
+        self._log.write(",".join(map(repr, astuple(row))) + "\n")
+        self.add_frame(atoms, step=row.step, time_fs=row.time_fs)
+
+    def add_frame(self, atoms: ase.Atoms, **info: Any) -> None:
+        """A frame of the trajectory."""
+        frame = snapshot(atoms, **info)
         if self._text is not None:
             self._text.write(extxyz(frame))
         else:
