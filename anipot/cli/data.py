@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from anipot.cli.reading import NO_OPTIONS, reads_data
+from anipot.cli.resolve import resolve
 from anipot.datasets.bundled import bundled_path
 from anipot.datasets.check import read_and_check, warn_of_unit
 from anipot.datasets.describe import describe
@@ -15,7 +16,8 @@ from anipot.datasets.load import read_files
 from anipot.datasets.mapping import ReadOptions
 
 data_app = typer.Typer(
-    help="Look at data sets: what they hold (info), what is wrong with them (check).",
+    help="Look at data sets: what they hold (info), what is wrong with them (check), how AEVs "
+    "resolve them (resolve).",
     short_help="What data files hold, and what is wrong.",
     no_args_is_help=True,
 )
@@ -77,3 +79,6 @@ def check(
             typer.echo(f"{file}: no problem found in {len(data):,} conformers")
     if failed:
         raise typer.Exit(1)
+
+
+data_app.command()(resolve)
