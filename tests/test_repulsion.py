@@ -23,6 +23,7 @@ from anipot.errors import DataError, PotentialError, SettingsError
 from anipot.hessian import hessian
 from anipot.inference import Evaluator
 from anipot.model import ANIModel
+from anipot.potentials.describe import describe
 from anipot.repulsion import SCREENING, SKIN, THOMAS_FERMI, Repulsion, RepulsionStepper
 
 ENGINES = ["reference"]
@@ -429,3 +430,11 @@ def test_two_atoms_pushed_together_repel_whatever_the_networks_say(seed, pair, p
     outward = forces[1] @ np.array([2.0, -1.0, 2.0]) / 3
     assert outward > 0
     np.testing.assert_allclose(forces[0], -forces[1], atol=1e-9 * outward)
+
+
+def test_it_is_told_of_and_not_lost_on_the_way_to_torchani():
+    model = model_of("auto")
+    assert "ZBL, off from 0.7 of the sum of covalent radii on" in describe(model)
+    assert "repulsion" not in describe(model_of("auto", repulsion=None))
+    with pytest.raises(SettingsError, match="set the model's repulsion to None"):
+        model.to_torchani()

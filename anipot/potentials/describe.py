@@ -53,6 +53,12 @@ def _lines(potential: ANIModel | ANIEnsemble) -> Iterator[tuple[str, str]]:
         f"{settings.length} columns, cutoffs {settings.radial_cutoff:g} (radial) and "
         f"{settings.angular_cutoff:g} (angular) angstrom",
     )
+    if (repulsion := first.repulsion) is not None:
+        yield (
+            "repulsion",
+            f"ZBL, off from {repulsion.outer:g} of the sum of covalent radii on "
+            f"(whole below {repulsion.inner:g})",
+        )
     if len({m.self_energies.values.tobytes() for m in members}) == 1:
         for k, (e, value) in enumerate(
             zip(potential.elements, first.self_energies.values, strict=True)

@@ -223,7 +223,7 @@ def to_torchani(potential: ANIModel | ANIEnsemble) -> Any:
     evaluation, is left out.
 
     Raises SettingsError for what TorchANI cannot express: an activation of the output, several
-    values of eta or zeta, an angular cutoff that is not below the radial one.
+    values of eta or zeta, an angular cutoff that is not below the radial one, a repulsion.
     """
     _import_torchani()
     from torchani.arch import ANI
@@ -231,9 +231,19 @@ def to_torchani(potential: ANIModel | ANIEnsemble) -> Any:
     from torchani.sae import SelfEnergy
 
     members = list(potential) if isinstance(potential, ANIEnsemble) else [potential]
+    if members[0].repulsion is not None:
+        raise SettingsError(
+            "TorchANI cannot express a repulsion that ends at bonding distances; set the model's "
+            "repulsion to None to convert it without"
+        )
     settings, elements = potential.aev.settings, potential.elements
     energies = np.mean([m.self_energies.values for m in members], axis=0)
     for member in members:
+        if member.repulsion is not None:
+            raise SettingsError(
+                "the potential has a repulsion, and TorchANI's are others; without it the energies "
+                "of close atoms would be others"
+            )
         if member.trained and set(member.trained) != set(elements):
             untrained = [e for e in elements if e not in member.trained]
             log.warning(
