@@ -128,7 +128,7 @@ def read_notebook(
     if any(n.normalized for n in networks):
         assumed.append(f"batch norm with eps={EPSILON:g}, folded into the layers")
     about["assumed"] = assumed
-    log.warning("%s: not in the file, and assumed: %s", path.name, "; ".join(assumed))
+    log.warning("%s: not in the file, and taken to be: %s", path.name, "; ".join(assumed))
     assert energies is not None
     return assemble(found, found.networks(*choice), energies, output_unit, about, engine)
 
@@ -241,7 +241,8 @@ def _findings(tried: list[_Tried], best: _Tried, fitted: bool, sample: Conformer
             words += "; the two are close, so give activation= if you know it"
     result = [words]
     if fitted:
-        result.append(f"self energies, fitted to {n}. {best.energies.note}".removesuffix(" "))
+        note = f" ({best.energies.note})" if best.energies.note else ""
+        result.append(f"self energies, fitted to {n}{note}")
     assert sample.energies is not None
     alone = SelfEnergies.fit(sample, best.energies.elements)
     error = np.abs(sample.energies - alone.of(sample)).mean() * units.HARTREE_TO_KCALMOL

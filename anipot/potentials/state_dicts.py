@@ -120,7 +120,7 @@ def _unpickled(path: Path) -> Any:
         ) from None
     except Exception as e:
         reason = (str(e) or type(e).__name__).splitlines()[0][:200]
-        raise PotentialError(f"not a file of torch.save, or cut short ({reason})") from None
+        raise PotentialError(f"not a file of torch.save, or damaged ({reason})") from None
 
 
 def _weights_in(contents: Any) -> dict[str, Tensor]:
@@ -153,6 +153,8 @@ def _weights_in(contents: Any) -> dict[str, Tensor]:
 
 
 def _check(name: str, tensor: Tensor) -> None:
+    if not name.isprintable() or len(name) > 200:
+        raise PotentialError(f"it has a tensor with the name {name[:50]!a}, which is none")
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         raise PotentialError(f"{name} is not an ordinary tensor")
     # Strides can make a giant of a few bytes.

@@ -231,11 +231,6 @@ def to_torchani(potential: ANIModel | ANIEnsemble) -> Any:
     from torchani.sae import SelfEnergy
 
     members = list(potential) if isinstance(potential, ANIEnsemble) else [potential]
-    if members[0].repulsion is not None:
-        raise SettingsError(
-            "TorchANI cannot express a repulsion that ends at bonding distances; set the model's "
-            "repulsion to None to convert it without"
-        )
     settings, elements = potential.aev.settings, potential.elements
     energies = np.mean([m.self_energies.values for m in members], axis=0)
     for member in members:

@@ -215,6 +215,8 @@ def test_what_torchani_cannot_express_is_refused_by_name():
     constants = AEVSettings.ani1x().to_dict() | {"zeta": (8.0, 32.0)}
     with pytest.raises(SettingsError, match="one value of zeta"):
         to_torchani(new_model(aev=AEVSettings(**constants)))
+    with pytest.raises(SettingsError, match="repulsion"):
+        to_torchani(new_model(repulsion="zbl"))
 
 
 def test_the_random_state_of_the_caller_is_left_alone():
@@ -230,6 +232,17 @@ def test_untrained_networks_are_told(caplog):
     with caplog.at_level(logging.WARNING, "anipot"):
         to_torchani(model)
     assert "networks of N, O are untrained" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["ani-1x_8x", "ani-2x_8x"])
+def test_published_potentials(name, shared_potentials):
+    ours = anipot.load(shared_potentials / f"{name}.info").double()
+    theirs = to_torchani(ours)
+    conformers = molecules()
+    assert gap(torchani_energies(theirs, conformers), ours, conformers) < 1e-9
+    again = from_torchani(theirs)
+    assert again.aev.settings == ours.aev.settings
+    assert gap(again.predict(conformers).energies, ours, conformers) == 0
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -249,7 +262,7 @@ def test_a_state_dict_is_the_model(wrap, members, aev, tmp_path):
     potential = ANIEnsemble(models) if members > 1 else models[0]
     path = saved(to_torchani(potential), tmp_path / "m.pt", wrap)
     assert is_torchani_state_dict(path)
-    again = read_torchani(path)
+    again = anipot.load(path)
     conformers = molecules()
     assert again.aev.settings == potential.aev.settings
     assert np.array_equal(
