@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from anipot.potentials import load
     from anipot.potentials.torchani_format import from_torchani
     from anipot.prediction import Prediction
+    from anipot.repulsion import Repulsion
     from anipot.self_energies import SelfEnergies
     from anipot.training.trainer import ANITrainer, evaluate
 
@@ -47,6 +48,7 @@ _HOMES = {
     "BatchLoader": "anipot.batches",
     "Conformers": "anipot.conformers",
     "Prediction": "anipot.prediction",
+    "Repulsion": "anipot.repulsion",
     "SelfEnergies": "anipot.self_energies",
     "evaluate": "anipot.training.trainer",
     "from_torchani": "anipot.potentials.torchani_format",
@@ -68,6 +70,7 @@ __all__ = [
     "BatchLoader",
     "Conformers",
     "Prediction",
+    "Repulsion",
     "SelfEnergies",
     "__version__",
     "evaluate",

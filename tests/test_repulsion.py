@@ -436,5 +436,5 @@ def test_it_is_told_of_and_not_lost_on_the_way_to_torchani():
     model = model_of("auto")
     assert "ZBL, off from 0.7 of the sum of covalent radii on" in describe(model)
     assert "repulsion" not in describe(model_of("auto", repulsion=None))
-    with pytest.raises(SettingsError, match="set the model's repulsion to None"):
+    with pytest.raises(SettingsError, match="has a repulsion, and TorchANI's are others"):
         model.to_torchani()
