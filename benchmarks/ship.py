@@ -70,7 +70,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("folder", type=Path, help="folder of the two runs")
     parser.add_argument("options", nargs="*", help="members=4, epochs=200 ... as for anipot train")
     parser.add_argument(
-        "--out", type=Path, default=bundled_path().parent / SHIPPED[NAME], help="(%(default)s)"
+        "--out",
+        type=Path,
+        default=bundled_path().parent / SHIPPED[NAME],
+        help=f"(default: data/{SHIPPED[NAME]})",
     )
     given = parser.parse_args(argv)
     print(f"written: {ship(given.folder, given.options, given.out)}")
