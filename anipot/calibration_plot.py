@@ -23,7 +23,8 @@ def calibration_plot(calibration: Calibration, title: str = "") -> Figure:
     x, y = calibration.disagreement, calibration.error
     chosen = np.random.default_rng(0).permutation(len(x))[:MAX_POINTS]
     axes.plot(
-        x[chosen], y[chosen], ".", color=GREY, alpha=0.4, markersize=5 if len(x) < 500 else 2, markeredgewidth=0,
+        x[chosen], y[chosen], ".", color=GREY, alpha=0.4,
+        markersize=5 if len(x) < 500 else 2, markeredgewidth=0,
         label="conformers", rasterized=True,
     )  # fmt: skip
     bins = calibration.bins()
