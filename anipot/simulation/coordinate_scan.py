@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from anipot.errors import SettingsError
 from anipot.simulation.relaxation import relax
-from anipot.simulation.structures import Stop, never
+from anipot.simulation.structures import Stop, never, snapshot
 
 #: Distances up to so many times the sum of covalent radii are bonds.
 BOND = 1.2
@@ -101,8 +101,8 @@ class Coordinate:
 
 @dataclass(frozen=True, eq=False)
 class ScanPoint:
-    """A point of a scan: the coordinate's ``value``, ``energy`` in eV; ``converged`` is True too
-    where nothing was to be relaxed."""
+    """A point of a scan: the coordinate's ``value``, ``energy`` in eV, and the ``atoms`` with what
+    was computed for them. ``converged`` is True too where nothing was to be relaxed."""
 
     value: float
     energy: float
@@ -147,4 +147,5 @@ def scan(
             atoms.set_constraint()
         point = atoms.copy()
         point.calc = calculator
-        yield ScanPoint(value, float(point.get_potential_energy()), point, converged)
+        energy = float(point.get_potential_energy())
+        yield ScanPoint(value, energy, snapshot(point), converged)

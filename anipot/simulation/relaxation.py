@@ -22,9 +22,10 @@ OPTIMIZERS = {"BFGS": BFGS, "LBFGS": LBFGS, "FIRE": FIRE}
 class Relaxed:
     """What came of a relaxation; energies in eV, ``max_force`` in eV/angstrom.
 
-    ``atoms`` are a copy, with the calculator. ``converged`` says whether every force (with a cell,
-    the stress too) fell below the threshold; ``problem`` is why the relaxation ended before it was
-    converged or out of steps, "" otherwise; ``interrupted``: it was stopped from outside.
+    ``atoms`` are a copy with energy, forces and, of a cell, stress. ``converged``: every force
+    (with a cell, the stress too) fell below the threshold. ``problem`` is why the relaxation ended
+    before it was converged or out of steps, "" otherwise; ``interrupted``: it was stopped from
+    outside.
     """
 
     atoms: ase.Atoms
@@ -37,7 +38,7 @@ class Relaxed:
     interrupted: bool = False
 
     def frame(self) -> ase.Atoms:
-        """The structure for a file, with energy and forces, and the rest in ``info``."""
+        """The structure for a file, with the report in ``info``."""
         info: dict[str, Any] = {
             "converged": self.converged,
             "steps": self.steps,
@@ -103,7 +104,8 @@ def relax(
         atoms.set_cell(last.cell)
         atoms.set_positions(last.positions, apply_constraint=False)
     after, force, _ = _judged(atoms)
-    return Relaxed(atoms, converged, done, before, after, force, problem, interrupted)
+    # With results of its own: the calculator will go on to other structures.
+    return Relaxed(snapshot(atoms), converged, done, before, after, force, problem, interrupted)
 
 
 def _judged(atoms: ase.Atoms) -> tuple[float, float, str]:

@@ -37,7 +37,7 @@ def test_rigid(indices, values):
         np.testing.assert_allclose(p.atoms.positions[7], atoms.positions[7], atol=1e-12)
         fresh = p.atoms.copy()
         fresh.calc = calculator()
-        assert p.energy == fresh.get_potential_energy()
+        assert p.energy == fresh.get_potential_energy() == p.atoms.get_potential_energy()
     np.testing.assert_array_equal(atoms.positions, ethanol().positions)
 
 
