@@ -1,0 +1,79 @@
+"""Energy conservation of molecular dynamics: ``python -m benchmarks md --potential ani1x``.
+
+NVE (velocity Verlet, 0.5 fs) of acetanilide, 19 atoms, relaxed first; the fitted slope of the total
+energy, for several seeds, in float64 and in float32. Half of the kinetic energy that a relaxed
+molecule is given becomes potential energy: it starts with twice the temperature wanted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import ase
+import torch
+
+from anipot.potentials import load
+from anipot.simulation import relax, run_md
+
+#: eV/atom/ps: what a run must stay below.
+BAR = 1e-5
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks md", description=__doc__)
+    parser.add_argument("--potential", default="ani1x", help="a name or a file")
+    parser.add_argument("--time", type=float, default=10_000, help="fs")
+    parser.add_argument("--temperature", type=float, default=300.0, help="K, on average")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    worst = 0.0
+    print(f"{'precision':>9}{'seed':>6}{'steps':>8}{'mean T / K':>12}{'drift / eV/atom/ps':>20}"
+          f"{'ms a step':>11}")  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        for dtype in ("float64", "float32"):
+            calculator = load(options.potential, dtype=dtype).calculator()
+            start = relax(molecule(), calculator, fmax=0.005).atoms
+            for seed in options.seeds:
+                began = time.perf_counter()
+                result = run_md(
+                    start,
+                    calculator,
+                    Path(folder) / f"{dtype}_{seed}.extxyz",
+                    time=options.time,
+                    temperature=2 * options.temperature,
+                    seed=seed,
+                    save_every=10**9,
+                )
+                took = (time.perf_counter() - began) / max(result.steps, 1) * 1000
+                drift = float("nan") if result.drift is None else result.drift
+                whole = not result.stopped
+                worst = max(worst, abs(drift)) if whole else float("inf")
+                print(
+                    f"{dtype:>9}{seed:6d}{result.steps:8d}{result.temperature:12.0f}{drift:20.2e}"
+                    f"{took:11.2f}  {result.stopped}",
+                    flush=True,
+                )
+    print(f"largest {worst:.1e} eV/atom/ps; the bar is {BAR:.0e}")
+    return 0 if worst < BAR else 1
+
+
+def molecule() -> ase.Atoms:
+    """Acetanilide, C8H9NO: an aromatic ring, an amide, a methyl group; flat, idealised."""
+    ring = [(1.40 * x, 1.40 * y, 0.0) for x, y in _hexagon()]
+    outer = [(2.49 * x, 2.49 * y, 0.0) for x, y in _hexagon()[1:]]
+    tail = [
+        ("N", 2.82, 0.00, 0.00), ("H", 3.33, 0.88, 0.00), ("C", 3.57, -1.15, 0.00),
+        ("O", 3.08, -2.27, 0.00), ("C", 5.07, -0.93, 0.00), ("H", 5.57, -1.90, 0.00),
+        ("H", 5.36, -0.37, 0.89), ("H", 5.36, -0.37, -0.89),
+    ]  # fmt: skip
+    atoms = ase.Atoms("C6", ring) + ase.Atoms("H5", outer)
+    return atoms + ase.Atoms([t[0] for t in tail], [t[1:] for t in tail])
+
+
+def _hexagon() -> list[tuple[float, float]]:
+    half = 3**0.5 / 2
+    return [(1, 0), (0.5, half), (-0.5, half), (-1, 0), (-0.5, -half), (0.5, -half)]
