@@ -6,10 +6,9 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -30,6 +29,7 @@ from anipot.training.outputs import outputs_of
 from anipot.training.progress import Progress
 from anipot.training.schedules import learning_rate
 from anipot.training.step import TrainingStep
+from anipot.training.targets import network_targets
 from anipot.training.threads import threads, useful_threads
 
 #: Conformers in a batch when nothing is trained.
@@ -59,8 +59,8 @@ class Place:
 class Part:
     """A data set made ready: batches with what the networks are to learn, and the loss's terms.
 
-    Self energies are subtracted from the energies of the batches, in float64. ``targets`` (M,)
-    float64 are these energies in the target unit, NaN where a conformer has none.
+    ``targets`` (M,) float64 are the energies of the batches in the target unit, NaN where a
+    conformer has none.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class Part:
         batch_size: int = EVALUATION_BATCH,
         shuffle: bool = False,
     ) -> None:
-        assert data.energies is not None
         self.data = data
-        above = np.where(data.has("energies"), data.energies - model.self_energies.of(data), np.nan)
+        left = network_targets(model, data)
         self.loader = BatchLoader(
-            replace(data, energies=above), batch_size, model.elements, shuffle=shuffle,
-            seed=settings.seed, dtype=model.dtype, device=model.device, labels=weights(settings),
+            left, batch_size, model.elements, shuffle=shuffle, seed=settings.seed,
+            dtype=model.dtype, device=model.device, labels=weights(settings),
         )  # fmt: skip
-        targets = torch.as_tensor(above * units.hartree_to(settings.target_unit))
+        assert left.energies is not None
+        targets = torch.as_tensor(left.energies * units.hartree_to(settings.target_unit))
         self.targets = targets.to(model.device)
         self.terms: list[Term] = loss_terms(settings, data, model.device)
 

@@ -26,6 +26,7 @@ from anipot.training.history import History
 from anipot.training.loop import TrainingLoop
 from anipot.training.losses import OPTION, weights
 from anipot.training.metrics import Evaluation
+from anipot.training.targets import without_repulsion
 
 
 class ANITrainer:
@@ -90,7 +91,7 @@ class ANITrainer:
         elif settings.self_energies == "fit" or (
             settings.self_energies == "auto" and not model.self_energies.values.any()
         ):
-            model.self_energies = SelfEnergies.fit(train, model.elements)
+            model.self_energies = SelfEnergies.fit(without_repulsion(model, train), model.elements)
         loop = TrainingLoop(model, settings, train, val)
         self.history = loop.place.history
         if not quiet:

@@ -11,8 +11,10 @@ from anipot import units
 from anipot.aev import native, reference
 from anipot.config import TrainingSettings
 from anipot.conformers import Conformers
+from anipot.elements import parse_elements
 from anipot.errors import DataError, SettingsError
 from anipot.model import ANIModel
+from anipot.repulsion import Repulsion
 from anipot.training.loop import TrainingLoop
 from anipot.training.losses import loss_unit
 from anipot.training.trainer import ANITrainer
@@ -205,3 +207,20 @@ def test_units_of_the_loss():
     assert loss_unit(TrainingSettings()) == "(kcal/mol)^2"
     assert loss_unit(TrainingSettings(per_atom=True)) == "(kcal/mol/atom)^2"
     assert loss_unit(TrainingSettings(force_weight=1.0)) == ""
+
+
+def test_a_repulsion_is_added_to_what_the_networks_learn():
+    """Loss and errors are those of the whole model, the repulsion included, near contacts too."""
+    data = labelled(periodic=True, lacking=True)
+    model = ANIModel.create(
+        "HCNO",
+        hidden=[6],
+        activation="silu",
+        dtype="float64",
+        repulsion=Repulsion(parse_elements("HCNO"), inner=0.8, outer=1.6),
+    )
+    assert (model.repulsion.of(data)[0] > 1e-3).sum() >= 3
+    settings = TrainingSettings(epochs=1, batch_size=len(data), device="cpu", **OPTIONS["all"])
+    loop = TrainingLoop(model, settings, data, data)
+    loss = float(loop.step(torch.arange(len(data))))
+    assert loss == pytest.approx(expected_loss(loop, data), rel=1e-9)
