@@ -234,6 +234,26 @@ def test_disagreement_warns_now_and_then_or_stops(caplog):
     assert stopping.get_property("energy", atoms) == calc.get_property("energy", atoms)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: a.positions.__setitem__((0, 0), np.nextafter(a.positions[0, 0], 9)),
+        lambda a: a.symbols.__setitem__(0, "N"),
+        lambda a: a.set_cell(a.cell * 1.001),
+        lambda a: a.set_pbc([True, True, False]),
+        lambda a: a.set_initial_charges([0.005, 0, 0, 0, 0]),
+        lambda a: a.set_initial_magnetic_moments([1, 0, 0, 0, 0]),
+    ],
+)
+def test_every_change_is_seen(change, potential):
+    calc, atoms = potential.calculator(), crystal()
+    assert calc.check_state(atoms)
+    calc.get_property("energy", atoms)
+    assert calc.check_state(atoms.copy()) == []
+    change(atoms)
+    assert len(calc.check_state(atoms)) == 1
+
+
 def test_options_that_make_no_sense():
     ensemble = ANIEnsemble([member(0), member(1)])
     with pytest.raises(SettingsError, match="must be above 0"):
