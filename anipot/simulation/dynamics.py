@@ -34,6 +34,9 @@ class MDSettings(Settings):
     temperature: float = Field(
         300.0, ge=0, description="of the initial velocities, and of the thermostat in nvt, K"
     )
+    velocities: Literal["draw", "keep"] = Field(
+        "draw", description="drawn at the temperature, or those that the atoms have"
+    )
     friction: float = Field(0.01, gt=0, description="of the Langevin thermostat, 1/fs")
     seed: NonNegativeInt = Field(0, description="of the initial velocities and the thermostat")
     every: PositiveInt = Field(10, description="steps between frames and lines of the log")
@@ -98,8 +101,9 @@ def run_md(
     """Molecular dynamics from ``atoms``, which stay as they are.
 
     ``settings`` or, as keywords, the fields of MDSettings. Velocities are drawn from the
-    Maxwell-Boltzmann distribution, without momentum and, of a molecule, without rotation; Langevin
-    dynamics keeps the centre of mass where it is. ``out`` (.extxyz or .traj) is the trajectory;
+    Maxwell-Boltzmann distribution, without momentum and, of a molecule, without rotation, unless
+    they are to be kept (of an equilibrated structure); Langevin dynamics keeps the centre of mass
+    where it is. ``out`` (.extxyz or .traj) is the trajectory;
     beside it go a log (.csv) and a restart file (.restart.npz), from which ``resume`` goes on: on
     the CPU to the same bits as a run without interruption. ``stop`` is asked after every step,
     ``on_step`` told its number.
@@ -115,9 +119,11 @@ def run_md(
     atoms.set_constraint(FixCom() if settings.ensemble == "nvt" else None)
     rng = np.random.default_rng(settings.seed)
     start = RestartPoint.read(files.restart) if resume else None
-    if start is None:
+    if start is None and settings.velocities == "draw":
         draw_velocities(atoms, settings.temperature, rng)
-    else:
+    elif start is None and not atoms.has("momenta"):
+        raise SimulationError("the atoms have no velocities to keep; draw them")
+    elif start is not None:
         _check_same(start, settings)
         start.put(atoms)
         rng.bit_generator.state = start.random_state
@@ -151,7 +157,8 @@ class _Run:
     ) -> None:
         self.atoms, self.settings, self.dynamics = atoms, settings, dynamics
         self.rng, self.recorder = rng, recorder
-        self.degrees = degrees_of_freedom(atoms)
+        at_rest = settings.ensemble == "nve" and settings.velocities == "draw"
+        self.degrees = degrees_of_freedom(atoms, rotates=not at_rest)
 
     def run(self, step: int, stop: Stop, on_step: Callable[[int], None] | None) -> MDResult:
         atoms, settings, recorder = self.atoms, self.settings, self.recorder
@@ -284,13 +291,10 @@ def _inertia(atoms: ase.Atoms) -> np.ndarray:
     return tensor
 
 
-def degrees_of_freedom(atoms: ase.Atoms) -> int:
-    """Motions that share the kinetic energy: without those of the whole that are never excited.
-
-    The centre of mass rests in nve and nvt; a molecule in nve does not rotate either.
-    """
+def degrees_of_freedom(atoms: ase.Atoms, rotates: bool = False) -> int:
+    """Motions that share the kinetic energy; the centre of mass rests."""
     lost = 3
-    if not atoms.pbc.any() and not atoms.constraints:
+    if not atoms.pbc.any() and not rotates:
         moments = np.linalg.eigvalsh(_inertia(atoms))
         lost += int((moments > 1e-6 * max(moments.max(), 1e-300)).sum())
     return max(3 * len(atoms) - lost, 1)

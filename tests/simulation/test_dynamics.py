@@ -201,6 +201,19 @@ def test_velocities_have_the_temperature_and_move_nothing_as_a_whole():
     assert np.abs(atoms.get_angular_momentum()).max() < 1e-10
 
 
+def test_velocities_can_be_kept(tmp_path):
+    """Two runs end to end are one run."""
+    options = {"timestep": 4, "temperature": 30}
+    whole = run_md(cluster(), lj(), tmp_path / "w.traj", time=800, **options)
+    run_md(cluster(), lj(), tmp_path / "a.traj", time=400, **options)
+    half = ase.io.read(tmp_path / "a.traj")
+    rest = run_md(half, lj(), tmp_path / "b.traj", time=400, velocities="keep", **options)
+    expected = [r.total_ev for r in whole.rows[-len(rest.rows) :]]
+    np.testing.assert_allclose([r.total_ev for r in rest.rows], expected, rtol=1e-12)
+    with pytest.raises(SimulationError, match="no velocities to keep"):
+        run_md(cluster(), lj(), tmp_path / "c.traj", velocities="keep")
+
+
 @pytest.mark.parametrize(("name", "motions"), [("CO2", 4), ("N2", 1), ("H2O", 3)])
 def test_linear_molecules_do_not_rotate_either(name, motions):
     atoms = ase.build.molecule(name)
