@@ -20,8 +20,7 @@ from anipot.prediction import disagreement
 from anipot.stepper import Stepper
 
 if TYPE_CHECKING:
-    from anipot.ensemble import ANIEnsemble
-    from anipot.model import ANIModel
+    from anipot.ensemble import Potential
 
 log = logging.getLogger("anipot")
 
@@ -61,7 +60,7 @@ class ANICalculator(Calculator):
 
     def __init__(
         self,
-        potential: ANIModel | ANIEnsemble,
+        potential: Potential,
         *,
         max_disagreement: float | None = None,
         on_disagreement: Literal["warn", "stop"] = "warn",

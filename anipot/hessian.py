@@ -10,12 +10,12 @@ import torch
 
 from anipot.aev.computer import AEVComputer
 from anipot.conformers import Conformers
-from anipot.ensemble import ANIEnsemble
+from anipot.ensemble import Potential
 from anipot.errors import DataError
 from anipot.model import ANIModel
 
 
-def hessian(potential: ANIModel | ANIEnsemble, conformer: Conformers) -> np.ndarray:
+def hessian(potential: Potential, conformer: Conformers) -> np.ndarray:
     """(3N, 3N) hartree/angstrom^2: second derivatives of the energy of one conformer.
 
     Rows and columns are x, y, z of atom after atom. Of an ensemble: of the mean energy. It is
@@ -48,7 +48,7 @@ def hessian(potential: ANIModel | ANIEnsemble, conformer: Conformers) -> np.ndar
     return symmetric
 
 
-def members_of(potential: ANIModel | ANIEnsemble) -> list[ANIModel]:
+def members_of(potential: Potential) -> list[ANIModel]:
     """The members of an ensemble; a model is one of one."""
     return [potential] if isinstance(potential, ANIModel) else list(potential)
 
