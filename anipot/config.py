@@ -271,6 +271,9 @@ class TrainingSettings(Settings):
     self_energies: Literal["auto", "fit", "keep"] = Field(
         "auto", description="fit to the training data, keep the model's; auto: keep if it has any"
     )
+    normalize_aevs: bool = Field(
+        False, description="train on AEVs less their mean, over their spread; folded in at the end"
+    )
     freeze_layers: int = Field(0, ge=0, description="layers of each network left as they are")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, order and dropout")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")

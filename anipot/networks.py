@@ -51,6 +51,47 @@ def make_activation(name: str) -> nn.Module:
     return ACTIVATIONS[name]()
 
 
+class NormalizedLinear(nn.Linear):
+    """A linear layer whose weights are those of (x - centre) / scale.
+
+    It trains faster where inputs are far from mean 0 and spread 1. ``weight`` and ``bias`` are
+    those of the same function of x, as for any other layer; what is trained is ``own_weight`` and
+    ``own_bias``. One scale for all inputs: to divide each by its own spread would blow up columns
+    that hardly vary, and networks would fit noise in them.
+    """
+
+    own_weight: Tensor
+    own_bias: Tensor
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(self, like: nn.Linear, centre: Tensor, scale: float, same: bool) -> None:
+        nn.Module.__init__(self)  # not Linear's, which would make weights of its own
+        self.in_features, self.out_features = like.in_features, like.out_features
+        weight, bias = like.weight.detach(), like.bias.detach()
+        own = (weight * scale, bias + weight @ centre.to(weight)) if same else (weight, bias)
+        self.own_weight, self.own_bias = (nn.Parameter(x.clone()) for x in own)
+        self.register_buffer("centre", centre.to(weight))
+        self.register_buffer("scale", torch.tensor(scale, dtype=weight.dtype, device=weight.device))
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """(out, in)"""
+        return self.own_weight / self.scale
+
+    @property
+    def bias(self) -> Tensor:  # type: ignore[override]
+        """(out,)"""
+        return self.own_bias - self.weight @ self.centre
+
+    def folded(self) -> nn.Linear:
+        """An ordinary layer, the same function."""
+        layer = nn.Linear(self.in_features, self.out_features, device="meta")
+        layer.weight = nn.Parameter(self.weight.detach())
+        layer.bias = nn.Parameter(self.bias.detach())
+        return layer
+
+
 class AtomicNet(nn.Module):
     """AEV (n, length) -> atomic energy (n,), a plain multilayer perceptron.
 
@@ -104,6 +145,21 @@ class AtomicNet(nn.Module):
         if self.output is not None:
             x = self.output(x)
         return x.squeeze(-1)
+
+    def normalize(self, centre: Tensor, scale: float, same: bool) -> None:
+        """Make the first layer one of (AEV - centre) / scale, until ``fold``.
+
+        ``same``: its weights change so that it stays the same function; else they stay as drawn.
+        """
+        first = self.layers[0]
+        assert isinstance(first, nn.Linear)
+        self.layers[0] = NormalizedLinear(first, centre, scale, same)
+
+    def fold(self) -> None:
+        """Make the first layer an ordinary one again, the same function."""
+        first = self.layers[0]
+        if isinstance(first, NormalizedLinear):
+            self.layers[0] = first.folded()
 
     def initialize(self, generator: torch.Generator) -> None:
         """Draw fresh weights: He's normal distribution for the hidden layers, biases zero.
@@ -172,6 +228,12 @@ class AtomicNetworks(nn.ModuleDict):
         """
         slices = aevs.split(list(counts))
         return torch.cat([net(x) for net, x in zip(self.values(), slices, strict=True)])
+
+    def fold(self) -> None:
+        """Make ordinary layers of those that normalize AEVs, the same functions."""
+        for net in self.values():
+            assert isinstance(net, AtomicNet)
+            net.fold()
 
     def initialize(self, seed: int) -> None:
         """Fresh weights for all networks, a function of the seed."""

@@ -25,6 +25,7 @@ from anipot.training.checkpoints import CheckpointFile
 from anipot.training.history import EpochRecord, History
 from anipot.training.interruption import Interruption
 from anipot.training.losses import Pair, Term, forces_of, loss_terms, loss_unit, weights
+from anipot.training.normalization import normalize_inputs
 from anipot.training.outputs import outputs_of
 from anipot.training.progress import Progress
 from anipot.training.schedules import learning_rate
@@ -108,6 +109,8 @@ class TrainingLoop:
         self.train = Part(train, model, settings, settings.batch_size, shuffle=True)
         self.val = Part(val, model, settings)
         self.aevs = AEVSource(model.aev, [self.train.loader, self.val.loader], settings.aev_cache)
+        if settings.normalize_aevs:
+            normalize_inputs(model, self.train.loader, self.aevs)
         self.total = self.epochs * len(self.train.loader)
         self.patience = settings.patience or -(-self.epochs // 2)
         self.to_target = units.hartree_to(settings.target_unit) / units.hartree_to(
@@ -190,6 +193,7 @@ class TrainingLoop:
                 self.model.networks.requires_grad_(True)
                 if place.best_weights is not None:
                     self.model.networks.load_state_dict(place.best_weights)
+                self.model.networks.fold()
                 self.model.eval()
         return history
 
