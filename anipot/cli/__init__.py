@@ -16,6 +16,7 @@ from anipot.cli.potentials import potentials_app
 from anipot.cli.predict import predict
 from anipot.cli.relax import relax
 from anipot.cli.scan import scan
+from anipot.cli.study import study_app
 from anipot.cli.train import train
 from anipot.cli.vibrations import vibrations
 from anipot.errors import AnipotError
@@ -37,6 +38,7 @@ app.command(short_help="Structures moved to the nearest minimum of the energy.")
 app.command(short_help="Frequencies, zero-point energy, thermochemistry.")(vibrations)
 app.command(short_help="Molecular dynamics: NVE or Langevin, restartable.")(md)
 app.command(short_help="The energy along a dihedral, an angle or a distance.")(scan)
+app.add_typer(study_app, name="study")
 app.add_typer(data_app, name="data")
 app.add_typer(potentials_app, name="potentials")
 app.command(short_help="Versions, AEV engines, devices.")(info)
