@@ -468,7 +468,7 @@ def with_words(values: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any
             if not isinstance(below, dict):
                 raise SettingsError(f"option {key!r}: {part!r} has no options below it")
             inner = below
-        inner[path[-1]] = _value(text)
+        inner[path[-1]] = parse_value(text)
     return changed
 
 
@@ -490,7 +490,8 @@ def _section_of(key: str) -> list[str]:
     )
 
 
-def _value(text: str) -> Any:
+def parse_value(text: str) -> Any:
+    """The value of an option as people write it: YAML, and ``160,128`` for a list."""
     text = text.strip()
     if "," in text and not text.startswith(("[", "{")):
         text = f"[{text}]"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -106,8 +106,19 @@ def fetch(
 def convert(
     source: Potential,
     out: Annotated[Path, typer.Argument(help="The file to write.", metavar="OUT.safetensors")],
+    hints: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="What the state dict of a notebook does not hold: activation=relu elements=HCNO "
+            "data=FILE.h5 ...",
+            metavar="HINT=VALUE",
+        ),
+    ] = None,
 ) -> None:
     """Write any potential as one anipot file, with the same bits of energy.
+
+    Of a notebook's state dict give activation=relu and self_energies="{H: -0.6, C: -38.1}", or
+    data=FILE.h5 to find and check both. Keywords of anipot.load are hints here.
 
     In Python:
 
@@ -120,8 +131,22 @@ def convert(
 
     if Path(source).exists() and out.exists() and out.samefile(source):
         raise SettingsError(f"{out} is the potential to convert; name another file to write to")
-    potential = load(source)
+    potential = load(source, **_values(hints or []))
     existed = out.exists()
     potential.save(out)
     typer.echo(describe(potential))
     typer.echo(f"written to {written(out, existed)}")
+
+
+def _values(hints: list[str]) -> dict[str, Any]:
+    """Keywords of ``load`` from words such as activation=relu."""
+    from anipot.config import parse_value
+    from anipot.datasets.load import load_dataset
+
+    values: dict[str, Any] = {}
+    for word in hints:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise SettingsError(f"{word!r} is no hint such as activation=relu")
+        values[name] = load_dataset(text) if name == "data" else parse_value(text)
+    return values

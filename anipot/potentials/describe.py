@@ -68,6 +68,9 @@ def _lines(potential: ANIModel | ANIEnsemble) -> Iterator[tuple[str, str]]:
             yield "", first.self_energies.note
     else:
         yield "self energies", "of each member its own"
+    assumed = about.get("assumed")
+    for k, text in enumerate(assumed if isinstance(assumed, list) else []):
+        yield "" if k else "assumed", str(text)
     data = about.get("data")
     if isinstance(data, Mapping) and data.get("files"):
         yield "trained on", f"{', '.join(map(str, data['files']))} ({data.get('conformers')})"

@@ -6,10 +6,12 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 from helpers import random_conformers
 from neurochem_files import write_ensemble
 
 import anipot as package
+from anipot.datasets.bundled import bundled_path
 
 COMMANDS = ["list", "info", "fetch", "convert"]
 
@@ -148,3 +150,26 @@ def test_fetch(anipot, cache, shared_potentials, tmp_path, monkeypatch):
     assert result.err.startswith("fetching ani1x from file:")
     again = anipot("potentials", "fetch", "ani1x")
     assert (again.out, again.err) == (result.out, "")
+
+
+def test_convert_a_notebook_with_hints(anipot, tmp_path):
+    torch.manual_seed(0)
+    source, out = tmp_path / "net.pt", tmp_path / "net.safetensors"
+    nets = [torch.nn.Sequential(torch.nn.Linear(384, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))]
+    torch.save({f"{i}.{k}": v for i in range(4) for k, v in nets[0].state_dict().items()}, source)
+    without = anipot("potentials", "convert", source, out, "aev=ani1x")
+    assert without.code == 2
+    assert "activation" in without.err
+    assert not out.exists()
+    wrong = anipot("potentials", "convert", source, out, "activation")
+    assert "'activation' is no hint such as activation=relu" in wrong.err
+    energies = "self_energies={H: -0.5, C: -38, N: -54.5, O: -75}"
+    words = ["aev=ani1x", "elements=HCNO", "activation=relu", energies]
+    result = anipot("potentials", "convert", source, out, *words)
+    assert result.code == 0, result.err
+    assert "assumed" in result.out
+    assert "-54.5" in result.out
+    assert package.load(out).networks["H"].activation_name == "relu"
+    found = anipot("potentials", "convert", source, tmp_path / "b.safetensors", "aev=ani1x",
+                   f"data={bundled_path()}")  # fmt: skip
+    assert found.code == 0, found.err
