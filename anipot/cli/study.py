@@ -29,3 +29,75 @@ Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threa
 @study_app.callback()
 def _study() -> None:
     """Without it typer would make a command of a group with one study."""
+
+
+@study_app.command()
+def materials(
+    data: Annotated[
+        Path,
+        typer.Option("--data", help="Folder with EL_training.extxyz and EL_test.extxyz of each."),
+    ],
+    elements: Annotated[
+        str | None, typer.Option("--elements", help="Such as Li,Si (default: all in the folder).")
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            "--folds", min=2, help="No test: errors on so many folds of the training files."
+        ),
+    ] = None,
+    members: Annotated[
+        int | None, typer.Option("--members", min=1, help="Potentials of which the mean is taken.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Of each member.")] = None,
+    threads: Threads = None,
+    out: Out = None,
+) -> None:
+    """Errors on crystals of Li, Si ... beside those of seven published potentials.
+
+    Trains on energies and forces of EL_training.extxyz, by one rule for every element, and
+    evaluates once on EL_test.extxyz. As many members are trained side by side as there are
+    threads (default: 2).
+
+    In Python:
+
+    \b
+    from anipot.studies import materials
+    materials.run("FOLDER", ["Li", "Si"])
+    """
+    from anipot.studies.materials import MEMBERS, run
+
+    run(
+        data,
+        None if elements is None else [e.strip() for e in elements.split(",")],
+        out,
+        threads=threads or 2,
+        members=members or MEMBERS,
+        epochs=epochs,
+        folds=folds,
+    )
+
+
+@study_app.command()
+def forces(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A tenth of it, to see in a minute how it goes.")
+    ] = False,
+    threads: Threads = None,
+    out: Out = None,
+) -> None:
+    """What training on forces buys, for known and for new molecules, and in dynamics.
+
+    Trains on the bundled HCNO data, split by conformer and by molecule, on energies only and on
+    energies and forces; then ten molecules that were never trained on move at 300 K with both.
+    About 15 minutes on two cores.
+
+    In Python:
+
+    \b
+    from anipot.studies import forces
+    forces.run()
+    """
+    from anipot.studies.forces import run
+
+    run(out, quick=quick, threads=threads)

@@ -1,0 +1,491 @@
+"""What training on forces buys, on molecules that the training has seen and on new ones.
+
+Two potentials with the same networks learn the bundled HCNO data, one from energies alone and one
+from energies and forces, for about the same time. Their errors are compared on new conformers of
+molecules in the training (split by conformer) and on molecules that are not (split by molecule,
+by the lists that come with the data); then molecules that no training saw move at 300 K with both,
+and have to hold together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ase
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from tqdm import tqdm
+
+from anipot.config import DataSettings, checked
+from anipot.conformers import Conformers
+from anipot.datasets.bundled import load_bundled
+from anipot.datasets.division import divide, select
+from anipot.ensemble import Potential
+from anipot.model import ANIModel
+from anipot.plotstyle import BLUE, COLUMN, GREY, ORANGE, log_axis, log_ticks, short, styled
+from anipot.simulation.structures import structures
+from anipot.studies.bond_survival import Dynamics, survival_times
+from anipot.studies.common import Study, finished
+from anipot.training.history import History
+from anipot.training.trainer import ANITrainer, evaluate
+from anipot.units import HARTREE_TO_KCALMOL
+
+#: What is trained on: the weight of the forces, and how many times the epochs. An epoch with
+#: forces takes about 2.5 times as long as one without, and both trainings are to take as long.
+TRAININGS = {"energies": (0.0, 2.5), "energies and forces": (0.1, 1.0)}
+COLOURS = dict(zip(TRAININGS, (ORANGE, BLUE), strict=True))
+
+#: Networks and training that both potentials share.
+MODEL: dict[str, Any] = {}
+TRAINING: dict[str, Any] = {}
+
+#: Errors of the published ANI-1x ensemble on this data (the data's README), kcal/mol and
+#: kcal/mol/angstrom. It was trained on 5 million conformers of more than 50,000 molecules.
+ANI1X = ["(all of the data)", "ANI-1x, published", "0.72", "1.42", "3.64", "-", "-"]
+
+#: What ``errors`` says, and the head of its column.
+COLUMNS = {
+    "energy_mae": "energy MAE",
+    "energy_rmse": "RMSE",
+    "force_mae": "force MAE",
+    "force_rmse": "RMSE",
+    "force_cosine": "cosine",
+}
+
+#: Force errors so many times lower with forces are what the study looks for.
+WANTED = 3.0
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is done: conformers of a molecule (none: all), epochs with forces, training
+    molecules of smaller trainings, molecules that move, runs of each, and how.
+    """
+
+    per_molecule: int | None = None
+    epochs: int = 24
+    fewer_molecules: tuple[int, ...] = (12, 25)
+    moving: int = 10
+    runs: int = 3
+    dynamics: Dynamics = field(default_factory=Dynamics)
+
+
+#: To see in a minute or two how it goes.
+QUICK = Size(30, 10, (12,), 4, 1, Dynamics(time=500.0))
+
+
+Pair = dict[str, ANIModel]
+
+
+def run(
+    folder: str | Path | None = None, *, quick: bool = False, threads: int | None = None
+) -> dict[str, Any]:
+    """The whole study; returns what ``result.json`` holds. ``quick``: reduced, as QUICK says."""
+    size = QUICK if quick else Size()
+    with Study("forces", folder, {"quick": quick}) as study:
+        known, new = (Split.of(by, size.per_molecule) for by in ("conformer", "molecule"))
+        study.say(known.describe() + "\n" + new.describe())
+        pairs = [train_both(study, split, size, threads) for split in (known, new)]
+        result: dict[str, Any] = {
+            "known_molecules": {k: errors(p, known.test) for k, p in pairs[0].items()},
+            "new_molecules": {k: errors(p, new.test) for k, p in pairs[1].items()},
+            "seconds": {k: p.about["seconds"] for k, p in pairs[1].items()},
+            "of_each": by_molecule(pairs[1], new.test),
+        }
+        tell_errors(study, result)
+        study.figure(
+            parity(pairs[1], new.test),
+            "force_parity",
+            "Force components on new molecules, predicted against reference.",
+        )
+        result["by_molecules"] = curve(study, new, size, threads, result["new_molecules"])
+        study.figure(
+            curve_figure(result["by_molecules"], result["known_molecules"]),
+            "force_error_by_molecules",
+            "Force error on new molecules against the number of molecules in the training.",
+        )
+        result["dynamics"] = dynamics(study, pairs[1], new, size)
+        study.figure(
+            survival_figure(result["dynamics"], size.dynamics.time),
+            "survival",
+            "Runs in which no bond has exceeded 1.5 times its first length, against time.",
+        )
+        study.finish(result, learnt(result))
+    return result
+
+
+# ---- training and errors -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Split:
+    """The bundled data in three parts, by conformer or by molecule (its own lists)."""
+
+    by: str
+    training: Conformers
+    validation: Conformers
+    test: Conformers
+
+    @classmethod
+    def of(cls, by: str, per_molecule: int | None = None) -> Split:
+        """``per_molecule``: at most so many conformers of each molecule."""
+        settings = checked(DataSettings, {"split": by, "per_molecule": per_molecule})
+        data = select(load_bundled(), settings)
+        return cls(by, *divide(data, settings).take(data))
+
+    def describe(self) -> str:
+        parts = {
+            name: f"{len(part):,} {name} conformers of {len(np.unique(part.molecule))} molecules"
+            for name, part in vars(self).items()
+            if name != "by"
+        }
+        return f"- split by {self.by}: {', '.join(parts.values())}"
+
+
+def train(
+    kind: str, training: Conformers, validation: Conformers, epochs: int, threads: int | None = None
+) -> ANIModel:
+    """A potential trained on what ``kind``, a key of TRAININGS, says; ``epochs`` with forces."""
+    force_weight, times = TRAININGS[kind]
+    model = ANIModel.create(training.elements, **MODEL)
+    trainer = ANITrainer(
+        model, **TRAINING, epochs=round(epochs * times), force_weight=force_weight, threads=threads
+    )
+    with tqdm(total=trainer.settings.epochs, unit=" epochs", leave=False, disable=None) as bar:
+
+        def shown(history: History) -> None:
+            bar.update(len(history) - bar.n)
+
+        history = trainer.train(training, validation, early_stop=False, on_epoch=shown, quiet=True)
+    finished(history)
+    model.about["seconds"] = sum(history["seconds"])
+    return model
+
+
+def errors(potential: Potential, data: Conformers) -> dict[str, float]:
+    """Errors of energies, kcal/mol, and of force components, kcal/mol/angstrom, on ``data``."""
+    found = evaluate(potential, data).in_unit("kcal/mol")
+    assert found.forces is not None
+    energy, forces = found.energy, found.forces.components(found.scale)
+    return {
+        "n": len(found),
+        "energy_mae": energy.mae,
+        "energy_rmse": energy.rmse,
+        "force_mae": forces.mae,
+        "force_rmse": forces.rmse,
+        "force_cosine": found.forces.cosine,
+    }
+
+
+def of_molecules(data: Conformers, number: int, seed: int = 0) -> Conformers:
+    """The conformers of ``number`` molecules drawn at random, of which some have each element."""
+    rng = np.random.default_rng(seed)
+    present = np.unique(data.molecule)
+    while True:
+        part = data.take(np.isin(data.molecule, rng.permutation(present)[:number]))
+        if part.elements == data.elements:
+            return part
+
+
+def lowest(data: Conformers) -> Conformers:
+    """Of each molecule the conformer of lowest energy, in the order of the data."""
+    assert data.energies is not None
+    order = np.argsort(data.energies, kind="stable")
+    return data.take(np.sort(order[np.unique(data.molecule[order], return_index=True)[1]]))
+
+
+# ---- the parts of the study ----------------------------------------------------------------------
+
+
+def train_both(study: Study, split: Split, size: Size, threads: int | None) -> Pair:
+    """The two potentials of a split, from the study's folder where they are there already."""
+    pair = {}
+    for kind in TRAININGS:
+        potential = study.potential(
+            f"{kind.replace(' ', '-')}-by-{split.by}",
+            lambda kind=kind: train(  # type: ignore[misc]
+                kind, split.training, split.validation, size.epochs, threads
+            ),
+        )
+        assert isinstance(potential, ANIModel)
+        pair[kind] = potential
+    return pair
+
+
+def by_molecule(pair: Pair, test: Conformers) -> dict[str, dict[str, dict[str, float]]]:
+    """The errors of both potentials on each molecule."""
+    found = {}
+    for m in np.unique(test.molecule):
+        own = test.take(test.molecule == m)
+        found[_name(test, m)] = {kind: errors(p, own) for kind, p in pair.items()}
+    return found
+
+
+def tell_errors(study: Study, result: Mapping[str, Any]) -> None:
+    """The two tables of errors."""
+    rows = []
+    for who in ("known_molecules", "new_molecules"):
+        for kind, e in result[who].items():
+            rows.append([who.replace("_", " "), kind, *map(_number, (e[c] for c in COLUMNS))])
+    study.table(
+        ["test conformers of", "trained on", *COLUMNS.values()],
+        [*rows, ANI1X],
+        "Energies in kcal/mol, force components in kcal/mol/angstrom, cosine of the angle between "
+        "predicted and reference force:",
+    )
+    kinds = list(TRAININGS)
+    study.table(
+        ["new molecule", "N", *(f"{what}, {k}" for what in ("energy MAE", "force MAE", "cosine")
+                                for k in ("E", "E+F"))],
+        [
+            [name, each[kinds[0]]["n"], *(_number(each[k][c]) for c in
+             ("energy_mae", "force_mae", "force_cosine") for k in kinds)]
+            for name, each in result["of_each"].items()
+        ],
+        "The same, a molecule a row (E: trained on energies only, E+F: and forces):",
+    )  # fmt: skip
+
+
+def curve(
+    study: Study, split: Split, size: Size, threads: int | None, whole: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Errors on the new molecules by number of molecules trained on; ``whole``: with all."""
+    found: dict[str, dict[str, Any]] = {}
+    total = len(np.unique(split.training.molecule))
+    for number in size.fewer_molecules:
+        part = of_molecules(split.training, number)
+        # As many updates as with all molecules: the data is all that differs.
+        epochs = round(size.epochs * len(split.training) / len(part))
+        found[str(number)] = {
+            kind: study.once(
+                f"{kind.replace(' ', '-')}-{number}-molecules",
+                lambda kind=kind, part=part, epochs=epochs: errors(  # type: ignore[misc]
+                    train(kind, part, split.validation, epochs, threads), split.test
+                ),
+            )
+            for kind in TRAININGS
+        }
+    found[str(total)] = dict(whole)
+    study.table(
+        ["molecules trained on", *(f"force MAE, {k}" for k in TRAININGS), "times lower"],
+        [
+            [n, *(_number(e[k]["force_mae"]) for k in TRAININGS), f"{gain(e):.1f}"]
+            for n, e in found.items()
+        ],
+        "Force error on the new molecules, kcal/mol/angstrom:",
+    )
+    return found
+
+
+def dynamics(study: Study, pair: Pair, split: Split, size: Size) -> dict[str, Any]:
+    """When the first bond of each run breaks, fs (none: null), of molecules never trained on.
+
+    The test molecules, then validation molecules until there are ``size.moving`` of them, each from
+    its conformer of lowest energy.
+    """
+    starts = [lowest(part) for part in (split.test, split.validation)]
+    chosen = [s for part in starts for s in structures(part)][: size.moving]
+    names = [atoms.info["molecule"].rsplit("/", 1)[-1] for atoms in chosen]
+    found: dict[str, Any] = {"molecules": names, "n_test": min(len(starts[0]), size.moving)}
+    for kind, potential in pair.items():
+        found[kind] = study.once(
+            f"dynamics-{kind.replace(' ', '-')}",
+            lambda potential=potential: _runs(potential, chosen, size),  # type: ignore[misc]
+        )
+    rows = []
+    for k, name in enumerate(names):
+        rows.append([name, *(_kept(found[kind][k : k + 1]) for kind in TRAININGS)])
+        rows[-1] += [_first(found[kind][k]) for kind in TRAININGS]
+    how = size.dynamics
+    study.table(
+        ["molecule", *(f"whole, {k}" for k in ("E", "E+F")), *(f"first break, {k}" for k in
+         ("E", "E+F"))],
+        [*rows, ["all", *(_kept(found[kind]) for kind in TRAININGS), "", ""]],
+        f"Dynamics of {len(names)} molecules never trained on ({found['n_test']} test molecules, "
+        f"{len(names) - found['n_test']} validation molecules), {size.runs} runs each: Langevin, "
+        f"{how.temperature:g} K, {how.time / 1000:g} ps in steps of {how.timestep:g} fs. Runs in "
+        f"which no bond exceeds {how.stretch:g} times its first length:",
+    )  # fmt: skip
+    return found
+
+
+def _runs(potential: Potential, molecules: Sequence[ase.Atoms], size: Size) -> list[list[Any]]:
+    how = size.dynamics
+    with tqdm(total=how.steps, unit=" steps", leave=False, disable=None) as bar:
+
+        def shown(step: int) -> None:
+            bar.update(step - bar.n)
+
+        times = survival_times(potential, [*molecules] * size.runs, how, on_step=shown)
+    by_run = times.reshape(size.runs, len(molecules)).T
+    return [[None if np.isinf(t) else float(t) for t in row] for row in by_run]
+
+
+# ---- words ---------------------------------------------------------------------------------------
+
+
+def gain(pair: Mapping[str, Mapping[str, float]], what: str = "force_mae") -> float:
+    """How many times lower an error is with forces."""
+    without, with_forces = (pair[kind][what] for kind in TRAININGS)
+    return without / with_forces
+
+
+def learnt(result: Mapping[str, Any]) -> list[str]:
+    """What the numbers say."""
+    known, new = result["known_molecules"], result["new_molecules"]
+    with_forces = list(TRAININGS)[1]
+    said = [
+        f"On new conformers of molecules in the training, forces lower the force error "
+        f"{gain(known):.1f} times (to {known[with_forces]['force_mae']:.2f} kcal/mol/angstrom) and "
+        f"the energy error {gain(known, 'energy_mae'):.1f} times; on new molecules the force error "
+        f"{gain(new):.1f} times (to {new[with_forces]['force_mae']:.2f}) and the energy error "
+        f"{gain(new, 'energy_mae'):.1f} times."
+    ]
+    sizes = np.array([int(n) for n in result["by_molecules"]])
+    errors_with, errors_without = (
+        np.array([e[kind]["force_mae"] for e in result["by_molecules"].values()])
+        for kind in reversed(TRAININGS)
+    )
+    slope = float(np.polyfit(np.log(sizes), np.log(errors_with), 1)[0])
+    slope_without = float(np.polyfit(np.log(sizes), np.log(errors_without), 1)[0])
+    far = new[with_forces]["force_mae"] / known[with_forces]["force_mae"]
+    limit = (
+        f"With forces, new molecules have {far:.1f} times the force error of new conformers of "
+        f"known molecules: what is left is not a matter of the fit. From {sizes[0]} to {sizes[-1]} "
+        f"molecules in the training it goes as N^{slope:.2f} with forces and as "
+        f"N^{slope_without:.2f} without: "
+        + (
+            "other molecules, not more conformers, are what would lower it."
+            if slope < -0.1 and far > 1.5
+            else "here the number of molecules does not decide."
+        )
+    )
+    said.append(limit)
+    if gain(new) < WANTED:
+        said.append(
+            f"On new molecules the gain stays below {WANTED:g} times. Both potentials there meet "
+            "environments that they do not know, and forces say more about the known ones only; "
+            f"on known molecules the gain is {gain(known):.1f} times."
+        )
+    kept = {kind: _fraction(result["dynamics"][kind]) for kind in TRAININGS}
+    without = kept[next(iter(TRAININGS))]
+    said.append(
+        f"In dynamics {kept[with_forces]:.0%} of the runs keep all bonds with forces, "
+        f"{without:.0%} with energies only: "
+        + (
+            "energies of a cloud of conformers do not say what surrounds it, forces do."
+            if kept[with_forces] > without
+            else "here the forces make no molecule hold that would not hold without."
+        )
+    )
+    return said
+
+
+def _name(data: Conformers, molecule: int) -> str:
+    return data.molecule_names[molecule].rsplit("/", 1)[-1]
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _fraction(runs: Sequence[Sequence[float | None]]) -> float:
+    return float(np.mean([t is None for row in runs for t in row]))
+
+
+def _kept(runs: Sequence[Sequence[float | None]]) -> str:
+    times = [t for row in runs for t in row]
+    return f"{sum(t is None for t in times)}/{len(times)}"
+
+
+def _first(times: Sequence[float | None]) -> str:
+    broken = [t for t in times if t is not None]
+    return f"{min(broken) / 1000:.3f} ps" if broken else "-"
+
+
+# ---- figures -------------------------------------------------------------------------------------
+
+
+@styled
+def parity(pair: Pair, data: Conformers) -> Figure:
+    """Force components of ``data``, kcal/mol/angstrom, predicted against reference."""
+    figure = Figure(figsize=(2 * COLUMN, 3.5), layout="constrained")
+    axes = figure.subplots(1, len(pair), sharex=True, sharey=True)
+    assert data.forces is not None
+    reference = data.forces.ravel() * HARTREE_TO_KCALMOL
+    # Wide enough for nearly all: a few forces of squeezed atoms would press the rest together.
+    limit = 1.05 * float(np.quantile(np.abs(reference), 0.999))
+    for panel, (kind, potential) in zip(axes, pair.items(), strict=True):
+        found = potential.predict(data, forces=True).forces
+        assert found is not None
+        predicted = found.ravel() * HARTREE_TO_KCALMOL
+        panel.plot([-limit, limit], [-limit, limit], color=GREY, linewidth=0.7, zorder=3)
+        cells = panel.hexbin(
+            reference, predicted, gridsize=70, bins="log", mincnt=1, cmap="viridis_r",
+            linewidths=0.1, extent=(-limit, limit, -limit, limit),
+        )  # fmt: skip
+        mae = float(np.abs(predicted - reference).mean())
+        outside = int((np.maximum(np.abs(predicted), np.abs(reference)) > limit).sum())
+        panel.set_title(
+            f"Trained on {kind}\nMAE {short(mae)} kcal/mol/Å, N = {len(reference):,}"
+            + (f" ({outside:,} outside)" if outside else ""),
+            loc="left", fontsize=7,
+        )  # fmt: skip
+        panel.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+        panel.set_xlabel("Reference force (kcal/mol/Å)")
+        panel.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        panel.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        panel.label_outer()
+    axes[0].set_ylabel("Predicted force (kcal/mol/Å)")
+    bar: Any = figure.colorbar(cells, ax=axes, shrink=0.8, aspect=30)
+    bar.set_label("Components per cell")
+    bar.outline.set_linewidth(0.4)
+    log_ticks(bar.ax.yaxis, *sorted(bar.ax.get_ylim()))
+    return figure
+
+
+@styled
+def curve_figure(by_molecules: Mapping[str, Any], known: Mapping[str, Any]) -> Figure:
+    """Force error on new molecules against molecules trained on; dashed: on known molecules."""
+    figure = Figure(figsize=(COLUMN, 2.8), layout="constrained")
+    axes = figure.add_subplot()
+    sizes = np.array([int(n) for n in by_molecules], dtype=float)
+    drawn = []
+    for kind, marker in zip(TRAININGS, "os", strict=True):
+        values = [e[kind]["force_mae"] for e in by_molecules.values()]
+        axes.plot(sizes, values, color=COLOURS[kind], marker=marker, label=f"new, {kind}")
+        level = known[kind]["force_mae"]
+        axes.axhline(
+            level, color=COLOURS[kind], linestyle=(0, (4, 2)), linewidth=0.8, label=f"known, {kind}"
+        )
+        drawn += [*values, level]
+    log_axis(axes, "x", sizes)
+    log_axis(axes, "y", np.array(drawn))
+    axes.set_xlabel("Molecules in the training")
+    axes.set_ylabel("Test force MAE (kcal/mol/Å)")
+    figure.legend(loc="outside upper left", ncols=2)
+    return figure
+
+
+@styled
+def survival_figure(found: Mapping[str, Any], time: float) -> Figure:
+    """Fraction of the runs with all bonds, against time, for both potentials; ``time`` in fs."""
+    figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
+    axes = figure.add_subplot()
+    for kind in TRAININGS:
+        runs = [t for row in found[kind] for t in row]
+        breaks = sorted(t for t in runs if t is not None)
+        kept = 1 - np.arange(len(breaks) + 1) / len(runs)
+        axes.step(
+            np.array([0, *breaks, time]) / 1000, [*kept, kept[-1]], where="post",
+            color=COLOURS[kind], label=kind,
+        )  # fmt: skip
+    axes.set(xlim=(0, time / 1000), ylim=(0, 1.04))
+    axes.set_xlabel("Time (ps)")
+    axes.set_ylabel("Runs with all bonds")
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.1)
+    return figure
