@@ -186,7 +186,7 @@ class _Progress:
 
     def __enter__(self) -> None:
         self._began = time.monotonic()
-        print(f"{self.name} ...", end=" ", file=sys.stderr, flush=True)
+        print(f"{self.name} ...", file=sys.stderr, flush=True)
 
     def __exit__(
         self,
@@ -195,7 +195,7 @@ class _Progress:
         trace: TracebackType | None,
     ) -> None:
         told = f"{time.monotonic() - self._began:.0f} s" if kind is None else "not finished"
-        print(told, file=sys.stderr, flush=True)
+        print(f"{self.name}: {told}", file=sys.stderr, flush=True)
 
 
 def _plain(value: Any) -> Any:

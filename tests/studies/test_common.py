@@ -17,13 +17,17 @@ def test_a_report_holds_what_was_said_and_a_finished_folder_is_left_alone(tmp_pa
         study.table(["name", "error"], [["long name", "1.0"], ["b", "10.25"]], "A title")
         study.finish({"error": np.float32(0.5)}, [f"The error is {0.5}."])
     report = (folder / "report.md").read_text()
-    assert "Some text." in report and "A title" in report and "The error is 0.5." in report
+    assert "Some text." in report
+    assert "A title" in report
+    assert "The error is 0.5." in report
     rows = [line for line in report.splitlines() if line.startswith("|")]
-    assert len(rows) == 4 and len({len(row) for row in rows}) == 1  # aligned
+    assert len(rows) == 4
+    assert len({len(row) for row in rows}) == 1
     assert rows[3].endswith("| 10.25 |")
     assert "The error is 0.5." in capsys.readouterr().out
     result = json.loads((folder / "result.json").read_text())
-    assert result["error"] == 0.5 and result["options"] == {"seeds": [0, 1]}
+    assert result["error"] == 0.5
+    assert result["options"] == {"seeds": [0, 1]}
     with pytest.raises(SettingsError, match="finished study"):
         Study("tiny", folder, {"seeds": (0, 1)})
 

@@ -1,0 +1,394 @@
+"""The materials table: anipot beside seven published potentials, trained on the same DFT data.
+
+Zuo et al. (J. Phys. Chem. A 2020, 124, 731) trained and tested potentials on the same crystals of
+six elements: ground states, strained, surfaces, vacancies, and snapshots of dynamics up to twice
+the melting point. For each element EL with EL_training.extxyz and EL_test.extxyz in a folder, this
+study trains a potential on the first and evaluates it once on the second.
+
+The same rule holds for every element: ``potential`` and ``TRAINING`` below. It was chosen on folds
+of the training files alone (``folds=5``).
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from anipot.aev.settings import AEVSettings
+from anipot.config import TrainingSettings
+from anipot.conformers import Conformers
+from anipot.datasets import load_dataset
+from anipot.ensemble import ANIEnsemble, Potential
+from anipot.errors import DataError, SettingsError
+from anipot.files import write_text
+from anipot.hessian import members_of
+from anipot.model import ANIModel
+from anipot.plotstyle import BLUE, COLUMN, GREY, short, styled
+from anipot.potentials import load
+from anipot.studies.common import Study, finished
+from anipot.training.history import History
+from anipot.training.metrics import Evaluation
+from anipot.training.threads import threads as using_threads
+from anipot.training.trainer import ANITrainer, evaluate
+
+#: Energy RMSE on the test files, meV/atom: Zuo et al., and MILAD's own paper.
+PUBLISHED = {
+    "GAP": {"Ni": 0.62, "Cu": 0.56, "Li": 0.63, "Mo": 3.55, "Si": 4.18, "Ge": 4.47},
+    "MTP": {"Ni": 0.74, "Cu": 0.52, "Li": 0.66, "Mo": 3.89, "Si": 3.02, "Ge": 3.68},
+    "NNP": {"Ni": 2.25, "Cu": 1.68, "Li": 0.98, "Mo": 5.67, "Si": 9.95, "Ge": 10.95},
+    "SNAP": {"Ni": 1.17, "Cu": 0.87, "Li": 1.13, "Mo": 9.06, "Si": 8.06, "Ge": 10.96},
+    "qSNAP": {"Ni": 1.04, "Cu": 1.16, "Li": 0.85, "Mo": 3.96, "Si": 6.28, "Ge": 10.55},
+    "3-body ACE": {"Ni": 1.74, "Cu": 1.19, "Li": 1.23, "Mo": 4.00, "Si": 5.16, "Ge": 11.62},
+    "MILAD": {"Ni": 1.39, "Cu": 0.96, "Li": 0.64, "Mo": 5.79, "Si": 5.65, "Ge": 5.47},
+}
+
+MEMBERS = 4
+
+#: Each member is validated on another tenth of the training file, and trained on the rest.
+PARTS = 10
+
+TRAINING = TrainingSettings(
+    batch_size=4,
+    epochs=400,
+    learning_rate=5e-3,
+    per_atom=True,
+    target_unit="eV",
+    energy_weight=30.0,
+    force_weight=0.1,
+    normalize_aevs=True,
+    threads=1,
+)
+
+
+def potential(elements: Sequence[str], seed: int) -> ANIModel:
+    """An untrained member: small networks, for there are few crystals, and long cutoffs."""
+    aev = AEVSettings.cover(elements, 6.5, 5.5, radial_terms=14, angular_terms=8, angle_terms=6)
+    return ANIModel.create(elements, seed=seed, aev=aev, hidden=(32, 32), output_unit="eV")
+
+
+def run(
+    data: str | Path,
+    elements: Sequence[str] | None = None,
+    folder: str | Path | None = None,
+    *,
+    threads: int = 1,
+    members: int = MEMBERS,
+    epochs: int | None = None,
+    folds: int | None = None,
+) -> dict[str, Any]:
+    """Train, test and tabulate; returns what result.json holds.
+
+    ``data``: the folder of the files. ``elements``: of which files; all that are there if None.
+    ``threads`` members are trained side by side, each in a process of its own. ``folds``: instead
+    of the test, errors on held-out folds of the training files, by the same procedure; test files
+    are not read. Raises DataError for a missing file and for one without energies or forces.
+    """
+    if not 1 <= members <= PARTS:
+        raise SettingsError(f"members must be 1 to {PARTS}, not {members}")
+    epochs = epochs or TRAINING.epochs
+    files = training_files(Path(data), elements, tested=folds is None)
+    crystals = {name: _read(file) for name, file in files.items()}
+    options = {
+        "members": members,
+        "epochs": epochs,
+        "folds": folds,
+        "training_data": {name: c.content_hash() for name, c in crystals.items()},
+    }
+    with Study("materials", folder, options) as study:
+        study.say(
+            f"Mean of {members}, trained for {epochs} epochs each, by one rule for all elements; "
+            + ("one test." if folds is None else f"tested on {folds} folds of the training data.")
+        )
+        how = {"members": members, "epochs": epochs or 0, "threads": threads}
+        if folds is not None:
+            return _held_out(study, crystals, folds, how)
+        results = {}
+        for name, training in crystals.items():
+            model = ensemble(study, name, training, **how)
+            results[name] = {
+                "training": study.once(f"{name}-training", partial(errors_on, model, training)),
+                **about_training(model),
+                **test(study, name, Path(data) / f"{name}_test.extxyz", model),
+            }
+        _report(study, results)
+        return results
+
+
+def training_files(
+    data: Path, elements: Sequence[str] | None = None, tested: bool = True
+) -> dict[str, Path]:
+    """The training files in a folder, by element. Raises DataError where one (or a test) lacks."""
+    found = {
+        file.name.removesuffix("_training.extxyz"): file
+        for file in sorted(data.glob("*_training.extxyz"))
+    }
+    wanted = list(found) if elements is None else list(elements)
+    if not wanted:
+        raise DataError(f"{data} has no file such as Li_training.extxyz")
+    files = {name: data / f"{name}_training.extxyz" for name in wanted}
+    needed = [*files.values(), *(data / f"{name}_test.extxyz" for name in wanted if tested)]
+    if lacking := [str(file) for file in needed if not file.is_file()]:
+        raise DataError(f"there is no {' and no '.join(lacking)}")
+    return files
+
+
+def _read(file: Path) -> Conformers:
+    crystals = load_dataset(file)
+    for label in ("energies", "forces"):
+        if not crystals.has(label).all():
+            raise DataError(f"{file}: the materials table needs {label} of every crystal")
+    return crystals
+
+
+# ---- training ------------------------------------------------------------------------------------
+
+
+def ensemble(
+    study: Study, name: str, training: Conformers, *, members: int, epochs: int, threads: int
+) -> Potential:
+    """The mean of ``members`` potentials: seeds differ, and so does what each is validated on."""
+    paths = [study.folder / "members" / f"{name}-{k + 1}.safetensors" for k in range(members)]
+
+    def train() -> Potential:
+        left = [(training, k, epochs, path) for k, path in enumerate(paths) if not path.exists()]
+        workers = min(threads, len(left))
+        if workers < 2:
+            for job in left:
+                train_member(*job)
+        else:
+            # A fork would copy locks that the parent's threads hold.
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(workers, mp_context=context) as pool:
+                try:
+                    for done in as_completed([pool.submit(train_member, *job) for job in left]):
+                        done.result()
+                except BaseException:
+                    pool.shutdown(cancel_futures=True)
+                    raise
+        models = [load(path) for path in paths]
+        return models[0] if members == 1 else ANIEnsemble(m for k in models for m in members_of(k))
+
+    return study.potential(name, train)
+
+
+def train_member(training: Conformers, k: int, epochs: int, path: Path) -> None:
+    """Train member ``k`` on nine tenths of the data, and save it with its errors on the tenth."""
+    torch.set_num_threads(1)
+    train, held_out = list(training.folds(PARTS, seed=1))[k]
+    trainer = ANITrainer(potential(training.elements, seed=k), TRAINING, epochs=epochs, seed=k)
+
+    def told(history: History) -> None:
+        if len(history) % max(1, epochs // 10) == 0:
+            print(f"  {path.stem}: epoch {len(history)} of {epochs}", file=sys.stderr, flush=True)
+
+    began = time.process_time()
+    finished(trainer.train(train, held_out, early_stop=False, quiet=True, on_epoch=told))
+    seconds = round(time.process_time() - began, 1)
+    trainer.model.save(path, held_out=errors(trainer.evaluate(held_out)), cpu_seconds=seconds)
+
+
+def about_training(model: Potential) -> dict[str, Any]:
+    """CPU time of all members, and the mean of their errors, each on the tenth held out for it."""
+    members = members_of(model)
+    own = [member.about["held_out"] for member in members]
+    return {
+        "cpu_seconds": sum(member.about["cpu_seconds"] for member in members),
+        "held_out_of_members": {key: float(np.mean([e[key] for e in own])) for key in own[0]},
+    }
+
+
+# ---- errors --------------------------------------------------------------------------------------
+
+
+def errors(evaluation: Evaluation) -> dict[str, float]:
+    """RMSE of energies, meV/atom, and of components of forces, eV/angstrom."""
+    evaluation = evaluation.in_unit("eV")
+    assert evaluation.forces is not None
+    return {
+        "energy": evaluation.per_atom.rmse,
+        "forces": evaluation.forces.components(evaluation.scale).rmse,
+    }
+
+
+def errors_on(model: Potential, crystals: Conformers) -> dict[str, float]:
+    """``errors`` of a potential on crystals."""
+    return errors(evaluate(model, crystals))
+
+
+def test(study: Study, name: str, file: Path, model: Potential) -> dict[str, Any]:
+    """Errors and speed on the test file, and how often it was evaluated.
+
+    This function alone reads test files. It counts before it evaluates, so that neither a crash nor
+    a second start with the same folder goes uncounted.
+    """
+
+    def once() -> dict[str, Any]:
+        count = study.folder / "test_evaluations.json"
+        counts = json.loads(count.read_text()) if count.exists() else {}
+        counts[name] = counts.get(name, 0) + 1
+        write_text(count, json.dumps(counts) + "\n")
+        crystals = _read(file)
+        found = evaluate(model, crystals).in_unit("eV")
+        forces = found.forces
+        assert forces is not None
+        largest = crystals.take(np.array([int(np.argmax(crystals.n_atoms))]))
+        return {
+            "test": errors(found),
+            "test_evaluations": counts[name],
+            "test_crystals": len(crystals),
+            "largest_test_crystal_atoms": int(largest.n_atoms[0]),
+            "seconds_per_atom_and_step": seconds_per_atom(model, largest),
+            # meV/atom and eV/angstrom, the reference first
+            "energies": [
+                e * 1000 * found.scale / found.n_atoms for e in (found.reference, found.predicted)
+            ],
+            "forces": [f.ravel() * found.scale for f in (forces.reference, forces.predicted)],
+        }
+
+    result: dict[str, Any] = study.once(f"{name}-test", once)
+    return result
+
+
+def seconds_per_atom(model: Potential, crystal: Conformers, steps: int = 20) -> float:
+    """Median time of energy and forces of one crystal, per atom, on one thread.
+
+    Atoms move by 0.01 angstrom between steps, as in dynamics.
+    """
+    assert crystal.cells is not None
+    assert crystal.pbc is not None
+    rng = np.random.default_rng(0)
+    with using_threads(1):
+        step = model.stepper(crystal.atomic_numbers, crystal.pbc[0])
+        taken = []
+        for _ in range(steps + 3):
+            x = crystal.coordinates + rng.normal(scale=0.01, size=crystal.coordinates.shape)
+            began = time.perf_counter()
+            step(x, crystal.cells[0])
+            taken.append(time.perf_counter() - began)
+    return float(np.median(taken[3:])) / len(crystal.atomic_numbers)  # the first ones warm up
+
+
+def _held_out(
+    study: Study, crystals: dict[str, Conformers], folds: int, how: dict[str, int]
+) -> dict[str, Any]:
+    """Errors on each fold of the training files, of a potential trained on the others."""
+    results: dict[str, Any] = {}
+    for name, training in crystals.items():
+        results[name] = []
+        for k, (rest, held) in enumerate(training.folds(folds)):
+            part = f"{name}-fold{k + 1}"
+            model = ensemble(study, part, rest, **how)
+            found = study.once(part, partial(errors_on, model, held))
+            results[name].append(found)
+        columns = ["fold", f"{name} meV/atom", "eV/angstrom"]
+        means = {key: np.mean([e[key] for e in results[name]]) for key in ("energy", "forces")}
+        rows = [(str(k + 1), e) for k, e in enumerate(results[name])] + [("mean", means)]
+        study.table(columns, [(n, f"{e['energy']:.2f}", f"{e['forces']:.3f}") for n, e in rows])
+    study.finish({"held_out": results, "test_evaluations": dict.fromkeys(results, 0)}, [
+        f"{name}: RMSE {np.mean([e['energy'] for e in r]):.2f} meV/atom (folds from "
+        f"{min(e['energy'] for e in r):.2f} to {max(e['energy'] for e in r):.2f}) on crystals "
+        "held out of the training file. No test file was read."
+        for name, r in results.items()
+    ])  # fmt: skip
+    return results
+
+
+# ---- what is shown -------------------------------------------------------------------------------
+
+
+def _report(study: Study, results: dict[str, Any]) -> None:
+    columns = ["RMSE on the test set"]
+    for name in results:
+        columns += [f"{name} meV/atom", "eV/angstrom", "s/atom/step"]
+    rows = []
+    for who, energies in PUBLISHED.items():
+        given = [[f"{energies[n]:.2f}" if n in energies else "-", "-", "-"] for n in results]
+        rows.append([who, *(cell for cells in given for cell in cells)])
+    own = ["anipot"]
+    for r in results.values():
+        own += [f"{r['test']['energy']:.2f}", f"{r['test']['forces']:.3f}"]
+        own.append(f"{r['seconds_per_atom_and_step']:.1e}")
+    study.table(columns, [*rows, own])
+    study.table(
+        ["anipot", "training", "held out", "test", "test evaluations", "training, CPU min"],
+        [
+            [
+                f"{name}, meV/atom",
+                *(f"{r[k]['energy']:.2f}" for k in ("training", "held_out_of_members", "test")),
+                str(r["test_evaluations"]),
+                f"{r['cpu_seconds'] / 60:.1f}",
+            ]
+            for name, r in results.items()
+        ],
+    )
+    for name, r in results.items():
+        study.figure(parity(name, r), f"{name}-parity", f"{name}: the test set")
+    study.finish({"results": results}, [s for n, r in results.items() for s in learnt(n, r)])
+
+
+def learnt(name: str, result: dict[str, Any]) -> list[str]:
+    """What the numbers of an element say."""
+    found, training = result["test"]["energy"], result["training"]["energy"]
+    sentences = []
+    others = {who: e[name] for who, e in PUBLISHED.items() if name in e}
+    if others:
+        better = [who for who, e in others.items() if e < found]
+        sentences.append(
+            f"{name}: with {found:.2f} meV/atom, {', '.join(better) or 'none'} of the "
+            f"{len(others)} published potentials {'have' if len(better) > 1 else 'has'} a lower "
+            f"error. It is {found / others['NNP']:.2f} times that of NNP, of the same family."
+        )
+    ratio = found / training
+    sentences.append(
+        f"{name}: the test error is {ratio:.1f} times that of the training crystals, so "
+        + (
+            "more crystals would help more than a more flexible potential."
+            if ratio > 1.5
+            else "what limits it is the potential and its training rather than the number of "
+            "crystals."
+        )
+    )
+    return sentences
+
+
+@styled
+def parity(name: str, result: dict[str, Any]) -> Figure:
+    """Predicted against reference energies and forces of the test crystals, and the errors."""
+    figure = Figure(figsize=(2 * COLUMN, 3.6), layout="constrained")
+    axes = figure.subplots(2, 2, height_ratios=(3.0, 1.2), sharex="col")
+    energies, forces = np.array(result["energies"]), np.array(result["forces"])
+    energies = (energies - energies[0].min()) / 1000
+    _parity(axes[:, 0], energies, 1000, "Energy above the lowest (eV/atom)", "Error (meV/atom)")
+    _parity(axes[:, 1], forces, 1, "Force component (eV/Å)", "Error (eV/Å)")
+    for k, (what, n) in enumerate((("energy", energies.shape[1]), ("forces", forces.shape[1]))):
+        unit = "eV/Å" if k else "meV/atom"
+        title = f"{name}, {what}: RMSE {short(result['test'][what])} {unit}, N = {n:,}"
+        axes[0, k].set_title(title, loc="left")
+    return figure
+
+
+def _parity(axes: Sequence[Axes], values: np.ndarray, per: float, what: str, error: str) -> None:
+    top, bottom = axes
+    reference, predicted = values
+    ends = [values.min(), values.max()]
+    top.plot(ends, ends, color=GREY, linewidth=0.7, zorder=1)
+    bottom.axhline(0.0, color=GREY, linewidth=0.7, zorder=1)
+    size = 14.0 if len(reference) < 200 else 4.0
+    how: Any = {"s": size, "color": BLUE, "alpha": 0.5, "linewidths": 0, "zorder": 2}
+    top.scatter(reference, predicted, **how)
+    bottom.scatter(reference, (predicted - reference) * per, **how)
+    top.set_ylabel("Predicted")
+    bottom.set_ylabel(error)
+    bottom.set_xlabel(what)
