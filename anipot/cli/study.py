@@ -49,7 +49,10 @@ def materials(
     members: Annotated[
         int | None, typer.Option("--members", min=1, help="Potentials of which the mean is taken.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Of each member.")] = None,
+    epochs: Annotated[
+        tuple[int, int] | None,
+        typer.Option("--epochs", help="Of each member: on forces first, and on energies."),
+    ] = None,
     threads: Threads = None,
     out: Out = None,
 ) -> None:
@@ -65,7 +68,7 @@ def materials(
     from anipot.studies import materials
     materials.run("FOLDER", ["Li", "Si"])
     """
-    from anipot.studies.materials import MEMBERS, run
+    from anipot.studies.materials import EPOCHS, MEMBERS, run
 
     run(
         data,
@@ -73,7 +76,7 @@ def materials(
         out,
         threads=threads or 2,
         members=members or MEMBERS,
-        epochs=epochs,
+        epochs=epochs or EPOCHS,
         folds=folds,
     )
 

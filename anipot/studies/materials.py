@@ -61,21 +61,30 @@ PARTS = 10
 
 TRAINING = TrainingSettings(
     batch_size=4,
-    epochs=400,
-    learning_rate=5e-3,
+    force_weight=0.1,
     per_atom=True,
     target_unit="eV",
-    energy_weight=30.0,
-    force_weight=0.1,
     normalize_aevs=True,
     threads=1,
 )
+
+#: Forces first: a crystal has one energy and some 200 components of forces, which say more of the
+#: potential. Then energies, at lower rates: from the start, so large a weight spoils the forces.
+STAGES: tuple[dict[str, float], ...] = (
+    {"energy_weight": 0.3, "learning_rate": 5e-3},
+    {"energy_weight": 100.0, "learning_rate": 1e-3},
+)
+
+#: Epochs of each stage.
+EPOCHS = (200, 100)
 
 
 def potential(elements: Sequence[str], seed: int) -> ANIModel:
     """An untrained member: small networks, for there are few crystals, and long cutoffs."""
     aev = AEVSettings.cover(elements, 6.5, 5.5, radial_terms=14, angular_terms=8, angle_terms=6)
-    return ANIModel.create(elements, seed=seed, aev=aev, hidden=(32, 32), output_unit="eV")
+    return ANIModel.create(
+        elements, seed=seed, aev=aev, hidden=(32, 32), activation="silu", output_unit="eV"
+    )
 
 
 def run(
@@ -85,7 +94,7 @@ def run(
     *,
     threads: int = 1,
     members: int = MEMBERS,
-    epochs: int | None = None,
+    epochs: Sequence[int] = EPOCHS,
     folds: int | None = None,
 ) -> dict[str, Any]:
     """Train, test and tabulate; returns what result.json holds.
@@ -97,7 +106,6 @@ def run(
     """
     if not 1 <= members <= PARTS:
         raise SettingsError(f"members must be 1 to {PARTS}, not {members}")
-    epochs = epochs or TRAINING.epochs
     files = training_files(Path(data), elements, tested=folds is None)
     crystals = {name: _read(file) for name, file in files.items()}
     options = {
@@ -108,10 +116,11 @@ def run(
     }
     with Study("materials", folder, options) as study:
         study.say(
-            f"Mean of {members}, trained for {epochs} epochs each, by one rule for all elements; "
+            f"Mean of {members}, trained for {' + '.join(map(str, epochs))} epochs each, by one "
+            "rule for all elements; "
             + ("one test." if folds is None else f"tested on {folds} folds of the training data.")
         )
-        how = {"members": members, "epochs": epochs or 0, "threads": threads}
+        how: Any = {"members": members, "epochs": tuple(epochs), "threads": threads}
         if folds is not None:
             return _held_out(study, crystals, folds, how)
         results = {}
@@ -156,7 +165,13 @@ def _read(file: Path) -> Conformers:
 
 
 def ensemble(
-    study: Study, name: str, training: Conformers, *, members: int, epochs: int, threads: int
+    study: Study,
+    name: str,
+    training: Conformers,
+    *,
+    members: int,
+    epochs: Sequence[int],
+    threads: int,
 ) -> Potential:
     """The mean of ``members`` potentials: seeds differ, and so does what each is validated on."""
     paths = [study.folder / "members" / f"{name}-{k + 1}.safetensors" for k in range(members)]
@@ -183,20 +198,23 @@ def ensemble(
     return study.potential(name, train)
 
 
-def train_member(training: Conformers, k: int, epochs: int, path: Path) -> None:
+def train_member(training: Conformers, k: int, epochs: Sequence[int], path: Path) -> None:
     """Train member ``k`` on nine tenths of the data, and save it with its errors on the tenth."""
     torch.set_num_threads(1)
     train, held_out = list(training.folds(PARTS, seed=1))[k]
-    trainer = ANITrainer(potential(training.elements, seed=k), TRAINING, epochs=epochs, seed=k)
-
-    def told(history: History) -> None:
-        if len(history) % max(1, epochs // 10) == 0:
-            print(f"  {path.stem}: epoch {len(history)} of {epochs}", file=sys.stderr, flush=True)
-
+    model = potential(training.elements, seed=k)
     began = time.process_time()
-    finished(trainer.train(train, held_out, early_stop=False, quiet=True, on_epoch=told))
+    for n, (stage, length) in enumerate(zip(STAGES, epochs, strict=True), start=1):
+        trainer = ANITrainer(model, TRAINING, epochs=length, seed=k, **stage)
+        told = partial(_tell, f"{path.stem}, stage {n} of {len(STAGES)}", length)
+        finished(trainer.train(train, held_out, early_stop=False, quiet=True, on_epoch=told))
     seconds = round(time.process_time() - began, 1)
-    trainer.model.save(path, held_out=errors(trainer.evaluate(held_out)), cpu_seconds=seconds)
+    model.save(path, held_out=errors_on(model, held_out), cpu_seconds=seconds)
+
+
+def _tell(what: str, epochs: int, history: History) -> None:
+    if len(history) % max(1, epochs // 5) == 0:
+        print(f"  {what}: epoch {len(history)} of {epochs}", file=sys.stderr, flush=True)
 
 
 def about_training(model: Potential) -> dict[str, Any]:
@@ -281,7 +299,7 @@ def seconds_per_atom(model: Potential, crystal: Conformers, steps: int = 20) -> 
 
 
 def _held_out(
-    study: Study, crystals: dict[str, Conformers], folds: int, how: dict[str, int]
+    study: Study, crystals: dict[str, Conformers], folds: int, how: dict[str, Any]
 ) -> dict[str, Any]:
     """Errors on each fold of the training files, of a potential trained on the others."""
     results: dict[str, Any] = {}

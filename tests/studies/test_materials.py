@@ -47,7 +47,7 @@ def reads(monkeypatch):
 
 
 def test_potentials_learn_and_each_test_file_is_read_once(data, tmp_path, reads, capsys):
-    results = materials.run(data, folder=tmp_path / "out", members=2, epochs=30)
+    results = materials.run(data, folder=tmp_path / "out", members=2, epochs=(30, 15))
     assert list(results) == ["Al", "Cu"]
     assert sorted(reads) == [
         f"{element}_{part}.extxyz" for element in ("Al", "Cu") for part in ("test", "training")
@@ -79,7 +79,7 @@ def test_potentials_learn_and_each_test_file_is_read_once(data, tmp_path, reads,
 
 
 def test_folds_read_no_test_file(data, tmp_path, reads):
-    found = materials.run(data, ["Cu"], tmp_path / "out", members=1, epochs=2, folds=2)
+    found = materials.run(data, ["Cu"], tmp_path / "out", members=1, epochs=(1, 1), folds=2)
     assert reads == ["Cu_training.extxyz"]
     assert len(found["Cu"]) == 2
     assert found["Cu"][0] != found["Cu"][1]
@@ -89,7 +89,7 @@ def test_a_study_that_goes_on_counts_every_evaluation(data, tmp_path, monkeypatc
     def broken(*arguments):
         raise KeyboardInterrupt
 
-    run = partial(materials.run, data, ["Cu"], tmp_path / "out", members=1, epochs=1)
+    run = partial(materials.run, data, ["Cu"], tmp_path / "out", members=1, epochs=(1, 1))
     with monkeypatch.context() as patched:
         patched.setattr(materials, "seconds_per_atom", broken)
         with pytest.raises(KeyboardInterrupt):
@@ -112,6 +112,6 @@ def test_missing_files_are_named(data, tmp_path):
 
 @pytest.mark.slow  # processes of their own, which load everything anew
 def test_members_side_by_side_are_those_of_one_after_another(data, tmp_path):
-    one = materials.run(data, ["Cu"], tmp_path / "one", members=2, epochs=1)
-    two = materials.run(data, ["Cu"], tmp_path / "two", members=2, epochs=1, threads=2)
+    one = materials.run(data, ["Cu"], tmp_path / "one", members=2, epochs=(1, 1))
+    two = materials.run(data, ["Cu"], tmp_path / "two", members=2, epochs=(1, 1), threads=2)
     assert one["Cu"]["test"] == two["Cu"]["test"]
