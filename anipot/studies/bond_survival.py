@@ -120,6 +120,7 @@ def survival_times(
         system.calc = Apart(evaluator, [moving[k] for k in there])
         integrator = _langevin(system, how, rng)
         i, j, owner, limits = _bonds(molecules, there, how.stretch)
+        of_atom = np.repeat(there, [len(moving[k]) for k in there])
         broken = np.zeros(0, dtype=np.int64)
         while not len(broken) and step < how.steps:
             integrator.step()
@@ -127,8 +128,9 @@ def survival_times(
             if on_step is not None:
                 on_step(step)
             lengths = np.linalg.norm(system.positions[i] - system.positions[j], axis=1)
-            # Not "longer than": a coordinate that is no number any more has broken, too.
-            broken = np.unique(owner[~(lengths <= limits)])
+            # Atoms on top of each other can have forces that are no numbers.
+            lost = ~np.isfinite(system.get_momenta()).all(axis=1)
+            broken = np.union1d(owner[lengths > limits], of_atom[lost])
         times[broken] = step * how.timestep
         first = 0
         for k in there:
