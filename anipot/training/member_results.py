@@ -58,7 +58,11 @@ def write_member_results(
         "training": settings.training.model_dump(exclude=MACHINE_OPTIONS),
         "errors_kcalmol": {name: errors_kcalmol(e) for name, e in found.items()},
         "errors_of_the_mean_member_kcalmol": {
-            name: {key: _mean(by_member, name, key) for key in ("mae", "rmse")} for name in found
+            name: {
+                key: _mean(by_member, name, key) * (HARTREE_TO_KCALMOL / evaluation.scale)
+                for key in ("mae", "rmse")
+            }
+            for name, evaluation in found.items()
         },
     }
     if calibration is not None:
@@ -72,10 +76,10 @@ def write_member_results(
     for name, evaluation in found.items():
         print(evaluation.summary(name))
     for name, evaluation in found.items():
-        stats = evaluation.in_unit("kcal/mol").energy
+        stats = evaluation.energy
         print(
-            f"{name} MAE {stats.mae:.3f}, RMSE {stats.rmse:.3f} kcal/mol of the {len(members)} "
-            f"members together; {_mean(by_member, name, 'mae'):.3f}, "
+            f"{name} MAE {stats.mae:.3f}, RMSE {stats.rmse:.3f} {evaluation.unit} of the "
+            f"{len(members)} members together; {_mean(by_member, name, 'mae'):.3f}, "
             f"{_mean(by_member, name, 'rmse'):.3f} of one alone, on average "
             f"({len(evaluation):,} conformers)"
         )
@@ -89,6 +93,7 @@ def _results(folder: Path) -> dict[str, Any]:
 
 
 def _mean(by_member: list[dict[str, Any]], part: str, key: str) -> float:
+    """The members' mean error of energies, in the unit that they and the ensemble have for it."""
     return float(np.mean([results[part]["energy"][key] for results in by_member]))
 
 

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,8 +109,8 @@ def _train_members(run: Prepared) -> MembersRun:
             print(f"Interrupted. To go on: anipot train --resume {folder}")
             return MembersRun(folder)
         errors = json.loads((folders[k] / "run.json").read_text(encoding="utf-8"))["results"]
-        told = ", ".join(f"{part} MAE {e['energy']['mae']:.3f}" for part, e in errors.items())
-        print(f"member {k + 1} of {len(folders)}: {told} kcal/mol")
+        told = (f"{part} MAE {e['energy']['mae']:.3f} {e['unit']}" for part, e in errors.items())
+        print(f"member {k + 1} of {len(folders)}: {', '.join(told)}")
     members = [read_own(member / "potential.safetensors") for member in folders]
     ensemble = ANIEnsemble(m for m in members if not isinstance(m, ANIEnsemble)).eval()
     found = write_member_results(settings, folder, data, division, ensemble, folders)
@@ -190,3 +191,8 @@ def _naming(k: int, folder: Path) -> Iterator[None]:
         yield
     except TrainingError as e:
         raise TrainingError(f"member {k + 1} ({folder}): {e}") from None
+    except BrokenProcessPool:  # of all members of the pool, whichever was killed
+        raise TrainingError(
+            f"member {k + 1} ({folder}), or one beside it: its process was killed, as happens when "
+            f"memory is short; to go on: anipot train --resume {folder.parent.parent}"
+        ) from None

@@ -2,11 +2,15 @@
 
 import csv
 import json
+import re
 import shutil
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
+from ase.calculators.singlepoint import SinglePointCalculator
 
 import anipot
 from anipot import plots
@@ -24,7 +28,7 @@ from anipot.training.members import (
 )
 from anipot.training.run import resume_run, start_run
 from anipot.training.seen import part_of
-from anipot.units import HARTREE_TO_KCALMOL
+from anipot.units import HARTREE_TO_EV, HARTREE_TO_KCALMOL
 
 SMALL = ["heavy_atoms=2", "per_molecule=12", "hidden=8", "epochs=3", "batch_size=32", "members=3"]
 
@@ -201,3 +205,34 @@ def test_what_is_no_ensemble(finished, tmp_path):
 def test_a_member_that_fails_is_named(tmp_path):
     with pytest.raises(TrainingError, match=r"member 1 \(.*members/1\): the loss is"):
         start_members(options("learning_rate=1e30"), tmp_path / "run")
+
+
+def test_a_member_whose_process_is_killed(tmp_path):
+    folder = tmp_path / "run" / "members" / "2"
+    with (
+        pytest.raises(TrainingError, match=r"member 2 .* was killed.*--resume .*run$"),
+        members_module._naming(1, folder),
+    ):
+        raise BrokenProcessPool
+
+
+def test_errors_of_crystals_are_in_their_unit(tmp_path, capsys):
+    rng, frames = np.random.default_rng(0), []
+    for energy in rng.normal(-10, 1, 20):
+        frames.append(ase.Atoms("H2", rng.uniform(0, 4, (2, 3)), cell=[4, 4, 4], pbc=True))
+        frames[-1].calc = SinglePointCalculator(frames[-1], energy=energy)
+    ase.io.write(tmp_path / "cells.xyz", frames, format="extxyz")
+    words = [f"data.files={tmp_path / 'cells.xyz'}", "hidden=4", "epochs=1", "members=2"]
+    run = start_members(checked(RunSettings, with_words({}, words)), tmp_path / "run")
+    assert run.test.unit == "eV"
+    report = json.loads((run.folder / "run.json").read_text())
+    mean = np.mean([member["test"]["mae"] for member in report["results_of_members"]])
+    told = run.ensemble.about["errors_of_the_mean_member_kcalmol"]["test"]["mae"]
+    assert told == pytest.approx(mean * HARTREE_TO_KCALMOL / HARTREE_TO_EV)
+    out = capsys.readouterr().out
+    assert re.search(
+        rf"test MAE {run.test.energy.mae:.3f}, RMSE \S+ eV of .*; {mean:.3f}, \S+ of one", out
+    )
+    assert (
+        len(re.findall(r"^member . of 2: validation MAE \S+ eV, test MAE \S+ eV$", out, re.M)) == 2
+    )
