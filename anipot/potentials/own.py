@@ -8,6 +8,7 @@ noticed. Nothing in a file is ever executed.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -101,7 +102,9 @@ def write_own(members: Sequence[ANIModel], about: Mapping[str, Any], path: str |
     energies = np.stack([m.self_energies.values for m in members])
     tensors = {"self_energies": torch.as_tensor(energies)}
     for k, member in enumerate(members):
-        for name, value in member.networks.state_dict().items():
+        networks = copy.deepcopy(member.networks)
+        networks.fold()  # in the middle of a training, layers may be of normalized AEVs
+        for name, value in networks.state_dict().items():
             if not torch.isfinite(value).all():
                 of = f" of member {k}" if len(members) > 1 else ""
                 raise PotentialError(

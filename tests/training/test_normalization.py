@@ -104,3 +104,18 @@ def test_a_resumed_training_ends_with_the_same_bits(small, tmp_path):
             )
         weights.append([w.detach().clone() for w in model.networks.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+def test_a_potential_saved_in_the_middle_of_a_training(small, tmp_path):
+    train, val, _ = small
+    model = ANIModel.create("HCNO", hidden=[4], dtype="float64")
+    path, said = tmp_path / "p.safetensors", []
+
+    def save(history) -> None:
+        model.save(path)
+        said.append(model.predict(val).energies)
+
+    options = {"epochs": 1, "normalize_aevs": True, "self_energies": "keep"}
+    ANITrainer(model, **options).train(train, val, quiet=True, on_epoch=save)
+    found = anipot.load(path).predict(val).energies
+    np.testing.assert_allclose(found, said[0], rtol=0, atol=1e-10)
