@@ -21,7 +21,12 @@ _TOLD = {
 def describe(potential: ANIModel | ANIEnsemble) -> str:
     """Elements, networks, AEVs, self energies (hartree), origin, and the errors known
     (kcal/mol)."""
-    return "\n".join(f"{head:<17}{text}".rstrip() for head, text in _lines(potential))
+    return "\n".join(f"{head:<17}{_shown(text)}".rstrip() for head, text in _lines(potential))
+
+
+def _shown(text: str) -> str:
+    """``text`` from a file of unknown origin, without what a terminal would take for a command."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _lines(potential: ANIModel | ANIEnsemble) -> Iterator[tuple[str, str]]:
@@ -72,7 +77,7 @@ def _lines(potential: ANIModel | ANIEnsemble) -> Iterator[tuple[str, str]]:
     for k, text in enumerate(assumed if isinstance(assumed, list) else []):
         yield "" if k else "assumed", str(text)
     data = about.get("data")
-    if isinstance(data, Mapping) and data.get("files"):
+    if isinstance(data, Mapping) and isinstance(data.get("files"), (list, tuple)):
         yield "trained on", f"{', '.join(map(str, data['files']))} ({data.get('conformers')})"
     yield from _errors(about.get("errors_kcalmol"))
 
@@ -81,11 +86,11 @@ def _errors(known: Any) -> Iterator[tuple[str, str]]:
     """``errors_kcalmol`` of ``about``: a dictionary of n, mae, rmse, max for each part."""
     rows = []
     for part, errors in known.items() if isinstance(known, Mapping) else ():
-        if isinstance(errors, Mapping) and isinstance(errors.get("mae"), (int, float)):
+        if isinstance(errors, Mapping) and isinstance(errors.get("mae"), float):
             numbers = [
                 f"{name.upper() if name != 'max' else name} {errors[name]:.3f}"
                 for name in ("mae", "rmse", "max")
-                if isinstance(errors.get(name), (int, float))
+                if isinstance(errors.get(name), float)
             ]
             n = f" (N {errors['n']:,})" if isinstance(errors.get("n"), int) else ""
             rows.append(f"{part}: {', '.join(numbers)} kcal/mol{n}")

@@ -23,6 +23,7 @@ from anipot.conformers import Conformers
 from anipot.errors import PotentialError
 from anipot.model import ANIModel
 from anipot.potentials import own
+from anipot.potentials.describe import describe
 from anipot.self_energies import SelfEnergies
 
 KINDS = {
@@ -299,6 +300,22 @@ def test_text_that_looks_like_code_is_only_text(tmp_path, saved, folder):
     assert model.self_energies.note == code
     model.save(tmp_path / "again.safetensors")
     assert not trap.exists()
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"name": "a\x1b[2Jb\nc"},
+        {"data": {"files": 5, "conformers": []}},
+        {"errors_kcalmol": {"test": {"mae": 10**400, "n": "many"}, "x": 1}, "assumed": 3},
+    ],
+)
+def test_whatever_a_file_says_of_itself_can_be_shown(saved, folder, about):
+    header, tensors = parts(saved)
+    header["about"] = about
+    text = describe(load_bytes(folder, made(header, tensors)))
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert ("name" in about) == ("a [2Jb c" in text)
 
 
 def test_other_files_are_refused(folder, tmp_path):
