@@ -142,11 +142,19 @@ def _values(hints: list[str]) -> dict[str, Any]:
     """Keywords of ``load`` from words such as activation=relu."""
     from anipot.config import parse_value
     from anipot.datasets.load import load_dataset
+    from anipot.potentials.bounded import number
 
     values: dict[str, Any] = {}
     for word in hints:
         name, equals, text = word.partition("=")
         if not equals:
             raise SettingsError(f"{word!r} is no hint such as activation=relu")
-        values[name] = load_dataset(text) if name == "data" else parse_value(text)
+        if name == "data":
+            values[name] = load_dataset(text)
+        elif name == "self_energies":
+            values[name] = parse_value(text)
+        elif name.endswith("_cutoff"):
+            values[name] = number(text, name)
+        else:
+            values[name] = text  # and not what YAML makes of it: NO is two elements
     return values

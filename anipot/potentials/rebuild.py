@@ -229,12 +229,18 @@ def self_energies_of(given: GivenEnergies, elements: tuple[str, ...]) -> SelfEne
         if lacking:
             raise SettingsError(f"self_energies= has no value for {', '.join(lacking)}")
         given = [given[e] for e in elements]
-    if len(given) != len(elements):
+    try:
+        values = np.array([float(v) for v in given])
+    except (TypeError, ValueError):
         raise SettingsError(
-            f"self_energies= has {len(given)} values for {len(elements)} elements "
+            f"self_energies= must be a number for each of {', '.join(elements)}, not {given!r}"
+        ) from None
+    if len(values) != len(elements):
+        raise SettingsError(
+            f"self_energies= has {len(values)} values for {len(elements)} elements "
             f"({' '.join(elements)})"
         )
-    return SelfEnergies(elements, np.array([float(v) for v in given]))
+    return SelfEnergies(elements, values)
 
 
 def assemble(

@@ -163,6 +163,16 @@ def test_convert_a_notebook_with_hints(anipot, tmp_path):
     assert not out.exists()
     wrong = anipot("potentials", "convert", source, out, "activation")
     assert "'activation' is no hint such as activation=relu" in wrong.err
+    for hint, reason in (
+        ("self_energies=-0.5", "self_energies= must be a number for each of H, C, N, O, not -0.5"),
+        ("self_energies={H: x, C: 1, N: 1, O: 1}", "self_energies= must be a number for each"),
+        ("radial_cutoff=far", "radial_cutoff must be a number, but is 'far'"),
+        ("output_unit=5", "unknown unit of energy '5'"),
+        ("dtype=[1]", "unknown precision dtype='[1]'"),
+    ):
+        wrong = anipot("potentials", "convert", source, out, "aev=ani1x", "activation=relu", hint)
+        assert (wrong.code, wrong.out) == (2, "")
+        assert reason in wrong.err
     energies = "self_energies={H: -0.5, C: -38, N: -54.5, O: -75}"
     words = ["aev=ani1x", "elements=HCNO", "activation=relu", energies]
     result = anipot("potentials", "convert", source, out, *words)
