@@ -40,8 +40,8 @@ TRAININGS = {"energies only": (0.0, 2.5), "energies and forces": (1.0, 1.0)}
 COLOURS = dict(zip(TRAININGS, (ORANGE, BLUE), strict=True))
 
 #: What both trainings share, beside the defaults. Chosen on the six validation molecules, never
-#: on the test molecules. There, with forces of weight 1 and 24 to 30 epochs, energy MAE / MAE of relative
-#: energies / force MAE of the epoch kept, in kcal/mol (and per angstrom), and the last force MAE:
+#: on the test molecules. There, with forces of weight 1 and 24 to 30 epochs: MAE of energies, of
+#: relative energies and of forces at the epoch kept, kcal/mol (/angstrom), and of forces last:
 #:
 #: | options                                      | energy | relative | force | last |
 #: |----------------------------------------------|--------|----------|-------|------|
