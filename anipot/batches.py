@@ -145,7 +145,16 @@ class BatchLoader:
         def label(name: str) -> Tensor | None:
             """The values of a label, NaN where a conformer lacks it."""
             values = getattr(conformers, name)
-            return tensor(values) if name in labels and values is not None else None
+            if name not in labels or values is None:
+                return None
+            lacks = ~conformers.has(name)
+            if LABELS[name] == "A":
+                lacks = np.repeat(lacks, conformers.n_atoms)
+            # Data made by hand may have zeros there, which a loss would take for labels.
+            if not np.isnan(values[lacks]).all():
+                values = values.copy()
+                values[lacks] = np.nan
+            return tensor(values)
 
         self._energies, self._forces, self._stress = map(label, ("energies", "forces", "stress"))
 

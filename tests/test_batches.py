@@ -105,3 +105,28 @@ def test_a_molecule_of_one_atom_and_one_conformer():
     assert batch.counts == (1, 0)
     assert batch.n_atoms.tolist() == [1]
     assert batch.energies is None
+
+
+def test_what_a_mask_says_is_lacking_is_no_label():
+    rng = np.random.default_rng(0)
+    forces = rng.normal(size=(6, 3)).astype(np.float32)
+    forces[2:4] = 0  # of the conformer that has none, and not NaN
+    data = Conformers(
+        atomic_numbers=np.array([1, 1, 1, 1, 8, 1], dtype=np.uint8),
+        coordinates=rng.normal(size=(6, 3)),
+        offsets=np.array([0, 2, 4, 6]),
+        energies=np.array([0.0, -1.0, -2.0]),
+        forces=forces,
+        molecule=np.zeros(3, dtype=np.int32),
+        molecule_names=("x",),
+        masks={
+            "energies": np.array([False, True, True]),
+            "forces": np.array([True, False, True]),
+        },
+    )
+    batch = BatchLoader(data, 3, ORDER).batch(torch.arange(3))
+    assert torch.equal(batch.energies.isnan(), torch.tensor([True, False, False]))
+    lacks = batch.conformer_order(batch.forces).isnan().all(1)
+    assert torch.equal(lacks, torch.tensor([False, False, True, True, False, False]))
+    assert not np.isnan(data.forces).any()  # the data stays as it is
+    assert data.energies[0] == 0
