@@ -41,22 +41,39 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that
 def calculator_of(
     potential: str, double: bool = False, max_disagreement: float | None = None
 ) -> ANICalculator:
-    """The calculator of a potential named on the command line."""
+    """The calculator of a potential named on the command line.
+
+    It ends a simulation at the disagreement asked for; else it warns beyond the calibration.
+    """
+    from anipot.calibration import calibrated
     from anipot.potentials import load
 
     model = load(potential, dtype="float64" if double else None)
+    if max_disagreement is None and (known := calibrated(model)) is not None:
+        return model.calculator(max_disagreement=known.disagreement_kcalmol)
     return model.calculator(max_disagreement=max_disagreement, on_disagreement="stop")
 
 
 def structures_of(files: list[Path], calculator: ANICalculator) -> list[ase.Atoms]:
-    """All structures of some files, whose elements the potential knows."""
+    """All structures of some files, whose elements the potential knows.
+
+    Warns of those that are larger than what its errors are known for.
+    """
+    import numpy as np
+
     from anipot.batches import known_species
+    from anipot.calibration import beyond
     from anipot.datasets.load import read_files
     from anipot.datasets.mapping import read_options
     from anipot.simulation.structures import structures
 
     conformers = read_files(files, read_options(keep_unlabelled=True))
     known_species(conformers, calculator.potential.trained or calculator.potential.elements)
+    formula, formulas = conformers.formulas()
+    names = [f"frame {i} {formulas[f]}" for i, f in enumerate(formula)]
+    nothing = np.zeros(len(conformers))
+    for warning in beyond(calculator.potential, nothing, conformers.n_atoms, names):
+        typer.echo(f"WARNING, {warning}", err=True)
     return structures(conformers)
 
 

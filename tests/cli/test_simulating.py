@@ -11,6 +11,7 @@ import pytest
 
 from anipot.ensemble import ANIEnsemble
 from anipot.model import ANIModel
+from anipot.potentials import load
 from anipot.training.interruption import Interruption
 
 
@@ -209,3 +210,20 @@ def test_what_cannot_be_done_is_said(anipot, here):
     assert "known: BFGS, LBFGS, FIRE" in refused("relax", potential, water, "--optimizer", "x")
     ase.io.write("s.xyz", ase.build.molecule("SH2"), format="xyz")
     assert "is S, which this model does not know" in refused("relax", potential, "s.xyz")
+
+
+def test_beyond_the_calibration_there_are_warnings(anipot, here):
+    potential, water, two = here
+    ensemble = load(potential)
+    limits = {"largest_molecule_atoms": 4, "disagreement_kcalmol": 1e-3, "scale": 1.0, "n": 2,
+              "data": "two molecules", "rank_correlation": 0.5}  # fmt: skip
+    ensemble.save("known.safetensors", calibrated=limits)
+    result = anipot("relax", "known.safetensors", two, "--steps", "2", "--fmax", "1e-9")
+    assert "frame 1 CH4O (6)" in result.err
+    assert "more atoms than the 4 of the largest molecule" in result.err
+    assert "the members disagree by" in result.err
+    # What is asked for takes the place of the calibration.
+    known = anipot("md", "known.safetensors", water, "--time", "1", "--max-disagreement", "1e6")
+    assert known.code == 0, known.err
+    assert "the members disagree" not in known.err
+    assert "more atoms" not in known.err
