@@ -16,8 +16,6 @@ from typing import Any
 
 import ase
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
 from anipot.config import DataSettings, checked
@@ -26,18 +24,16 @@ from anipot.datasets.bundled import load_bundled
 from anipot.datasets.division import divide, select
 from anipot.ensemble import Potential
 from anipot.model import ANIModel
-from anipot.plotstyle import BLUE, COLUMN, GREY, ORANGE, log_axis, log_ticks, short, styled
 from anipot.simulation.structures import structures
 from anipot.studies.bond_survival import Dynamics, survival_times
 from anipot.studies.common import Study, finished
+from anipot.studies.forces_figures import curve_figure, parity, survival_figure
 from anipot.training.history import History
 from anipot.training.trainer import ANITrainer, evaluate
-from anipot.units import HARTREE_TO_KCALMOL
 
 #: What is trained on: the weight of the forces, and how many times the epochs. An epoch with
 #: forces takes about 2.5 times as long as one without, and both trainings are to take as long.
 TRAININGS = {"energies only": (0.0, 2.5), "energies and forces": (1.0, 1.0)}
-COLOURS = dict(zip(TRAININGS, (ORANGE, BLUE), strict=True))
 
 #: What both trainings share, beside the defaults. Chosen on the six validation molecules, never
 #: on the test molecules. There, with forces of weight 1 and 24 to 30 epochs: MAE of energies, of
@@ -129,7 +125,7 @@ def run(
         )
         result["dynamics"] = dynamics(study, pairs[1], new, size)
         study.figure(
-            survival_figure(result["dynamics"], size.dynamics.time),
+            survival_figure({k: result["dynamics"][k] for k in TRAININGS}, size.dynamics.time),
             "survival",
             "Runs in which no bond has exceeded 1.5 times its first length, against time.",
         )
@@ -269,7 +265,7 @@ def tell_errors(study: Study, result: Mapping[str, Any]) -> None:
         ["new molecule", "trained on", *COLUMNS.values()], rows(result["of_each"]), "By molecule:"
     )
     seconds = ", ".join(f"{kind} {t:.0f} s" for kind, t in result["seconds"].items())
-    study.say(f"Each training took about as long (split by molecule: {seconds}).")
+    study.say(f"Time of the trainings that the new molecules test: {seconds}.")
 
 
 def curve(
@@ -327,10 +323,11 @@ def dynamics(study: Study, pair: Pair, split: Split, size: Size) -> dict[str, An
         ["molecule", *(f"whole, {k}" for k in ("E", "E+F")), *(f"first break, {k}" for k in
          ("E", "E+F"))],
         [*rows, ["all", *(_kept(found[kind]) for kind in TRAININGS), "", ""]],
-        f"Dynamics of {len(names)} molecules never trained on ({found['n_test']} test molecules, "
-        f"{len(names) - found['n_test']} validation molecules), {size.runs} runs each: Langevin, "
-        f"{how.temperature:g} K, {how.time / 1000:g} ps in steps of {how.timestep:g} fs. Runs in "
-        f"which no bond exceeds {how.stretch:g} times its first length:",
+        f"Langevin dynamics of {len(names)} molecules never trained on ({found['n_test']} test "
+        f"molecules, {len(names) - found['n_test']} validation molecules; runs of each: "
+        f"{size.runs}), {how.temperature:g} K, {how.time / 1000:g} ps in steps of "
+        f"{how.timestep:g} fs. Runs in which "
+        f"no bond exceeds {how.stretch:g} times its first length:",
     )  # fmt: skip
     return found
 
@@ -359,7 +356,7 @@ def gain(pair: Mapping[str, Mapping[str, float]], what: str = "force_mae") -> fl
 def learnt(result: Mapping[str, Any]) -> list[str]:
     """What the numbers say."""
     known, new = result["known_molecules"], result["new_molecules"]
-    with_forces = list(TRAININGS)[1]
+    energies, with_forces = TRAININGS
     said = [
         f"On new conformers of molecules in the training, forces lower the force error "
         f"{gain(known):.1f} times (to {known[with_forces]['force_mae']:.2f} kcal/mol/angstrom) and "
@@ -399,12 +396,14 @@ def learnt(result: Mapping[str, Any]) -> list[str]:
             )
         )
     kept = {kind: _fraction(result["dynamics"][kind]) for kind in TRAININGS}
-    without = kept[next(iter(TRAININGS))]
+    without = kept[energies]
     said.append(
         f"In dynamics {kept[with_forces]:.0%} of the runs keep all bonds with forces, "
         f"{without:.0%} with energies only: "
         + (
-            "energies of a cloud of conformers do not say what surrounds it, forces do."
+            f"an energy error of {new[energies]['energy_mae']:.1f} kcal/mol goes with a force "
+            f"error of {new[energies]['force_mae']:.0f} kcal/mol/angstrom, and dynamics follows "
+            "forces."
             if kept[with_forces] > without
             else "here the forces make no molecule hold that would not hold without."
         )
@@ -453,87 +452,3 @@ def _kept(runs: Sequence[Sequence[float | None]]) -> str:
 def _first(times: Sequence[float | None]) -> str:
     broken = [t for t in times if t is not None]
     return f"{min(broken) / 1000:.3f} ps" if broken else "-"
-
-
-# ---- figures -------------------------------------------------------------------------------------
-
-
-@styled
-def parity(pair: Pair, data: Conformers) -> Figure:
-    """Force components of ``data``, kcal/mol/angstrom, predicted against reference."""
-    figure = Figure(figsize=(2 * COLUMN, 3.5), layout="constrained")
-    axes = figure.subplots(1, len(pair), sharex=True, sharey=True)
-    assert data.forces is not None
-    reference = data.forces.ravel() * HARTREE_TO_KCALMOL
-    # Wide enough for nearly all: a few forces of squeezed atoms would press the rest together.
-    limit = 1.05 * float(np.quantile(np.abs(reference), 0.999))
-    for panel, (kind, potential) in zip(axes, pair.items(), strict=True):
-        found = potential.predict(data, forces=True).forces
-        assert found is not None
-        predicted = found.ravel() * HARTREE_TO_KCALMOL
-        panel.plot([-limit, limit], [-limit, limit], color=GREY, linewidth=0.7, zorder=3)
-        cells = panel.hexbin(
-            reference, predicted, gridsize=70, bins="log", mincnt=1, cmap="viridis_r",
-            linewidths=0.1, extent=(-limit, limit, -limit, limit),
-        )  # fmt: skip
-        mae = float(np.abs(predicted - reference).mean())
-        outside = int((np.maximum(np.abs(predicted), np.abs(reference)) > limit).sum())
-        panel.set_title(
-            f"Trained on {kind}\nMAE {short(mae)} kcal/mol/Å, N = {len(reference):,}"
-            + (f" ({outside:,} outside)" if outside else ""),
-            loc="left", fontsize=7,
-        )  # fmt: skip
-        panel.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
-        panel.set_xlabel("Reference force (kcal/mol/Å)")
-        panel.xaxis.set_major_locator(MaxNLocator(nbins=5))
-        panel.yaxis.set_major_locator(MaxNLocator(nbins=5))
-        panel.label_outer()
-    axes[0].set_ylabel("Predicted force (kcal/mol/Å)")
-    bar: Any = figure.colorbar(cells, ax=axes, shrink=0.8, aspect=30)
-    bar.set_label("Components per cell")
-    bar.outline.set_linewidth(0.4)
-    log_ticks(bar.ax.yaxis, *sorted(bar.ax.get_ylim()))
-    return figure
-
-
-@styled
-def curve_figure(by_molecules: Mapping[str, Any], known: Mapping[str, Any]) -> Figure:
-    """Force error on new molecules against molecules trained on; dashed: on known molecules."""
-    figure = Figure(figsize=(COLUMN, 2.8), layout="constrained")
-    axes = figure.add_subplot()
-    sizes = np.array([int(n) for n in by_molecules], dtype=float)
-    drawn = []
-    for kind, marker in zip(TRAININGS, "os", strict=True):
-        values = [e[kind]["force_mae"] for e in by_molecules.values()]
-        axes.plot(sizes, values, color=COLOURS[kind], marker=marker, label=f"new, {kind}")
-        level = known[kind]["force_mae"]
-        axes.axhline(
-            level, color=COLOURS[kind], linestyle=(0, (4, 2)), linewidth=0.8, label=f"known, {kind}"
-        )
-        drawn += [*values, level]
-    log_axis(axes, "x", sizes)
-    log_axis(axes, "y", np.array(drawn))
-    axes.set_xlabel("Molecules in the training")
-    axes.set_ylabel("Test force MAE (kcal/mol/Å)")
-    figure.legend(loc="outside upper left", ncols=2)
-    return figure
-
-
-@styled
-def survival_figure(found: Mapping[str, Any], time: float) -> Figure:
-    """Fraction of the runs with all bonds, against time, for both potentials; ``time`` in fs."""
-    figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
-    axes = figure.add_subplot()
-    for kind in TRAININGS:
-        runs = [t for row in found[kind] for t in row]
-        breaks = sorted(t for t in runs if t is not None)
-        kept = 1 - np.arange(len(breaks) + 1) / len(runs)
-        axes.step(
-            np.array([0, *breaks, time]) / 1000, [*kept, kept[-1]], where="post",
-            color=COLOURS[kind], label=kind,
-        )  # fmt: skip
-    axes.set(xlim=(0, time / 1000), ylim=(0, 1.04))
-    axes.set_xlabel("Time (ps)")
-    axes.set_ylabel("Runs with all bonds")
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.1)
-    return figure
