@@ -42,6 +42,10 @@ class Bin(NamedTuple):
     error: float
 
 
+#: Conformers below which quantiles and correlations say little.
+FEW = 30
+
+
 class Calibrated(BaseModel):
     """What a potential's ``about["calibrated"]`` says; kcal/mol."""
 
@@ -127,6 +131,7 @@ class Calibration:
                 f"errors (normal: 68%), within twice that {self.coverage(2):.0%} (95%)",
                 f"rank correlation {self.rank_correlation:.2f}; {len(self):,} conformers of up to "
                 f"{self.n_atoms.max()} atoms, disagreement up to {self.limit:.3g} kcal/mol",
+                *([f"fewer than {FEW} conformers: not to be relied on"] if len(self) < FEW else []),
             ]
         )
 

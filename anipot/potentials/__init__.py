@@ -82,7 +82,11 @@ def _find(name_or_path: str | Path) -> tuple[Path, _Format]:
     path = Path(name_or_path)
     if isinstance(name_or_path, str):
         path = _named(name_or_path) or path
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as e:  # a name too long, a folder that may not be read
+        raise PotentialError(f"{path}: {e.strerror}") from None
+    if not there:
         raise PotentialError(_unknown(path))
     if path.is_dir() and (path / IN_RUN).exists():
         path = path / IN_RUN

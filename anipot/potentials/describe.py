@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
+from anipot.calibration import calibrated
 from anipot.ensemble import ANIEnsemble
+from anipot.errors import PotentialError
 from anipot.model import ANIModel
 
 #: What ``about`` may say, and the words for it.
@@ -79,6 +82,16 @@ def _lines(potential: ANIModel | ANIEnsemble) -> Iterator[tuple[str, str]]:
     data = about.get("data")
     if isinstance(data, Mapping) and isinstance(data.get("files"), (list, tuple)):
         yield "trained on", f"{', '.join(map(str, data['files']))} ({data.get('conformers')})"
+    known = None
+    with suppress(PotentialError):  # what a file says of itself may be anything
+        known = calibrated(potential)
+    if known is not None:
+        yield (
+            "calibrated",
+            f"error {known.scale:.3g} x disagreement x sqrt(atoms), up to "
+            f"{known.disagreement_kcalmol:.3g} kcal/mol and {known.largest_molecule_atoms} atoms",
+        )
+        yield "", f"on {known.data}"
     yield from _errors(about.get("errors_kcalmol"))
 
 
@@ -94,5 +107,8 @@ def _errors(known: Any) -> Iterator[tuple[str, str]]:
             ]
             n = f" (N {errors['n']:,})" if isinstance(errors.get("n"), int) else ""
             rows.append(f"{part}: {', '.join(numbers)} kcal/mol{n}")
+            forces = errors.get("forces")
+            if isinstance(forces, Mapping) and isinstance(forces.get("mae"), float):
+                rows.append(f"  forces MAE {forces['mae']:.3f} {forces.get('unit', '')}")
     for k, row in enumerate(rows or ["none known; anipot evaluate measures them"]):
         yield "" if k else "errors", row

@@ -137,8 +137,10 @@ def cached(name: str) -> Path | None:
     """
     potential = named(name)
     for folder in cache_folders():
-        info = folder / f"{potential.folder}.info"
-        if info.is_file():  # it comes last: without it, a copy has not been finished
+        info, there = folder / f"{potential.folder}.info", False
+        with suppress(PermissionError):
+            there = info.is_file()
+        if there:  # it comes last: without it, a copy has not been finished
             _check(potential, folder)
             return info
     return None

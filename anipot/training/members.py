@@ -170,6 +170,9 @@ def _side_by_side(folders: list[Path], left: list[int], workers: int) -> Iterato
                     yield k, done.result()
         except KeyboardInterrupt:
             yield left[0], False
+        except TrainingError as e:
+            print(f"{e}\nWaiting for the members that are being trained to end.", flush=True)
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

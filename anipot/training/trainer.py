@@ -173,11 +173,13 @@ class ANITrainer:
 
     def _fingerprint(self, settings: TrainingSettings, train: Conformers, val: Conformers) -> str:
         """What must be equal for a checkpoint to belong to this training."""
+        repulsion = self.model.repulsion
         about = {
             "settings": settings.model_dump(exclude=MACHINE_OPTIONS),
             "aev": self.model.aev.settings.to_dict(),
             "networks": self.model.networks.options(),
             "output_unit": self.model.output_unit,
+            "repulsion": None if repulsion is None else repulsion.to_dict(),
             "dtype": str(self.model.dtype),
             "data": [train.content_hash(), val.content_hash()],
         }
