@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from anipot.errors import SettingsError
 from anipot.model import ANIModel
 from anipot.studies.common import Study
 from anipot.studies.lennard_jones_figures import learning_figure, pair_figure
@@ -73,8 +74,14 @@ def run(
     ``sizes``: numbers of clusters to learn from, ``curve_size`` one of them, at which the pair
     curves are drawn; ``crystals``: crystals to learn from; ``seeds``: repetitions, each with
     configurations and weights of its own; ``updates`` of a training; ``tests``: configurations of
-    each test set. Raises SettingsError for a folder that holds something else.
+    each test set. Raises SettingsError for a folder that holds something else, and for numbers that
+    make no study.
     """
+    if curve_size not in sizes or min(*sizes, crystals) < 2 or min(seeds, updates, tests) < 1:
+        raise SettingsError(
+            f"curve_size ({curve_size}) must be one of sizes ({', '.join(map(str, sizes))}), these "
+            "and crystals at least 2, and seeds, updates and tests at least 1"
+        )
     options = {
         "sizes": list(sizes), "curve_size": curve_size, "crystals": crystals, "seeds": seeds,
         "updates": updates, "tests": tests,
@@ -108,8 +115,8 @@ def _cluster(
         f"{tests} other clusters, mean and standard deviation of {seeds} seeds, energies in "
         "epsilon (of a whole cluster), force components in epsilon/sigma. Loss with forces: energy "
         "+ 10 x force, as in the lectures. (RMSE would be decided by the few clusters with atoms "
-        f"on the steep wall.) Every training has {updates} updates. Always to predict the mean would be wrong by "
-        f"{spread[0]:.2f} and {spread[1]:.1f}."
+        f"on the steep wall.) Every training has {updates} updates. Always to predict the mean "
+        f"would be wrong by {spread[0]:.2f} and {spread[1]:.1f}."
     )
     r = np.linspace(0.9, 2.3, 141)
     wanted = [(KINDS[0], n) for n in sizes] + [(KINDS[1], curve_size)]
@@ -190,8 +197,8 @@ def _pair_errors(
         pair_figure(r, truth, by_kind, seen),
         "pair-curves",
         f"Learnt curves of a pair of atoms, from {n} clusters (mean and standard deviation of "
-        "seeds), beside the true one. Grey: distances that occur in the clusters. Energies are "
-        "shifted to the true mean over the distances of neighbours: forces tell no constant, and "
+        "seeds), beside the true one. Grey: distances that occur in the clusters; in the gap anything "
+        "may come out. Energies are shifted to the true mean over the distances of neighbours: forces tell no constant, and "
         "clusters of one shape only the sum of one for atoms and one for each shell of neighbours.",
     )
     return wrong
@@ -295,7 +302,7 @@ def _of_cluster(cluster: dict[str, Any], curve_size: int) -> list[str]:
         return float(means[kind, labels, n][e][0])
 
     gain = {
-        e: [error(KINDS[0], alone, n, e) / error(KINDS[0], both, n, e) for n in sizes]
+        e: [error(KINDS[0], both, n, e) / error(KINDS[0], alone, n, e) for n in sizes]
         for e in ("force", "energy")
     }
     most = sizes[-1]
@@ -304,12 +311,11 @@ def _of_cluster(cluster: dict[str, Any], curve_size: int) -> list[str]:
         if error(KINDS[0], both, n, "energy") <= error(KINDS[0], alone, most, "energy")
     ]  # fmt: skip
     learnt = [
-        f"With forces the error of forces is {min(gain['force']):.1f} to {max(gain['force']):.1f} "
-        f"times lower at the same number of clusters, that of energies {min(gain['energy']):.1f} "
-        f"to {max(gain['energy']):.1f} times: a cluster has one energy, and 24 components of "
-        "forces."
+        f"With forces the error of forces is {_between(gain['force'])} times as large as without, "
+        f"at the same number of clusters, that of energies {_between(gain['energy'])} times: a "
+        "cluster has one energy, and 24 components of forces."
     ]
-    if enough:
+    if enough and enough[0] < most:
         learnt.append(f"{enough[0]} clusters with forces give energies as good as {most} without.")
     said = [
         _lower(
@@ -347,6 +353,11 @@ def _of_crystal(crystal: dict[str, Any]) -> list[str]:
         f"forces, and {_lower(ratios[1])} than with energies that weigh tenfold. The bulk modulus "
         f"is off by {off[STRESS]:.0%}, instead of {off[others[0]]:.0%} and {off[others[1]]:.0%}."
     ]
+
+
+def _between(ratios: Sequence[float]) -> str:
+    """``0.21 to 0.34``, or one number."""
+    return " to ".join(dict.fromkeys(f"{ratio:.2f}" for ratio in (min(ratios), max(ratios))))
 
 
 def _lower(ratio: float) -> str:

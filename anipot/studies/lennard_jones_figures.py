@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from anipot.plotstyle import BLUE, COLUMN, GREY, ORANGE, log_axis, styled
 
@@ -23,9 +24,9 @@ def learning_figure(runs: Sequence[Mapping[str, Any]], labels: Iterable[str]) ->
     """
     figure = Figure(figsize=(2 * COLUMN, 2.5), layout="constrained")
     chosen = [r for r in runs if r["kind"] == "atomic networks"]
+    sizes = sorted({r["n"] for r in chosen})
     for axes, what in zip(figure.subplots(1, 2), UNITS, strict=True):
         for name, colour in zip(labels, COLOURS, strict=True):
-            sizes = sorted({r["n"] for r in chosen})
             values = [
                 np.array([r[what] for r in chosen if r["n"] == n and r["labels"] == name])
                 for n in sizes
@@ -37,6 +38,8 @@ def learning_figure(runs: Sequence[Mapping[str, Any]], labels: Iterable[str]) ->
                 capthick=0.8, label=name,
             )  # fmt: skip
         log_axis(axes, "x", np.array([r["n"] for r in chosen], dtype=float))
+        axes.xaxis.set_major_locator(FixedLocator(sizes))
+        axes.xaxis.set_minor_locator(NullLocator())
         log_axis(axes, "y", np.array([r[what] for r in chosen]))
         axes.set_xlabel("Clusters learnt from")
         axes.set_ylabel(f"MAE of {'energies' if what == 'energy' else 'forces'} ({UNITS[what]})")

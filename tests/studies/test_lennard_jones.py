@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
 
+from anipot.errors import SettingsError
 from anipot.studies import lennard_jones
 from anipot.studies.lennard_jones_models import (
     EPSILON,
@@ -78,10 +79,19 @@ def test_a_model_of_pairs_is_a_sum_over_pairs(cluster):
         assert energy == pytest.approx(8 * lone + pair_curve(model, pdist(x))[0].sum(), abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"curve_size": 5}, {"seeds": 0}, {"sizes": (1, 32)}, {"crystals": 1}]
+)
+def test_numbers_that_make_no_study_are_refused_before_any_work(tmp_path, wrong):
+    with pytest.raises(SettingsError, match="curve_size"):
+        lennard_jones.run(tmp_path / "study", **wrong)
+    assert not (tmp_path / "study").exists()
+
+
 @pytest.mark.slow
 def test_forces_and_stress_buy_what_the_study_says(tmp_path, capsys, monkeypatch):
     folder = tmp_path / "study"
-    options = dict(sizes=(24,), curve_size=24, crystals=24, seeds=2, updates=400, tests=40)
+    options = dict(sizes=(12,), curve_size=12, crystals=24, seeds=2, updates=400, tests=40)
     result = lennard_jones.run(folder, threads=1, **options)
 
     def mean(part: str, what: str, **where: object) -> float:
