@@ -5,8 +5,24 @@ six elements: ground states, strained, surfaces, vacancies, and snapshots of dyn
 the melting point. For each element EL with EL_training.extxyz and EL_test.extxyz in a folder, this
 study trains a potential on the first and evaluates it once on the second.
 
-The same rule holds for every element: ``potential`` and ``TRAINING`` below. It was chosen on folds
-of the training files alone (``folds=5``).
+One rule holds for every element: ``potential``, ``TRAINING``, ``STAGES`` and ``EPOCHS`` below. It
+was chosen on the training files alone: RMSE on the first of five folds, of one potential trained on
+the others, in meV/atom and eV/angstrom; ``folds=5`` measures the whole procedure so.
+
+==========================================================  ===========  ===========
+cutoffs, columns, activation, epochs, energy weight : 0.1   Li           Si
+==========================================================  ===========  ===========
+5.0, 50, CELU, 50 epochs of 30                              1.84, 0.104
+5.0, 50, SiLU, 50 epochs of 30                              2.37, 0.053
+5.5, 62, SiLU, 60 epochs of 30                                           6.82, 0.248
+5.0, 50, CELU, 40 epochs of 0.3 and 20 of 100               1.20, 0.042
+5.0, 50, SiLU, 40 epochs of 0.3 and 20 of 100               1.15, 0.029  8.63, 0.139
+5.5, 62, SiLU, 50 epochs of 3                               0.90, 0.027  6.89, 0.160
+5.5, 62, SiLU, 50 epochs of 3 and 30 of 100                 0.86, 0.032  4.22, 0.173
+==========================================================  ===========  ===========
+
+(Angular cutoff in angstrom; the radial one is 6.5. The last two have networks of 48-48, the others
+of 32-32; columns is the length of the AEV.)
 """
 
 from __future__ import annotations
@@ -68,19 +84,19 @@ TRAINING = TrainingSettings(
 #: Forces first: a crystal has one energy and some 200 components of forces, which say more of the
 #: potential. Then energies, at lower rates: from the start, so large a weight spoils the forces.
 STAGES: tuple[dict[str, float], ...] = (
-    {"energy_weight": 0.3, "learning_rate": 5e-3},
+    {"energy_weight": 3.0, "learning_rate": 5e-3},
     {"energy_weight": 100.0, "learning_rate": 1e-3},
 )
 
 #: Epochs of each stage.
-EPOCHS = (200, 100)
+EPOCHS = (120, 60)
 
 
 def potential(elements: Sequence[str], seed: int) -> ANIModel:
     """An untrained member: small networks, for there are few crystals, and long cutoffs."""
     aev = AEVSettings.cover(elements, 6.5, 5.5, radial_terms=14, angular_terms=8, angle_terms=6)
     return ANIModel.create(
-        elements, seed=seed, aev=aev, hidden=(32, 32), activation="silu", output_unit="eV"
+        elements, seed=seed, aev=aev, hidden=(48, 48), activation="silu", output_unit="eV"
     )
 
 
