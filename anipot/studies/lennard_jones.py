@@ -197,9 +197,10 @@ def _pair_errors(
         pair_figure(r, truth, by_kind, seen),
         "pair-curves",
         f"Learnt curves of a pair of atoms, from {n} clusters (mean and standard deviation of "
-        "seeds), beside the true one. Grey: distances that occur in the clusters; in the gap anything "
-        "may come out. Energies are shifted to the true mean over the distances of neighbours: forces tell no constant, and "
-        "clusters of one shape only the sum of one for atoms and one for each shell of neighbours.",
+        "seeds), beside the true one. Grey: distances that occur in the clusters; in the gap "
+        "anything may come out. Energies are shifted to the true mean over the distances of "
+        "neighbours: forces tell no constant, and clusters of one shape only the sum of one for "
+        "atoms and one for each shell of neighbours.",
     )
     return wrong
 
