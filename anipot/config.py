@@ -268,8 +268,10 @@ class TrainingSettings(Settings):
     patience: int | None = Field(
         None, ge=1, description="epochs without a better one before stopping; none: half of epochs"
     )
-    self_energies: Literal["auto", "fit", "keep"] = Field(
-        "auto", description="fit to the training data, keep the model's; auto: keep if it has any"
+    self_energies: Literal["auto", "fit", "keep"] | dict[str, float] = Field(
+        "auto",
+        description="fit to the training data; keep the model's; auto: keep if it has any; or "
+        "hartree by element, {H: -0.6, C: -38.1}",
     )
     normalize_aevs: bool = Field(
         False, description="train on AEVs less their mean, over their spread; folded in at the end"
@@ -420,15 +422,23 @@ def _option(kind: type[BaseModel], where: Sequence[str]) -> tuple[str, str]:
     return ".".join(name), ""
 
 
+def load_yaml(path: str | Path) -> Any:
+    """What a YAML file holds, read as people mean it (``NO`` is text, ``1e-3`` a number).
+
+    Raises SettingsError for a file that cannot be read.
+    """
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raise SettingsError(f"{path}: cannot be read as YAML: {e}") from None
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The options in a YAML file, as nested dictionaries.
 
     Raises SettingsError for a file that is none, or has something other than sections in it.
     """
-    try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-        raise SettingsError(f"{path}: cannot be read as YAML: {e}") from None
+    values = load_yaml(path)
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -461,7 +471,7 @@ def with_words(values: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any
             raise SettingsError(
                 f"{word!r} is neither a file nor an option such as training.epochs=50"
             )
-        path = _section_of(key.strip())
+        path = section_of(key.strip())
         inner = changed
         for part in path[:-1]:
             below = inner.setdefault(part, {})
@@ -472,7 +482,11 @@ def with_words(values: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any
     return changed
 
 
-def _section_of(key: str) -> list[str]:
+def section_of(key: str) -> list[str]:
+    """Section and name of an option; a name alone is accepted where only one section has it.
+
+    Raises SettingsError for a name that no section or more than one has.
+    """
     parts = key.split(".")
     if len(parts) > 1:
         return parts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 from anipot.batches import Batch
 from anipot.conformers import Conformers
 from anipot.elements import parse_elements
-from anipot.errors import DataError
+from anipot.errors import DataError, SettingsError
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,17 @@ class SelfEnergies:
         """All zero: what a model has before it is trained."""
         elements = parse_elements(elements)
         return cls(elements, np.zeros(len(elements)))
+
+    @classmethod
+    def given(cls, elements: Sequence[str], values: Mapping[str, float]) -> SelfEnergies:
+        """Values by symbol, hartree. Raises SettingsError unless there is one for each element."""
+        elements = parse_elements(elements)
+        if set(values) != set(elements):
+            raise SettingsError(
+                f"self energies are given for {', '.join(values) or 'no element'}, the model has "
+                f"{', '.join(elements)}; give one for each"
+            )
+        return cls(elements, np.array([values[e] for e in elements]), "given")
 
     @classmethod
     def fit(cls, conformers: Conformers, elements: Sequence[str]) -> SelfEnergies:

@@ -88,6 +88,8 @@ class ANITrainer:
             values = state["self_energies"].numpy()
             note = state["self_energies_note"]
             model.self_energies = SelfEnergies(model.elements, values, note)
+        elif isinstance(settings.self_energies, dict):
+            model.self_energies = SelfEnergies.given(model.elements, settings.self_energies)
         elif settings.self_energies == "fit" or (
             settings.self_energies == "auto" and not model.self_energies.values.any()
         ):

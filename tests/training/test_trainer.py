@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from anipot.config import TrainingSettings
+from anipot.config import RunSettings, TrainingSettings, checked, read_yaml, to_yaml, with_words
 from anipot.conformers import Conformers
 from anipot.devices import pick_device
 from anipot.errors import DataError, SettingsError, TrainingError
@@ -409,3 +409,20 @@ def test_a_validation_error_that_is_not_finite_is_an_error(small):
     options = {"learning_rate": 1e38, "schedule": "constant", "warmup": 0, "batch_size": 512}
     with pytest.raises(TrainingError, match="validation error is nan after epoch 1"):
         new_trainer(epochs=1, **options).train(train, val, quiet=True)
+
+
+def test_self_energies_can_be_given(small, tmp_path):
+    train, val, _ = small
+    given = {"H": -0.5, "C": -37.9, "N": -54.6, "O": -75.1}
+    model = new_model()
+    ANITrainer(model, epochs=1, self_energies=given).train(train, val, quiet=True)
+    assert dict(zip(model.elements, model.self_energies.values, strict=True)) == given
+    with pytest.raises(SettingsError, match="given for H, the model has H, C, N, O"):
+        ANITrainer(new_model(), epochs=1, self_energies={"H": -0.5}).train(train, val, quiet=True)
+    with pytest.raises(SettingsError, match="self_energies"):
+        ANITrainer(new_model(), self_energies="none")
+    words = with_words({}, ["self_energies={H: -0.5, O: -75}"])
+    settings = checked(RunSettings, words)
+    assert settings.training.self_energies == {"H": -0.5, "O": -75.0}
+    (tmp_path / "o.yaml").write_text(to_yaml(settings))
+    assert checked(RunSettings, read_yaml(tmp_path / "o.yaml")) == settings
