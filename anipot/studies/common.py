@@ -56,6 +56,8 @@ class Study:
 
     def _check(self) -> None:
         folder = self.folder
+        if folder.exists() and not folder.is_dir():
+            raise SettingsError(f"{folder} is a file; name a folder")
         if not folder.exists() or not any(folder.iterdir()):
             return
         if (folder / "result.json").exists():
