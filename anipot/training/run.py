@@ -111,13 +111,7 @@ def new_run(
             print(_tree(folder, contents))
             data = read_data(settings.data)
             division = divide(data, settings.data)
-            training = settings.training.resolved(len(division.train))
-            # The engine as found, not as asked for: a resumed run must use the same one.
-            engine = load_engine(settings.model.engine)[0]
-            model = settings.model.model_copy(update={"engine": engine})
-            settings = settings.model_copy(
-                update={"data": _absolute(settings.data), "model": model, "training": training}
-            )
+            settings = resolved(settings, division)
             write_text(folder / "options.yaml", to_yaml(settings))
             division.save(folder / "split.npz")
             yield Prepared(settings, folder, data, division)
@@ -131,6 +125,16 @@ def new_run(
                 below.rmdir()
             folder.rmdir()
         raise
+
+
+def resolved(settings: RunSettings, division: Division) -> RunSettings:
+    """Options with which the run can be resumed: the number of epochs, the engine, full paths."""
+    training = settings.training.resolved(len(division.train))
+    # The engine as found, not as asked for: a resumed run must use the same one.
+    model = settings.model.model_copy(update={"engine": load_engine(settings.model.engine)[0]})
+    return settings.model_copy(
+        update={"data": _absolute(settings.data), "model": model, "training": training}
+    )
 
 
 def _absolute(settings: DataSettings) -> DataSettings:
