@@ -56,7 +56,7 @@ def materials(
     threads: Threads = None,
     out: Out = None,
 ) -> None:
-    """Errors on crystals of Li, Si ... beside those of seven published potentials.
+    """Errors on crystals, beside those of published potentials.
 
     Trains on energies and forces of EL_training.extxyz, by one rule for every element, and
     evaluates once on EL_test.extxyz. As many members are trained side by side as there are

@@ -59,7 +59,7 @@ from anipot.training.metrics import Evaluation
 from anipot.training.threads import threads as using_threads
 from anipot.training.trainer import ANITrainer, evaluate
 
-#: Energy RMSE on the test files, meV/atom: Zuo et al., and MILAD's own paper.
+#: Published energy RMSE on the test files, meV/atom: GAP to qSNAP are from Zuo et al.
 PUBLISHED = {
     "GAP": {"Ni": 0.62, "Cu": 0.56, "Li": 0.63, "Mo": 3.55, "Si": 4.18, "Ge": 4.47},
     "MTP": {"Ni": 0.74, "Cu": 0.52, "Li": 0.66, "Mo": 3.89, "Si": 3.02, "Ge": 3.68},

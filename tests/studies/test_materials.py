@@ -46,8 +46,9 @@ def reads(monkeypatch):
     return names
 
 
+@pytest.mark.slow
 def test_potentials_learn_and_each_test_file_is_read_once(data, tmp_path, reads, capsys):
-    results = materials.run(data, folder=tmp_path / "out", members=2, epochs=(30, 15))
+    results = materials.run(data, folder=tmp_path / "out", members=2, epochs=(16, 8))
     assert list(results) == ["Al", "Cu"]
     assert sorted(reads) == [
         f"{element}_{part}.extxyz" for element in ("Al", "Cu") for part in ("test", "training")
