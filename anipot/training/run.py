@@ -133,11 +133,11 @@ def resolved(settings: RunSettings, division: Division) -> RunSettings:
     # The engine as found, not as asked for: a resumed run must use the same one.
     model = settings.model.model_copy(update={"engine": load_engine(settings.model.engine)[0]})
     return settings.model_copy(
-        update={"data": _absolute(settings.data), "model": model, "training": training}
+        update={"data": absolute_paths(settings.data), "model": model, "training": training}
     )
 
 
-def _absolute(settings: DataSettings) -> DataSettings:
+def absolute_paths(settings: DataSettings) -> DataSettings:
     """With paths that mean the same in every folder, so that a run is resumed from anywhere."""
     lists = {
         name: str(Path(path).resolve())
