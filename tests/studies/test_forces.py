@@ -126,6 +126,9 @@ def test_what_one_learns_follows_from_the_numbers():
     assert "below 3 times, and on known ones" in little
     assert "more molecules lower it" in little
     assert "100% of the runs" in little
+    assert "lower the force error 5.0 times" in little
+    worse = " ".join(learnt(result_of((10.0, 2.0), (5.0, 10.0), 4)))
+    assert "they raise the force error 2.0 times (to 10.00)" in worse
     much = " ".join(learnt(result_of((10.0, 2.0), (10.0, 3.0), 0)))
     assert "below 3 times" not in much
     assert "no molecule hold" in much
