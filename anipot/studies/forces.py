@@ -36,9 +36,9 @@ from anipot.training.trainer import ANITrainer, evaluate
 TRAININGS = {"energies only": (0.0, 2.5), "energies and forces": (1.0, 1.0)}
 
 #: What both trainings share, beside the defaults. Chosen on the six validation molecules, never
-#: on the test molecules. There, with forces of weight 1, one seed and 24 to 30 epochs (the mean of two
-#: seeds: 16; energies only: 60): MAE of energies, of
-#: relative energies and of forces at the epoch kept, kcal/mol (/angstrom), and of forces last:
+#: on the test molecules. There, with forces of weight 1, one seed and 24 to 30 epochs (mean of two
+#: seeds: 16; energies only: 60): MAE of energies, of relative energies and of forces at the epoch
+#: kept, and of forces at the last epoch, kcal/mol (/angstrom):
 #:
 #: | options                                      | energy | relative | force | last |
 #: |----------------------------------------------|--------|----------|-------|------|
