@@ -132,7 +132,9 @@ class ANIEnsemble(nn.Module):
         # Here and not above: the package of saved potentials imports this module.
         from anipot.potentials.own import write_own
 
-        return write_own(list(self), {**self.about, **about}, path)
+        # The file of one member is that of a model, which has no place for two stories.
+        own = self[0].about if len(self) == 1 else {}
+        return write_own(list(self), {**own, **self.about, **about}, path)
 
     def to_torchani(self) -> Any:
         """The potential as a TorchANI 2 model: see ``anipot.potentials.torchani_format``."""

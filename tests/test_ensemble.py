@@ -12,6 +12,7 @@ from anipot.conformers import Conformers
 from anipot.ensemble import ANIEnsemble
 from anipot.errors import DataError, SettingsError
 from anipot.model import ANIModel
+from anipot.potentials import load
 from anipot.prediction import disagreement
 from anipot.self_energies import SelfEnergies
 from anipot.units import HARTREE_TO_EV, HARTREE_TO_KCALMOL
@@ -203,3 +204,10 @@ def test_only_elements_that_every_member_has_learned():
         ensemble.stepper([6, 1, 1])
     with pytest.raises(DataError, match="it knows H, O"):
         ensemble.predict(random_conformers(np.random.default_rng(0), [5], "C"))
+
+
+def test_the_file_of_one_member_says_what_the_member_and_the_ensemble_say(tmp_path):
+    model = ANIModel.create("HC", hidden=[4])
+    model.about = {"best_epoch": 3, "name": "member"}
+    path = ANIEnsemble([model], about={"name": "ensemble"}).save(tmp_path / "one.safetensors")
+    assert load(path).about == {"best_epoch": 3, "name": "ensemble"}
