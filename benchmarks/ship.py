@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from anipot.config import RunSettings, checked, with_words
+from anipot.config import RunSettings, checked, read_yaml, with_words
 from anipot.datasets.bundled import BUNDLED, bundled_path
 from anipot.ensemble import ANIEnsemble
 from anipot.potentials import SHIPPED
@@ -25,6 +25,9 @@ NAME = "anipot-hcno"
 def trained(folder: Path, words: list[str]) -> ANIEnsemble:
     """The ensemble in ``folder``, trained (or trained further) where it is not finished."""
     if (folder / "options.yaml").exists():
+        before = read_yaml(folder / "options.yaml")
+        if checked(RunSettings, with_words(before, words)) != checked(RunSettings, before):
+            raise SystemExit(f"{folder} was begun with other options; name another folder")
         run = resume_members(folder)
     else:
         run = start_members(checked(RunSettings, with_words({}, ["members=4", *words])), folder)
@@ -43,7 +46,9 @@ def ship(folder: Path, words: list[str], out: Path) -> Path:
     shipped, unseen = (
         trained(folder / split, [*words, f"split={split}"]) for split in ("conformer", "molecule")
     )
-    calibrated = unseen.about["calibrated"]
+    calibrated = unseen.about.get("calibrated")
+    if calibrated is None:
+        raise SystemExit("the second ensemble has no calibration: it needs two members or more")
     unknown = "molecules unknown to an ensemble trained in the same way without them"
     return shipped.save(
         out,
