@@ -93,6 +93,8 @@ class ANICalculator(Calculator):
         """Called by ASE; fills ``results``."""
         super().calculate(atoms, properties, system_changes)
         atoms = self.atoms
+        if system_changes:  # ASE has emptied them then, but whoever calls this directly has not
+            self.results = {}
         check_neutral_singlet(atoms, "the atoms")
         wanted = set(properties) - set(self.results)
         if wanted & {"energy", "free_energy", "forces", "stress", "energy_std", "disagreement"}:

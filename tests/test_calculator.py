@@ -254,6 +254,16 @@ def test_every_change_is_seen(change, potential):
     assert len(calc.check_state(atoms)) == 1
 
 
+def test_called_directly_it_does_not_repeat_the_results_of_other_atoms(potential):
+    calculator, properties = potential.calculator(), ["energy", "forces", "energies"]
+    calculator.calculate(rattled(), properties)
+    other = rattled(seed=1)
+    calculator.calculate(other, properties)
+    for name in properties:
+        expected = potential.calculator().get_property(name, other)
+        np.testing.assert_array_equal(calculator.results[name], expected)
+
+
 def test_options_that_make_no_sense():
     ensemble = ANIEnsemble([member(0), member(1)])
     with pytest.raises(SettingsError, match="must be above 0"):
