@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import ase
 import numpy as np
@@ -94,7 +94,7 @@ class ANICalculator(Calculator):
         super().calculate(atoms, properties, system_changes)
         atoms = self.atoms
         if system_changes:  # ASE has emptied them then, but whoever calls this directly has not
-            self.results = {}
+            self.results: dict[str, Any] = {}
         check_neutral_singlet(atoms, "the atoms")
         wanted = set(properties) - set(self.results)
         if wanted & {"energy", "free_energy", "forces", "stress", "energy_std", "disagreement"}:
