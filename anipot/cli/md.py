@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anipot.cli.simulating import (
+    FIGURES,
     Double,
     Frame,
     MaxDisagreement,
@@ -97,7 +98,8 @@ def md(
     files = RunFiles.of(out or Path(f"{file.stem}_md.extxyz"))
     if resume and overwrite:
         raise SettingsError("--resume keeps what --overwrite would replace; give one of them")
-    refuse_existing(files, [file], overwrite or resume)
+    written = [*files, *(files.figure.with_suffix(s) for s in FIGURES)]
+    refuse_existing(written, [file], overwrite or resume)
     calculator = calculator_of(potential, double, max_disagreement)
     atoms = structure_of(file, frame, calculator)
     typer.echo(_intent(settings, atoms.get_chemical_formula(), len(atoms)))

@@ -60,6 +60,7 @@ def relax(
     """
     from tqdm import tqdm
 
+    from anipot.simulation.relaxation import check_options
     from anipot.simulation.relaxation import relax as relax_one
     from anipot.simulation.structures import extxyz
     from anipot.training.interruption import Interruption
@@ -75,6 +76,7 @@ def relax(
     refuse_existing([out], files, overwrite or resume)
     calculator = calculator_of(potential, double, max_disagreement)
     frames = structures_of(files, calculator)
+    check_options(frames, optimizer, fmax, steps, cell)  # before the output file is emptied
     done = _done(out, frames) if resume and out.exists() else 0
     out.parent.mkdir(parents=True, exist_ok=True)
     converged = written = steps_taken = 0

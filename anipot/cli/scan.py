@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from anipot.cli.simulating import (
+    FIGURES,
     Double,
     Frame,
     MaxDisagreement,
@@ -20,7 +21,7 @@ from anipot.cli.simulating import (
     refuse_existing,
     structure_of,
 )
-from anipot.errors import DisagreementError, SettingsError, SimulationError
+from anipot.errors import AnipotError, SettingsError, SimulationError
 
 
 def scan(
@@ -90,7 +91,7 @@ def scan(
     out = out or Path(f"{file.stem}_scan.extxyz")
     if out.suffix not in (".extxyz", ".xyz"):
         raise SettingsError(f"{out}: scans are written as .extxyz")
-    refuse_existing([out], [file], overwrite)
+    refuse_existing([out, *(out.with_suffix(s) for s in FIGURES)], [file], overwrite)
     calculator = calculator_of(potential, double, max_disagreement)
     atoms = structure_of(file, frame, calculator)
     points: list[ScanPoint] = []
@@ -110,9 +111,17 @@ def scan(
         try:
             for point in tqdm(run, total=n, unit=" points", disable=not sys.stderr.isatty()):
                 points.append(point)
-        except DisagreementError as e:
+        except AnipotError as e:
+            if not points:
+                raise
             problem = str(e)
     if points:
+        # First, for files may turn out not to be writable.
+        lowest = min(p.energy for p in points)
+        typer.echo(f"{coordinate} / {coordinate.unit}   energy / kcal/mol")
+        for p in points:
+            note = "" if p.converged else "   not converged"
+            typer.echo(f"{p.value:12.3f}{(p.energy - lowest) * EV_TO_KCALMOL:14.3f}{note}")
         name = f"{coordinate.kind}_{coordinate.unit}"
         write_text(
             out,
@@ -122,11 +131,6 @@ def scan(
             ),
         )
         save_figure(scan_figure(points, coordinate), out.with_suffix(""))
-        lowest = min(p.energy for p in points)
-        typer.echo(f"{coordinate} / {coordinate.unit}   energy / kcal/mol")
-        for p in points:
-            note = "" if p.converged else "   not converged"
-            typer.echo(f"{p.value:12.3f}{(p.energy - lowest) * EV_TO_KCALMOL:14.3f}{note}")
         typer.echo(f"{len(points)} points written to {out}, figure {out.with_suffix('.png')}")
     if problem:
         raise SimulationError(f"after {len(points)} points: {problem}")

@@ -37,6 +37,9 @@ MaxDisagreement = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 
+#: Endings of the files of a figure.
+FIGURES = (".png", ".svg")
+
 
 def calculator_of(
     potential: str, double: bool = False, max_disagreement: float | None = None

@@ -13,7 +13,7 @@ from ase.neighborlist import natural_cutoffs, neighbor_list
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from anipot.errors import SettingsError
+from anipot.errors import AnipotError, SettingsError, SimulationError
 from anipot.simulation.relaxation import relax
 from anipot.simulation.structures import Stop, never, snapshot
 
@@ -128,19 +128,34 @@ def scan(
     relaxes at every point, from the structure of the point before (``optimizer``, ``fmax`` in
     eV/angstrom, ``steps``: see ``relax``). A point that ``stop`` interrupts is not given.
 
-    Raises SettingsError for a coordinate that is not there or cannot be moved.
+    Raises SettingsError for a coordinate that is not there or cannot be moved and for distances
+    that are not above 0, and SimulationError at a value that the coordinate cannot be given (a
+    dihedral of atoms in a line, a distance that a ring does not allow).
     """
     coordinate.check(atoms)
+    wrong = [value for value in values if not value > 0]
+    if wrong and coordinate.kind == "distance":
+        raise SettingsError(f"{coordinate}: distances must be above 0, not {wrong[0]:g}")
     atoms = atoms.copy()
     mask = coordinate.moving(atoms, alone=relaxed)
     for value in map(float, values):
         if stop():
             return
-        coordinate.set(atoms, value, mask)
         converged = True
+        try:
+            coordinate.set(atoms, value, mask)
+            if relaxed:
+                atoms.set_constraint(coordinate.constraint(value))
+                found = relax(
+                    atoms, calculator, optimizer=optimizer, fmax=fmax, steps=steps, stop=stop
+                )
+        except AnipotError:
+            raise
+        except (ValueError, ZeroDivisionError) as e:  # ASE's: undefined, or cannot be held
+            raise SimulationError(
+                f"{coordinate} cannot be {value:g} {coordinate.unit} here: {e}"
+            ) from None
         if relaxed:
-            atoms.set_constraint(coordinate.constraint(value))
-            found = relax(atoms, calculator, optimizer=optimizer, fmax=fmax, steps=steps, stop=stop)
             if found.interrupted:
                 return
             atoms, converged = found.atoms.copy(), found.converged

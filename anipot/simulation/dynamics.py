@@ -20,7 +20,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from anipot import units
 from anipot.config import Settings, checked
-from anipot.errors import AnipotError, DisagreementError, SimulationError
+from anipot.errors import AnipotError, DisagreementError, SettingsError, SimulationError
 from anipot.simulation.recording import Recorder, RestartPoint, Row, RunFiles
 from anipot.simulation.structures import Stop, never, snapshot
 
@@ -114,6 +114,11 @@ def run_md(
     file holds the last good step. Raises SettingsError and SimulationError before anything ran.
     """
     settings = settings or checked(MDSettings, options)
+    if not settings.steps:
+        raise SettingsError(
+            f"a run of {settings.time:g} fs has no step of {settings.timestep:g} fs; "
+            "give a longer time or a shorter timestep"
+        )
     files = RunFiles.of(out)
     atoms = atoms.copy()
     atoms.set_constraint(FixCom() if settings.ensemble == "nvt" else None)

@@ -92,6 +92,8 @@ def vibrations(
             "temperature and pressure must be above 0 and the symmetry number at least 1, not "
             f"{temperature} K, {pressure} Pa, {symmetry_number}"
         )
+    if not fmax > 0:
+        raise SettingsError(f"fmax must be above 0 eV/angstrom, not {fmax}")
     if method not in ("analytic", "finite-difference"):
         raise SettingsError(f"unknown method {method!r}; known: analytic, finite-difference")
     atoms = atoms.copy()

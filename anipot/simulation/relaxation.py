@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from anipot.simulation.structures import Stop, largest_force, never, snapshot
 #: Optimizers by name. BFGS takes the fewest steps; its matrix costs (3N)^3 a step, which is felt
 #: above some hundred atoms, where LBFGS takes over.
 OPTIMIZERS = {"BFGS": BFGS, "LBFGS": LBFGS, "FIRE": FIRE}
+
+KINDS = {name.lower(): kind for name, kind in OPTIMIZERS.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,25 +74,14 @@ def relax(
     Raises SettingsError for options that make no sense, DataError for atoms that the potential
     cannot describe.
     """
-    kinds = {name.lower(): kind for name, kind in OPTIMIZERS.items()}
-    if optimizer.lower() not in kinds:
-        raise SettingsError(f"unknown optimizer {optimizer!r}; known: {', '.join(OPTIMIZERS)}")
-    if not fmax > 0:
-        raise SettingsError(f"fmax must be above 0 eV/angstrom, not {fmax}")
-    if steps < 0:
-        raise SettingsError(f"steps must be at least 0, not {steps}")
-    if cell and not atoms.pbc.all():
-        raise SettingsError(
-            f"a cell can be relaxed only where all directions are periodic; pbc is "
-            f"{atoms.pbc.tolist()}"
-        )
+    check_options([atoms], optimizer, fmax, steps, cell)
     atoms = atoms.copy()
     atoms.calc = calculator
     last = atoms.copy()
     converged, done = False, 0
     before, _, problem = _judged(atoms)
     if not problem:
-        kind = kinds[optimizer.lower()]
+        kind = KINDS[optimizer.lower()]
         with kind(FrechetCellFilter(atoms) if cell else atoms, logfile=None) as run:
             try:
                 for state in run.irun(fmax, steps):
@@ -106,6 +98,24 @@ def relax(
     after, force, _ = _judged(atoms)
     # With results of its own: the calculator will go on to other structures.
     return Relaxed(snapshot(atoms), converged, done, before, after, force, problem, interrupted)
+
+
+def check_options(
+    structures: Iterable[ase.Atoms], optimizer: str, fmax: float, steps: int, cell: bool
+) -> None:
+    """Raise the SettingsError of ``relax``, for who has to know before any work is begun."""
+    if optimizer.lower() not in KINDS:
+        raise SettingsError(f"unknown optimizer {optimizer!r}; known: {', '.join(OPTIMIZERS)}")
+    if not fmax > 0:
+        raise SettingsError(f"fmax must be above 0 eV/angstrom, not {fmax}")
+    if steps < 0:
+        raise SettingsError(f"steps must be at least 0, not {steps}")
+    for number, atoms in enumerate(structures):
+        if cell and not atoms.pbc.all():
+            raise SettingsError(
+                "a cell can be relaxed only where all directions are periodic; of structure "
+                f"{number} pbc is {atoms.pbc.tolist()}"
+            )
 
 
 def _judged(atoms: ase.Atoms) -> tuple[float, float, str]:

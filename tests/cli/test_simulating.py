@@ -164,6 +164,15 @@ def test_scan_table_file_and_figure(anipot, here, tmp_path):
     assert (tmp_path / "water_scan.png").exists()
 
 
+def test_scan_that_goes_wrong_keeps_what_there_is(anipot, here):
+    potential, water, _ = here
+    words = ("scan", potential, water, "--angle", 1, 0, 2, "--range", "120:180:3", "--relaxed")
+    result = anipot(*words, "--steps", 1)
+    assert result.code == 2
+    assert "after 2 points: angle 1-0-2 cannot be 180 degrees here" in result.err
+    assert len(ase.io.read("water_scan.extxyz", ":")) == 2
+
+
 def test_scan_interrupted_says_what_is_left(anipot, here, interrupt):
     potential, water, _ = here
     interrupt(3)
@@ -171,6 +180,18 @@ def test_scan_interrupted_says_what_is_left(anipot, here, interrupt):
     assert result.code == 130
     assert "3 points are left; --range 1:1.1:3 goes on" in result.err
     assert len(ase.io.read("water_scan.extxyz", ":")) == 2
+
+
+@pytest.mark.parametrize("command", ["md", "scan"])
+def test_figures_are_not_overwritten_unasked(anipot, here, tmp_path, command):
+    potential, water, _ = here
+    more = ("--distance", 0, 1, "--range", "0.9:1.1:2") if command == "scan" else ("--time", 1)
+    figure = tmp_path / "out.svg"
+    figure.write_text("precious")
+    result = anipot(command, potential, water, *more, "-o", "out.extxyz")
+    assert result.code == 2
+    assert "out.svg exists" in result.err
+    assert figure.read_text() == "precious"
 
 
 @pytest.mark.parametrize("command", ["relax", "md", "scan"])
@@ -202,12 +223,18 @@ def test_what_cannot_be_done_is_said(anipot, here):
     assert "has 2 structures; choose one with --frame" in refused("md", potential, two)
     assert "no frame 7" in refused("md", potential, two, "--frame", 7)
     assert "timestep" in refused("md", potential, water, "--timestep", -1)
+    assert "has no step of 0.5 fs" in refused("md", potential, water, "--time", 0.2)
     assert "written as .extxyz or .traj" in refused("md", potential, water, "-o", "a.xyz")
     scan = ("scan", potential, water, "--range")
     assert "give one of --dihedral" in refused(*scan, "0:1:2")
     assert "write START:STOP:N" in refused(*scan, "0-1", "--distance", 0, 1)
     assert "no atom 9" in refused(*scan, "0:1:2", "--distance", 0, 9)
-    assert "known: BFGS, LBFGS, FIRE" in refused("relax", potential, water, "--optimizer", "x")
+    kept = Path("kept.extxyz")
+    kept.write_text("precious")
+    relax = ("relax", potential, water, "-o", kept, "--overwrite")
+    assert "known: BFGS, LBFGS, FIRE" in refused(*relax, "--optimizer", "x")
+    assert "of structure 0 pbc is [False" in refused(*relax, "--cell")
+    assert kept.read_text() == "precious"
     ase.io.write("s.xyz", ase.build.molecule("SH2"), format="xyz")
     assert "is S, which this model does not know" in refused("relax", potential, "s.xyz")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase.calculators.lj import LennardJones
 
-from anipot.errors import SettingsError
+from anipot.errors import SettingsError, SimulationError
 from anipot.simulation import Coordinate, scan
 from anipot.simulation.figures import scan_figure
 
@@ -103,6 +103,20 @@ def test_stopping_gives_what_is_done():
 def test_atoms_that_are_not_there(indices, match):
     with pytest.raises(SettingsError, match=match):
         list(scan(ethanol(), calculator(), Coordinate(indices), [1.0]))
+
+
+def test_values_that_a_coordinate_cannot_have_are_told():
+    acetylene = ase.build.molecule("C2H2")
+    with pytest.raises(SimulationError, match="dihedral 2-0-1-3 cannot be 90 degrees here"):
+        list(scan(acetylene, calculator(), Coordinate((2, 0, 1, 3)), [90]))
+    water = ase.build.molecule("H2O")
+    found = scan(water, calculator(), Coordinate((1, 0, 2)), [120, 180], relaxed=True, steps=1)
+    assert next(found).value == 120
+    with pytest.raises(SimulationError, match="angle 1-0-2 cannot be 180 degrees here"):
+        next(found)
+    for value in (0.0, -1.0, np.nan):
+        with pytest.raises(SettingsError, match="distances must be above 0"):
+            list(scan(water, calculator(), Coordinate((0, 1)), [1.0, value]))
 
 
 def test_the_figure_shows_kcal_per_mol_above_the_lowest():

@@ -115,7 +115,7 @@ def test_a_crystal_has_three_translations_and_no_ideal_gas():
 
 def test_nonsense_is_refused():
     atoms, calc = nitrogen()
-    for options in ({"temperature": 0}, {"pressure": -1}, {"symmetry_number": 0}):
+    for options in ({"temperature": 0}, {"pressure": -1}, {"symmetry_number": 0}, {"fmax": np.nan}):
         with pytest.raises(SettingsError, match="above 0"):
             vibrations(atoms, calc, **options)
     with pytest.raises(SettingsError, match="unknown method"):
