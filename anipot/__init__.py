@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from anipot.datasets import load_bundled, load_dataset
     from anipot.ensemble import ANIEnsemble
     from anipot.errors import AnipotError
+    from anipot.iterations.iterate import iterate
     from anipot.model import ANIModel
     from anipot.networks import AtomicNet
     from anipot.potentials import load
@@ -52,6 +53,7 @@ _HOMES = {
     "SelfEnergies": "anipot.self_energies",
     "evaluate": "anipot.training.trainer",
     "from_torchani": "anipot.potentials.torchani_format",
+    "iterate": "anipot.iterations.iterate",
     "load": "anipot.potentials",
     "load_bundled": "anipot.datasets",
     "load_dataset": "anipot.datasets",
@@ -75,6 +77,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "from_torchani",
+    "iterate",
     "load",
     "load_bundled",
     "load_dataset",

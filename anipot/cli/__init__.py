@@ -11,10 +11,12 @@ from anipot.cli.calibrate import calibrate
 from anipot.cli.data import data_app
 from anipot.cli.evaluate import evaluate
 from anipot.cli.info import info
+from anipot.cli.iterate import iterate
 from anipot.cli.md import md
 from anipot.cli.potentials import potentials_app
 from anipot.cli.predict import predict
 from anipot.cli.relax import relax
+from anipot.cli.report import report
 from anipot.cli.scan import scan
 from anipot.cli.study import study_app
 from anipot.cli.train import train
@@ -32,6 +34,8 @@ app = typer.Typer(
 )
 app.command(short_help="Train a potential, report its errors on unseen data.")(train)
 app.command(short_help="Errors of a potential on a data set.")(evaluate)
+app.command(short_help="Settings compared fairly: a table of runs with seeds.")(iterate)
+app.command(short_help="The page of a run, with all results, written again.")(report)
 app.command(short_help="What error the disagreement of an ensemble means.")(calibrate)
 app.command(short_help="Energies and forces of structures.")(predict)
 app.command(short_help="Structures moved to the nearest minimum of the energy.")(relax)

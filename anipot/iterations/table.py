@@ -78,6 +78,10 @@ class SeedResult:
         return self.history.epochs[-1].updates if len(self.history) else 0
 
     @property
+    def best_epoch(self) -> int | None:
+        return None if self.history.best is None else self.history.best.epoch
+
+    @property
     def smallest_loss(self) -> float | None:
         """The smallest mean training loss of an epoch, in ``history.loss_unit``."""
         return min(self.history["train_loss"], default=None)
@@ -140,19 +144,23 @@ class IterationRow:
     def marks(self) -> list[str]:
         """What must be known of the row: failed, not run yet, still improving; else nothing."""
         if self.reason:
-            return [f"failed: {self.reason}"]
-        found = []
-        for what, those in (
-            ("failed", [r for r in self.runs if r.status == "failed"]),
-            ("not run yet", [r for r in self.runs if r.status == "missing"]),
-            ("still improving", [r for r in self.runs if r.still_improving]),
-        ):
-            if those:
-                part = "" if len(those) == len(self.runs) else f" ({len(those)} of {len(self.runs)}"
-                part += " seeds)" if part else ""
-                reason = f": {those[0].reason}" if those[0].reason else ""
-                found.append(what + part + reason)
-        return found
+            return ["failed"]
+        found = {
+            "failed": [run.status == "failed" for run in self.runs],
+            "not run yet": [run.status == "missing" for run in self.runs],
+            "still improving": [run.still_improving for run in self.runs],
+        }
+        return [
+            what if all(those) else f"{what} ({sum(those)} of {len(those)} seeds)"
+            for what, those in found.items()
+            if any(those)
+        ]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the row, or runs of it, failed; a sentence each."""
+        by_seed = [f"seed {run.seed}: {run.reason}" for run in self.runs if run.reason]
+        return [self.reason] if self.reason else by_seed
 
 
 @dataclass(frozen=True)
@@ -187,6 +195,11 @@ class IterationTable:
         """The row with the lowest mean validation MAE: the test part chooses nothing."""
         known = [(e.mean, row) for row in self.rows if (e := row.error("validation"))]
         return min(known, key=lambda pair: pair[0])[1] if known else None
+
+    @property
+    def judged(self) -> str:
+        """The part whose errors are compared: the test part, or validation where there is none."""
+        return "test" if any(row.error("test") for row in self.rows) else "validation"
 
     @property
     def complete(self) -> bool:

@@ -1,0 +1,89 @@
+"""anipot iterate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anipot.errors import SettingsError
+
+Workers = Annotated[
+    int, typer.Option("--workers", "-w", min=1, help="Runs trained side by side, a thread each.")
+]
+
+
+def iterate(
+    file: Annotated[
+        Path | None, typer.Argument(help="YAML file with the table.", metavar="FILE.yaml")
+    ] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="OPTION=VALUE", help="Options of the base, such as epochs=50 per_molecule=20."
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", "-s", min=1, help="Runs of each row (default: 3).")
+    ] = None,
+    workers: Workers = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder: a new one, or that of the same table to go on with "
+            "(default: runs/iterate-001, ...).",
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", metavar="FOLDER", help="Go on with the table in this folder."),
+    ] = None,
+) -> None:
+    """Compare settings: train each from several seeds on one split, and write the table.
+
+    \b
+    FILE.yaml:
+      base: {training: {epochs: 20}}
+      rows:
+        - {}
+        - {name: wider, hidden: [256, 192]}
+        - {activation: gelu, training.batch_size: 128}
+      seeds: 3
+
+    Rows change the options of the base, which are those of 'anipot train --options'. Instead of
+    rows, 'grid: {hidden: [[128], [256]], dropout: [0, 0.1]}' has a row for every combination.
+    'updates: 5000' trains all rows for so many updates, whatever their batch size.
+
+    Writes table.md, .html, .csv, runs.csv and figures: errors with mean and spread over seeds, what
+    each row cost, and whether differences exceed the spread. A row that fails is a row with its
+    reason. Finished runs are never run again; each is a folder that 'anipot evaluate' and the
+    others read.
+
+    In Python:
+
+    \b
+    import anipot
+    anipot.iterate({"epochs": 20}, rows=[{}, {"hidden": [256, 192]}], seeds=3)
+    """
+    from anipot.config import with_words
+    from anipot.iterations.iterate import resume_table, run_table
+    from anipot.iterations.settings import read_parts, table_settings
+
+    if resume is not None:
+        if file is not None or words or seeds is not None or out is not None:
+            raise SettingsError("--resume goes on with the table as it was begun; it takes no more")
+        table = resume_table(resume, workers)
+    elif file is None:
+        raise SettingsError("name a YAML file with the table; 'anipot iterate --help' shows one")
+    else:
+        parts = read_parts(file)
+        if words:
+            parts["base"] = with_words(parts.get("base") or {}, words)
+        if seeds is not None:
+            parts["seeds"] = seeds
+        table = run_table(table_settings(parts), out, workers)
+    if not table.complete:
+        raise typer.Exit(130)  # as shells have it for what Ctrl-C ended

@@ -1,0 +1,177 @@
+"""A table read back from its folder, as far as its runs have come."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import typing
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from anipot.config import RunSettings, checked
+from anipot.datasets.division import Division
+from anipot.errors import SettingsError
+from anipot.iterations.runs import OUTCOME
+from anipot.iterations.settings import (
+    RowSettings,
+    TableSettings,
+    folder_name,
+    options_of,
+    row_settings,
+    table_settings,
+)
+from anipot.iterations.table import IterationRow, IterationTable, SeedResult
+from anipot.training.history import EpochRecord, History
+from anipot.training.losses import loss_unit
+from anipot.training.run import run_settings
+
+#: The options of a table, in its folder.
+OPTIONS = "table.json"
+
+#: Why a row has no runs, in its folder.
+REASON = "reason.txt"
+
+
+def load_table(folder: str | Path) -> IterationTable:
+    """The table in a folder, complete or not.
+
+    Raises SettingsError for a folder that holds none.
+    """
+    folder = Path(folder)
+    settings = stored_settings(folder)
+    seeds = seed_numbers(settings)
+    rows = tuple(_row(folder, row, seeds) for row in row_settings(settings))
+    reports = [r for row in rows for run in row.runs if (r := _json(run.folder / "run.json"))]
+    return IterationTable(
+        folder=folder,
+        title=settings.title,
+        rows=rows,
+        seeds=seeds,
+        base=settings.base.model_dump(),
+        about=(*_about(rows, reports), *settings.notes),
+        unit=_unit(reports[0]) if reports else "kcal/mol",
+    )
+
+
+def stored_settings(folder: Path) -> TableSettings:
+    """What the table in a folder was begun with."""
+    path = folder / OPTIONS
+    if not path.exists():
+        raise SettingsError(f"{folder} is not the folder of a table: it has no {OPTIONS}")
+    return table_settings(json.loads(path.read_text(encoding="utf-8")))
+
+
+def seed_numbers(settings: TableSettings) -> tuple[int, ...]:
+    """Seeds of the trainings: that of the base, and the next ones."""
+    first = settings.base.training.seed
+    return tuple(range(first, first + settings.seeds))
+
+
+def run_folders(folder: Path, row: RowSettings, seeds: tuple[int, ...]) -> list[Path]:
+    return [folder / folder_name(row.name) / f"seed-{seed}" for seed in seeds]
+
+
+def _row(folder: Path, row: RowSettings, seeds: tuple[int, ...]) -> IterationRow:
+    why = folder / folder_name(row.name) / REASON
+    if row.settings is None or why.exists():
+        reason = row.reason or why.read_text(encoding="utf-8").strip()
+        return IterationRow(row.name, row.changes, {}, reason=reason, reported=row.reported)
+    folders = run_folders(folder, row, seeds)
+    settings = row.settings
+    test_set = ""
+    if (folders[0] / "options.yaml").exists():
+        settings = run_settings(folders[0])
+        division = Division.load(folders[0] / "split.npz")
+        test = hashlib.sha256(division.test.astype("<i8").tobytes()).hexdigest()
+        test_set = f"{division.data_hash}/{test}"
+    unit = loss_unit(settings.training)
+    runs = tuple(seed_result(f, seed, unit) for f, seed in zip(folders, seeds, strict=True))
+    return IterationRow(
+        row.name, row.changes, options_of(settings), runs, test_set=test_set, reported=row.reported
+    )
+
+
+def seed_result(folder: Path, seed: int, unit: str) -> SeedResult:
+    """What one run found, from the files that it wrote; ``unit`` is that of its losses."""
+    outcome = _json(folder / OUTCOME)
+    history = History(_epochs(folder / "metrics.csv"), loss_unit=unit)
+    if not outcome:
+        return SeedResult(seed, folder, history=history)
+    history.stopped = outcome["status"]
+    report = _json(folder / "run.json")
+    results = report.get("results", {})
+    validation, test = (results.get(part, {}).get("energy") for part in ("validation", "test"))
+    return SeedResult(
+        seed,
+        folder,
+        outcome["status"],
+        outcome["reason"],
+        history,
+        validation,
+        test,
+        report.get("parameters"),
+        report.get("seconds"),
+        outcome["peak_memory"],
+        outcome["peak_device_memory"],
+    )
+
+
+def run_unit(folder: Path) -> str:
+    """The unit of a finished run's errors."""
+    return _unit(_json(folder / "run.json"))
+
+
+def _unit(report: dict[str, Any]) -> str:
+    return str(next(iter(report["results"].values()))["unit"])
+
+
+def _epochs(path: Path) -> list[EpochRecord]:
+    """The epochs in a metrics.csv."""
+    if not path.exists():
+        return []
+    kinds = typing.get_type_hints(EpochRecord)
+
+    def value(name: str, text: str) -> Any:
+        if kinds[name] is bool:
+            return text == "True"
+        return int(text) if kinds[name] is int else float(text) if text else None
+
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            EpochRecord(**{f.name: value(f.name, line[f.name]) for f in fields(EpochRecord)})
+            for line in csv.DictReader(file)
+        ]
+
+
+def _about(rows: tuple[IterationRow, ...], reports: list[dict[str, Any]]) -> list[str]:
+    """What the rows share, in sentences."""
+    if not reports:
+        return []
+    report = reports[0]
+    data, machine = report["data"], report["machine"]
+    files = ", ".join(data["files"])
+    level = f", {data['level_of_theory']}" if data["level_of_theory"] else ""
+    divided = [
+        Division.load(row.runs[0].folder / "split.npz").describe()
+        for row in rows
+        if row.runs and row.test_set
+    ]
+    shared = len({row.test_set for row in rows if row.test_set}) == 1
+    options = checked(RunSettings, report["options"])
+    return [
+        f"{data['conformers']:,} conformers of {files}{level}.",
+        f"{divided[0].capitalize()}, the same for every row and seed."
+        if shared
+        else "Rows have data or divisions of their own; only rows of one test set are compared.",
+        f"anipot {report['anipot']}, torch {machine['torch']}, Python {machine['python']}, "
+        f"{machine['device']}, {options.training.threads} thread a run, {machine['platform']}.",
+    ]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found

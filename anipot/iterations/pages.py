@@ -1,0 +1,144 @@
+"""A table as pages: Markdown and HTML, with what must be known to read it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from anipot.iterations.columns import columns, with_spread
+from anipot.iterations.comparison import RULE, compare, effects
+from anipot.iterations.table import IMPROVING_RULE, IterationTable
+
+#: Figures of a table, and what they show.
+FIGURES = {
+    "table": "The table",
+    "curves": "Validation MAE of every run",
+    "cost": "Accuracy against cost, with the Pareto front",
+    "effects": "What each setting did by itself",
+}
+
+
+def notes(table: IterationTable) -> list[str]:
+    """What one must know to read the table, a sentence or two each."""
+    n = len(table.seeds)
+    several = f"mean ± sample standard deviation over {n} seeds" if n > 1 else "one seed each"
+    return [
+        *table.about,
+        f"Every run has fresh weights; errors are those of its best weights, chosen on validation: "
+        f"{several}, of runs that ended as planned.",
+        f"{IMPROVING_RULE[0].upper()}{IMPROVING_RULE[1:]}.",
+        "Smallest loss: the lowest mean training loss of an epoch. Epochs to best: the epoch of "
+        "the best weights, of all. Times are as measured, on a machine that may have had other "
+        "work; an epoch's is the median.",
+        "Peak memory: the most resident memory of the process that trained the run, with Python, "
+        "torch and the data (Linux only).",
+        *(f"{row.name} failed: {reason}" for row in table.rows for reason in row.reasons),
+    ]
+
+
+def comparisons(table: IterationTable) -> list[str]:
+    """A sentence for each row: against the base row, and against the best one on validation."""
+    base, best = table.base_row, table.best_row
+    found = []
+    for row in table.rows:
+        error = row.error(table.judged)
+        if error is None:
+            continue
+        said = [compare(row, other, table.judged).sentence(table.unit)
+                for other in ([base] if best is None or best is base else [base, best])
+                if other is not row]  # fmt: skip
+        here = " and ".join(
+            what for what, that in (("the base", base), ("the best on validation", best))
+            if that is row
+        )  # fmt: skip
+        head = f"{row.name} ({here})" if here else row.name
+        told = f"{head}: {table.judged} MAE {with_spread(error, row)} {table.unit}"
+        found.append("; ".join([told, *said]))
+    return found
+
+
+def effect_lines(table: IterationTable) -> dict[str, list[str]]:
+    """For each option that varies what it did by itself, in sentences."""
+    return {
+        option.split(".")[1].replace("_", " "): [e.sentence(table.unit) for e in those]
+        or ["no two rows differ in it alone, so what it does by itself is not known"]
+        for option, those in effects(table).items()
+    }
+
+
+def rule(table: IterationTable) -> str:
+    return RULE.format(part=table.judged)
+
+
+# ---- out -----------------------------------------------------------------------------------------
+
+
+def to_markdown(table: IterationTable, figures: Sequence[str] = ()) -> str:
+    """The page: table, notes, comparisons, what each setting did by itself, figures by name."""
+    shown = columns(table)
+    heads = [f"{c.title} ({c.unit})" if c.unit else c.title for c in shown]
+    rows = [[c.cell(row).replace("|", "\\|") for c in shown] for row in table.rows]
+    lines = [f"# {table.title}", ""]
+    lines += [f"| {' | '.join(cells)} |" for cells in (heads, [":--"] + ["--:"] * (len(shown) - 1))]
+    lines += [f"| {' | '.join(cells)} |" for cells in rows]
+    lines += ["", *(f"- {note}" for note in notes(table))]
+    lines += ["", "## Comparisons", "", *(f"- {line}" for line in comparisons(table))]
+    lines += ["", rule(table)]
+    by_option = effect_lines(table)
+    if by_option:
+        lines += ["", "## What each setting did by itself", ""]
+        lines += [
+            f"- {option}: " + (those[0] if len(those) == 1 else "")
+            + "".join(f"\n  - {line}" for line in those if len(those) > 1)
+            for option, those in by_option.items()
+        ]  # fmt: skip
+    for name in figures:
+        lines += ["", f"![{FIGURES[name]}](plots/{name}.png)"]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def to_html(table: IterationTable) -> str:
+    """A fragment: the table, its notes, the comparisons and what each setting did by itself."""
+    text = html.escape
+    shown = columns(table)
+
+    def items(lines: list[str]) -> str:
+        return "<ul>" + "".join(f"<li>{text(line)}</li>" for line in lines) + "</ul>"
+
+    heads = "".join(
+        f"<th>{text(c.title)}" + (f"<br><small>{text(c.unit)}</small>" if c.unit else "") + "</th>"
+        for c in shown
+    )
+    body = "".join(
+        "<tr>" + "".join(f"<td>{text(c.cell(row))}</td>" for c in shown) + "</tr>\n"
+        for row in table.rows
+    )
+    by_option = "".join(
+        f"<h3>{text(option)}</h3>{items(those)}" for option, those in effect_lines(table).items()
+    )
+    return (
+        f'<div class="wide"><table class="iterations">\n<thead><tr>{heads}</tr></thead>\n'
+        f"<tbody>{body}</tbody></table></div>\n{items(notes(table))}\n<h2>Comparisons</h2>\n"
+        f"{items(comparisons(table))}\n<p>{text(rule(table))}</p>\n"
+        + (f"<h2>What each setting did by itself</h2>\n{by_option}\n" if by_option else "")
+    )
+
+
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:90em;padding:0 1em}"
+    ".wide{overflow-x:auto}table{border-collapse:collapse;font-size:13px}"
+    "th,td{padding:.3em .7em;text-align:right;white-space:nowrap;border-bottom:1px solid #ddd}"
+    "th:first-child,td:first-child{text-align:left}th{vertical-align:bottom}"
+    "img{max-width:100%;background:#fff}"
+)
+
+
+def to_page(table: IterationTable, figures: Sequence[str] = ()) -> str:
+    """The same as a page, with figures from the folder beside it."""
+    title = html.escape(table.title)
+    images = "".join(f'<p><img src="plots/{f}.png" alt="{FIGURES[f]}"></p>\n' for f in figures)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n'
+        f"<body><h1>{title}</h1>\n{to_html(table)}{images}</body></html>\n"
+    )

@@ -1,0 +1,181 @@
+"""The runs of a table: made ready, and trained one after another or side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import math
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from anipot.config import DataSettings, RunSettings, checked, to_yaml
+from anipot.conformers import Conformers
+from anipot.datasets.division import Division, divide, read_data
+from anipot.errors import AnipotError, DataError, SettingsError, TrainingError
+from anipot.files import write_text
+from anipot.iterations.memory import PeakMemory
+from anipot.training.run import resolved, resume_run, run_settings
+from anipot.training.threads import threads
+
+#: What says that a run has come to its end, and how.
+OUTCOME = "iteration.json"
+
+
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.lru_cache(maxsize=1)
+def _read(settings: str) -> Conformers:
+    return read_data(checked(DataSettings, json.loads(settings)))
+
+
+def data_of(settings: DataSettings) -> Conformers:
+    """The data of a run, read once by rows that follow one another and share it."""
+    return _read(settings.model_dump_json())
+
+
+@functools.lru_cache(maxsize=1)
+def _divided(settings: str) -> Division:
+    checked_settings = checked(DataSettings, json.loads(settings))
+    return divide(data_of(checked_settings), checked_settings)
+
+
+def prepare(
+    folders: Sequence[Path], seeds: Sequence[int], settings: RunSettings, updates: int | None
+) -> None:
+    """Write the options and the division of a row's runs, with which ``resume_run`` trains them.
+
+    ``updates``, where given, decides the epochs. Raises AnipotError for data or options that cannot
+    be trained on. A run uses one thread unless options say otherwise, so that its last digits do
+    not depend on how many runs are trained side by side.
+    """
+    if all((folder / "options.yaml").exists() for folder in folders):
+        return
+    division = _divided(settings.data.model_dump_json())
+    training = settings.training
+    if updates is not None:
+        batches = math.ceil(len(division.train) / training.batch_size)
+        training = training.model_copy(update={"epochs": math.ceil(updates / batches)})
+    settings = resolved(settings.model_copy(update={"training": training}), division)
+    for folder, seed in zip(folders, seeds, strict=True):
+        own = {"seed": seed, "threads": training.threads or 1}
+        training_of_seed = settings.training.model_copy(update=own)
+        division.save(folder / "split.npz")
+        # Last: without it the folder is no run.
+        write_text(
+            folder / "options.yaml",
+            to_yaml(settings.model_copy(update={"training": training_of_seed})),
+        )
+
+
+def ended(folder: Path) -> bool:
+    """Whether a run came to its end; one that failed for want of memory is tried again."""
+    path = folder / OUTCOME
+    return path.exists() and not json.loads(path.read_text(encoding="utf-8"))["again"]
+
+
+def train(folder: Path) -> bool:
+    """Train one run, or go on with it; False where it was interrupted.
+
+    It prints into its log alone. A failure is its outcome, and no error. Raises DataError when the
+    data is no longer that of the table.
+    """
+    settings = run_settings(folder)
+    data = data_of(settings.data)
+    if Division.load(folder / "split.npz").data_hash != data.content_hash():
+        raise DataError(
+            f"{folder}: the data is not that with which the table was begun: a file has changed"
+        )
+    memory = PeakMemory()
+    status, reason, again = "failed", "", False
+    with open(os.devnull, "w", encoding="utf-8") as nothing, contextlib.redirect_stdout(nothing):
+        try:
+            with threads(settings.training.threads or 1):
+                run = resume_run(folder, data)
+            status = run.history.stopped
+        except AnipotError as e:
+            reason = str(e)
+        except (RuntimeError, MemoryError) as e:  # torch's, as when a GPU's memory is full
+            reason, again = f"{type(e).__name__}: {e}", True
+    if status == "interrupted":
+        return False
+    outcome = {
+        "status": status,
+        "reason": reason,
+        "again": again,
+        "peak_memory": memory.resident,
+        "peak_device_memory": memory.device,
+    }
+    write_text(folder / OUTCOME, json.dumps(outcome, indent=1) + "\n")
+    return True
+
+
+def train_all(folders: Sequence[Path], workers: int) -> Iterator[tuple[Path, bool]]:
+    """(run, whether it came to its end), as they do; an interruption ends it."""
+    if workers > 1:
+        yield from _side_by_side(folders, workers)
+        return
+    for folder in folders:
+        try:
+            finished = train(folder)
+        except KeyboardInterrupt:
+            finished = False
+        yield folder, finished
+        if not finished:
+            return
+
+
+def checked_workers(workers: int, runs: Sequence[Path]) -> int:
+    """As many workers as there are runs for, without more threads than cores.
+
+    Raises SettingsError where ``threads`` of the runs would need more cores than there are.
+    """
+    wanted = max((run_settings(run).training.threads or 1 for run in runs), default=1)
+    workers = max(1, min(workers, len(runs), cores()))
+    if workers > 1 and workers * wanted > cores():
+        raise SettingsError(
+            f"threads={wanted} for each of {workers} workers is more than the {cores()} cores "
+            "there are: leave out threads, or have fewer workers"
+        )
+    return workers
+
+
+def _side_by_side(folders: Sequence[Path], workers: int) -> Iterator[tuple[Path, bool]]:
+    """Ctrl-C reaches the processes too, each of which writes its checkpoint and ends."""
+    # A fork would copy locks that the parent's threads hold.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        waiting = {pool.submit(_train_quietly, folder): folder for folder in folders}
+        try:
+            for done in as_completed(waiting):
+                folder = waiting[done]
+                finished = done.result()
+                yield folder, finished
+                if not finished:
+                    return
+        except KeyboardInterrupt:
+            yield folders[0], False
+        except BrokenProcessPool:  # of all runs of the pool, whichever was killed
+            raise TrainingError(
+                "a process that trained a run was killed, as happens when memory is short; the "
+                "table goes on from its checkpoints, with fewer workers perhaps"
+            ) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _train_quietly(folder: Path) -> bool:
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nothing,
+        contextlib.redirect_stderr(nothing),
+    ):
+        return train(folder)

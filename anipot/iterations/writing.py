@@ -1,0 +1,45 @@
+"""What a table writes into its folder, and what it prints."""
+
+from __future__ import annotations
+
+from anipot import plots
+from anipot.files import write_text
+from anipot.iterations.columns import columns, rows_csv, runs_csv
+from anipot.iterations.figures import draw
+from anipot.iterations.pages import comparisons, effect_lines, rule, to_markdown, to_page
+from anipot.iterations.table import IterationTable
+
+#: Columns that a terminal has room for.
+_SHORT = ("iteration", "validation MAE", "test MAE", "test RMSE", "parameters", "run", "note")
+
+
+def write_table(table: IterationTable) -> None:
+    """Write table.md, .html, .csv, runs.csv and the figures into the table's folder."""
+    folder = table.folder
+    figures = draw(table)
+    for name, figure in figures.items():
+        plots.save_figure(figure, folder / "plots" / name)
+    write_text(folder / "table.csv", rows_csv(table))
+    write_text(folder / "runs.csv", runs_csv(table))
+    write_text(folder / "table.md", to_markdown(table, list(figures)))
+    write_text(folder / "table.html", to_page(table, list(figures)))
+
+
+def in_terminal(table: IterationTable) -> str:
+    """The most important columns, the comparisons, and what each setting did by itself."""
+    shown = [c for c in columns(table) if c.title in _SHORT]
+    lines = [[c.title for c in shown], [c.unit for c in shown]]
+    lines += [[c.cell(row) for c in shown] for row in table.rows]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    text = [
+        "  ".join(
+            cell.rjust(width) if 0 < k < len(shown) - 1 else cell.ljust(width)
+            for k, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ).rstrip()
+        for cells in lines
+    ]
+    text += [f"{r.name} failed: {reason}" for r in table.rows for reason in r.reasons]
+    text += ["", *comparisons(table), "", rule(table)]
+    for option, found in effect_lines(table).items():
+        text += ["", f"{option} by itself:", *(f"  {line}" for line in found)]
+    return "\n".join(text)
