@@ -245,7 +245,7 @@ class TrainingLoop:
                 raise TrainingError(
                     f"the loss is {value} in epoch {place.epoch + 1}, batch {step + 1} of "
                     f"{len(part.loader)}, after {place.updates} updates. Its {len(members)} "
-                    f"conformers include (highest energies first) {names}. {_WHAT_TO_TRY}"
+                    f"conformers include (highest energies first) {names}. {WHAT_TO_TRY}"
                 )
             place.loss_sum += value * (min(n, (step + 1) * size) - step * size)
 
@@ -259,7 +259,7 @@ class TrainingLoop:
         if not math.isfinite(error):
             raise TrainingError(
                 f"the validation error is {error} after epoch {place.epoch + 1}: the weights are "
-                f"no longer finite. {_WHAT_TO_TRY}"
+                f"no longer finite. {WHAT_TO_TRY}"
             )
         better = error < place.best_error
         place.since_best = 0 if better else place.since_best + 1
@@ -368,7 +368,8 @@ def _mean_errors(pairs: list[Pair], scale: float) -> tuple[float, float]:
     return float(error.abs().mean()), float(error.square().mean().sqrt())
 
 
-_WHAT_TO_TRY = (
+#: With this every message ends that says a training has diverged.
+WHAT_TO_TRY = (
     "Try a smaller learning_rate, clip=10 or loss=huber, and look at the data with "
     "'anipot data check'"
 )
