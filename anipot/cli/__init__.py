@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from anipot.cli.bench import bench_app
 from anipot.cli.calibrate import calibrate
 from anipot.cli.data import data_app
 from anipot.cli.evaluate import evaluate
@@ -43,6 +44,7 @@ app.command(short_help="Frequencies, zero-point energy, thermochemistry.")(vibra
 app.command(short_help="Molecular dynamics: NVE or Langevin, restartable.")(md)
 app.command(short_help="The energy along a dihedral, an angle or a distance.")(scan)
 app.add_typer(study_app, name="study")
+app.add_typer(bench_app, name="bench")
 app.add_typer(data_app, name="data")
 app.add_typer(potentials_app, name="potentials")
 app.command(short_help="Versions, AEV engines, devices.")(info)

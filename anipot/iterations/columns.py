@@ -74,15 +74,17 @@ def columns(table: IterationTable) -> list[Column]:
 
 
 def with_spread(value: Spread | None, row: IterationRow | None = None) -> str:
-    """``0.512 ± 0.021``, with as many digits as the mean has; the number of seeds where it is not
-    that of all.
-    """
+    """``0.512 ± 0.021``; the number of seeds where it is not that of all."""
     if value is None:
         return ""
     text = number(value.mean)
-    if not math.isnan(value.std):
-        decimals = len(text.partition(".")[2])
-        text += f" ± {value.std:.{decimals}f}" if "e" not in text else f" ± {value.std:.2g}"
+    if not math.isnan(value.std) and "e" not in text:
+        # Enough digits for the first that counts of the spread, too.
+        least = -math.floor(math.log10(value.std)) if value.std else 0
+        decimals = min(max(len(text.partition(".")[2]), least), 4)
+        text = f"{value.mean:.{decimals}f} ± {value.std:.{decimals}f}"
+    elif not math.isnan(value.std):
+        text += f" ± {value.std:.2g}"
     partly = row is not None and 0 < value.n < len(row.runs)
     return f"{text} (n={value.n})" if partly else text
 
@@ -153,7 +155,7 @@ def rows_csv(table: IterationTable) -> str:
             **_over_seeds(row),
             "loss_unit": row.loss_unit,
             **{f"reported_{key}": row.reported.get(key) for key in ("mae", "loss")},
-            "note": "; ".join([*row.marks, *row.reasons]),
+            "note": "; ".join(filter(None, [*row.marks, row.failure])),
         }
         for row in table.rows
     )

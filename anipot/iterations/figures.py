@@ -18,7 +18,7 @@ from anipot.iterations.columns import columns
 from anipot.iterations.comparison import alike, value_of, varied
 from anipot.iterations.settings import value_in_words
 from anipot.iterations.table import IterationRow, IterationTable, SeedResult
-from anipot.plotstyle import COLUMN, GREY, ORANGE, log_axis, plain, styled
+from anipot.plotstyle import COLUMN, GREY, ORANGE, log_axis, plain, raised, styled
 
 #: Two columns of a journal, inches.
 PAGE = 7.0
@@ -78,8 +78,9 @@ def table_figure(table: IterationTable) -> Figure:
         for j, text in enumerate(column):
             y = margin + (j + 0.7) * line if j < 2 else top + (j - 2 + 0.75) * line
             weight = "bold" if j >= 2 and best is table.rows[j - 2] and k == 0 else "normal"
+            shown_text = raised(plain(text)) if j == 1 else plain(text)
             axes.text(
-                at, y, plain(text), ha=align, va="center", fontsize=_FONT, weight=weight,
+                at, y, shown_text, ha=align, va="center", fontsize=_FONT, weight=weight,
                 color=GREY if j == 1 else "black",
             )  # fmt: skip
         x += w
@@ -94,6 +95,18 @@ def _width(text: str) -> float:
     if not text:
         return 0.0
     return 1.1 * float(TextPath((0, 0), plain(text), size=_FONT).get_extents().width)
+
+
+def _error_axis(axes: Axes, values: list[float]) -> None:
+    """Logarithmic where errors differ by more than a factor; else linear, with room around them."""
+    low, high = min(values), max(values)
+    if high > 3 * low:
+        log_axis(axes, "y", np.array(values))
+        return
+    low, high = min(low, *axes.get_ylim()), max(high, *axes.get_ylim())
+    room = 0.06 * (high - low) or 0.1 * high
+    axes.set_ylim(low - room, high + room)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
 
 
 # ---- curves --------------------------------------------------------------------------------------
@@ -122,7 +135,7 @@ def curves(table: IterationTable) -> Figure:
             best = run.history.best
             if best is not None:
                 axes.plot([best.updates], [best.val_mae], "D", color=colour[row.name], markersize=3)
-    log_axis(axes, "y", np.array(everything))
+    _error_axis(axes, everything)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
     axes.set_xlabel("Updates")
@@ -175,7 +188,7 @@ def _cost(
         )  # fmt: skip
     front = [points[k] for k in pareto(points)]
     log_axis(axes, "x", np.array([x for x, _ in points]))
-    log_axis(axes, "y", np.array([y for _, y in points]))
+    _error_axis(axes, [y for _, y in points])
     x, y = zip(*front, strict=True)
     # A step: what lies above and to the right of the line is beaten by a point on it.
     edge_x, edge_y = axes.get_xlim()[1], axes.get_ylim()[1]
@@ -221,7 +234,7 @@ def effects_figure(table: IterationTable) -> Figure:
                 panel.errorbar(p, error.mean, yerr=spread, fmt="o", color=colour[row.name],
                                elinewidth=0.7, capsize=1.5)  # fmt: skip
                 shown.append(error.mean)
-        log_axis(panel, "y", np.array(shown))
+        _error_axis(panel, shown)
         panel.set_xticks(range(len(values)), values)
         if max(map(len, values)) * len(values) > 26:
             panel.tick_params("x", rotation=30)

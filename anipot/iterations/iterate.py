@@ -174,8 +174,8 @@ def _told(folder: Path) -> str:
     """How a run ended, in a line."""
     found = seed_result(folder, 0, "")
     name = f"{folder.parent.name}, {folder.name.replace('-', ' ')}"
-    if found.status == "failed":
-        return f"{name}: failed: {found.reason}"
+    if found.status in ("failed", "diverged"):
+        return f"{name}: {found.status}: {found.reason}"
     errors = found.test or found.validation or {}
     unit = run_unit(folder)
     part = "test" if found.test else "validation"

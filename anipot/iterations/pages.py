@@ -32,7 +32,7 @@ def notes(table: IterationTable) -> list[str]:
         "work; an epoch's is the median.",
         "Peak memory: the most resident memory of the process that trained the run, with Python, "
         "torch and the data (Linux only).",
-        *(f"{row.name} failed: {reason}" for row in table.rows for reason in row.reasons),
+        *(f"{row.name}: {row.failure}" for row in table.rows if row.failure),
     ]
 
 
@@ -76,7 +76,8 @@ def rule(table: IterationTable) -> str:
 def to_markdown(table: IterationTable, figures: Sequence[str] = ()) -> str:
     """The page: table, notes, comparisons, what each setting did by itself, figures by name."""
     shown = columns(table)
-    heads = [f"{c.title} ({c.unit})" if c.unit else c.title for c in shown]
+    units = [c.unit if c.unit.startswith("(") or not c.unit else f"({c.unit})" for c in shown]
+    heads = [f"{c.title} {unit}".rstrip() for c, unit in zip(shown, units, strict=True)]
     rows = [[c.cell(row).replace("|", "\\|") for c in shown] for row in table.rows]
     lines = [f"# {table.title}", ""]
     lines += [f"| {' | '.join(cells)} |" for cells in (heads, [":--"] + ["--:"] * (len(shown) - 1))]
@@ -88,7 +89,7 @@ def to_markdown(table: IterationTable, figures: Sequence[str] = ()) -> str:
     if by_option:
         lines += ["", "## What each setting did by itself", ""]
         lines += [
-            f"- {option}: " + (those[0] if len(those) == 1 else "")
+            f"- {option}:" + (f" {those[0]}" if len(those) == 1 else "")
             + "".join(f"\n  - {line}" for line in those if len(those) > 1)
             for option, those in by_option.items()
         ]  # fmt: skip

@@ -19,6 +19,7 @@ from anipot.datasets.division import Division, divide, read_data
 from anipot.errors import AnipotError, DataError, SettingsError, TrainingError
 from anipot.files import write_text
 from anipot.iterations.memory import PeakMemory
+from anipot.training.loop import WHAT_TO_TRY
 from anipot.training.run import resolved, resume_run, run_settings
 from anipot.training.threads import threads
 
@@ -104,6 +105,7 @@ def train(folder: Path) -> bool:
             status = run.history.stopped
         except AnipotError as e:
             reason = str(e)
+            status = "diverged" if reason.endswith(WHAT_TO_TRY) else "failed"
         except (RuntimeError, MemoryError) as e:  # torch's, as when a GPU's memory is full
             reason, again = f"{type(e).__name__}: {e}", True
     if status == "interrupted":
@@ -166,8 +168,9 @@ def _side_by_side(folders: Sequence[Path], workers: int) -> Iterator[tuple[Path,
             yield folders[0], False
         except BrokenProcessPool:  # of all runs of the pool, whichever was killed
             raise TrainingError(
-                "a process that trained a run was killed, as happens when memory is short; the "
-                "table goes on from its checkpoints, with fewer workers perhaps"
+                "a process that trained a run was killed, as happens when memory is short; to go "
+                "on, with fewer workers perhaps: anipot iterate --resume "
+                f"{folders[0].parent.parent}"
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

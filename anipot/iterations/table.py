@@ -48,12 +48,13 @@ class Spread:
 class SeedResult:
     """One run of a row: the training from one seed.
 
-    ``status`` is ``"finished"``, ``"patience"`` (it ended early, as patience has it), ``"failed"``
-    (``reason`` says why; it may have errors of the best weights before that), or ``"missing"`` (not
-    run to its end yet). ``validation`` and ``test`` are the errors of energies with the best
-    weights: ``n``, ``mae``, ``rmse``, ``max``, ``r2``. ``seconds`` are those of the whole run;
-    ``peak_memory`` (bytes) is the largest resident memory of the process while it trained and
-    evaluated, ``peak_device_memory`` (bytes) what was allocated on a GPU; None: not measured.
+    ``status`` is ``"finished"``, ``"patience"`` (it ended early, as patience has it),
+    ``"diverged"``, ``"failed"`` (of both ``reason`` says why; they may have errors of the best
+    weights before), or ``"missing"`` (not run to its end yet). ``validation`` and ``test`` are the
+    errors of energies with the best weights: ``n``, ``mae``, ``rmse``, ``max``, ``r2``.
+    ``seconds`` are those of the training; ``peak_memory`` (bytes) is the most resident memory of
+    the process that trained and evaluated it, ``peak_device_memory`` (bytes) what torch held on a
+    GPU; None: not measured.
     """
 
     seed: int
@@ -142,10 +143,11 @@ class IterationRow:
 
     @property
     def marks(self) -> list[str]:
-        """What must be known of the row: failed, not run yet, still improving; else nothing."""
+        """What must be known of the row: diverged, failed, not run yet, still improving."""
         if self.reason:
             return ["failed"]
         found = {
+            "diverged": [run.status == "diverged" for run in self.runs],
             "failed": [run.status == "failed" for run in self.runs],
             "not run yet": [run.status == "missing" for run in self.runs],
             "still improving": [run.still_improving for run in self.runs],
@@ -157,10 +159,10 @@ class IterationRow:
         ]
 
     @property
-    def reasons(self) -> list[str]:
-        """Why the row, or runs of it, failed; a sentence each."""
+    def failure(self) -> str:
+        """Why the row, or the first run of it that did, failed; nothing where none did."""
         by_seed = [f"seed {run.seed}: {run.reason}" for run in self.runs if run.reason]
-        return [self.reason] if self.reason else by_seed
+        return self.reason or next(iter(by_seed), "")
 
 
 @dataclass(frozen=True)

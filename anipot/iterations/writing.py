@@ -38,7 +38,7 @@ def in_terminal(table: IterationTable) -> str:
         ).rstrip()
         for cells in lines
     ]
-    text += [f"{r.name} failed: {reason}" for r in table.rows for reason in r.reasons]
+    text += [f"{row.name}: {row.failure}" for row in table.rows if row.failure]
     text += ["", *comparisons(table), "", rule(table)]
     for option, found in effect_lines(table).items():
         text += ["", f"{option} by itself:", *(f"  {line}" for line in found)]

@@ -1,0 +1,69 @@
+"""anipot bench: comparisons that say how good the package is at something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anipot.cli.iterate import Workers
+
+bench_app = typer.Typer(
+    help="Benchmarks: named comparisons on the bundled data, each a table with figures.",
+    short_help="Named comparisons on the bundled data.",
+    no_args_is_help=True,
+)
+
+
+@bench_app.callback()
+def _bench() -> None:
+    """Without it typer would make a command of a group with one benchmark."""
+
+
+@bench_app.command()
+def architectures(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="OPTION=VALUE",
+            help="Options of all rows, such as per_molecule=20 batch_size=128.",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", "-e", min=1, help="Of each run (default: 30).")
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", "-s", min=1, help="Runs of each row.")] = 3,
+    workers: Workers = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder: a new one, or that of the same table to go on with "
+            "(default: runs/bench-architectures-001, ...).",
+        ),
+    ] = None,
+) -> None:
+    """Compare networks: ANI-1x's, the source's, wider, deeper, each activation, dropout, L2.
+
+    A table as 'anipot iterate' makes it, on the bundled data, with the package's own training; an
+    interrupted one goes on with the same command and --out, or with 'anipot iterate --resume'.
+
+    In Python:
+
+    \b
+    import anipot
+    from anipot.iterations.presets import architectures
+    anipot.iterate(**architectures(epochs=30), seeds=3)
+    """
+    from anipot.config import with_words
+    from anipot.iterations.iterate import run_table
+    from anipot.iterations.presets import architectures as preset
+    from anipot.iterations.settings import table_settings
+    from anipot.training.run import new_folder
+
+    parts = preset() if epochs is None else preset(epochs)
+    parts["base"] = with_words(parts["base"], words or [])
+    settings = table_settings({**parts, "seeds": seeds})
+    run_table(settings, out or new_folder(name="bench-architectures"), workers)
