@@ -17,6 +17,7 @@ from anipot.datasets.division import Division, read_data
 from anipot.errors import DataError, SettingsError
 from anipot.files import write_text
 from anipot.potentials import load
+from anipot.report.run_page import try_run_page
 from anipot.training.run import make_model
 from anipot.training.trainer import ANITrainer, evaluate
 
@@ -81,6 +82,7 @@ def add_learning_curve(folder: str | Path) -> list[tuple[int, float, float]]:
         (folder / "learning_curve").rmdir()
     points = [(n, *errors) for n, errors in sorted(done.items())]
     plots.save_figure(plots.learning_curve(points), folder / "plots" / "learning_curve")
+    try_run_page(folder, test)
     print("training conformers  test MAE  test RMSE / kcal/mol")
     for n, mae, rmse in points:
         print(f"{n:>20,}  {mae:8.3f}  {rmse:9.3f}")

@@ -20,6 +20,8 @@ from anipot.datasets.division import Division, provenance
 from anipot.ensemble import ANIEnsemble
 from anipot.errors import DataError
 from anipot.files import write_text
+from anipot.force_plot import force_parity
+from anipot.report.run_page import try_run_page
 from anipot.training.metrics import Evaluation
 from anipot.training.results import errors_kcalmol
 from anipot.training.trainer import evaluate
@@ -71,6 +73,7 @@ def write_member_results(
     _write(settings, folder, data, division, ensemble, found, by_member, calibration)
     if "test" in parts:
         _write_predictions(folder / "test_predictions.csv", ensemble, parts["test"], division.test)
+    try_run_page(folder, parts.get("test", parts.get("validation")))
     if calibration is not None:
         print(f"calibration on {calibration.data}:\n{calibration}")
     for name, evaluation in found.items():
@@ -142,6 +145,9 @@ def _write(
         return
     name, shown = list(found.items())[-1]
     plots.save_figure(plots.parity(shown, f"{name} set"), folder / "plots" / "parity")
+    if shown.forces is not None:
+        figure = force_parity(shown.forces, shown.scale, f"{shown.unit}/angstrom", f"{name} set")
+        plots.save_figure(figure, folder / "plots" / "force_parity")
     what = "molecule" if division.by == "molecule" else "composition"
     rows = shown.by_molecule() if what == "molecule" else shown.by_formula()
     figure = plots.error_by_group(rows, f"{name} error by {what}", shown.unit)

@@ -39,6 +39,7 @@ CONTENTS = {
     "test_predictions.csv": "a line a test conformer",
     "run.json": "results of the ensemble and of its members, calibration",
     "plots/": "parity, error by composition, calibration: PNG and SVG",
+    "report.html": "all of that on one page",
 }
 
 

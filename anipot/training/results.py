@@ -19,6 +19,8 @@ from anipot.config import RunSettings
 from anipot.conformers import Conformers
 from anipot.datasets.division import Division, provenance
 from anipot.files import write_text
+from anipot.force_plot import force_parity
+from anipot.report.run_page import try_run_page
 from anipot.training.metrics import Evaluation
 from anipot.training.trainer import ANITrainer
 from anipot.version import __version__
@@ -57,6 +59,9 @@ def write_results(
     plots.save_figure(plots.loss_curve(history), plots_folder / "loss")
     name = "test" if len(test) else "validation"
     plots.save_figure(plots.parity(shown, f"{name} set"), plots_folder / "parity")
+    if shown.forces is not None:
+        figure = force_parity(shown.forces, shown.scale, f"{shown.unit}/angstrom", f"{name} set")
+        plots.save_figure(figure, plots_folder / "force_parity")
     by_group = shown.by_molecule() if division.by == "molecule" else shown.by_formula()
     what = "molecule" if division.by == "molecule" else "composition"
     plots.save_figure(
@@ -81,6 +86,7 @@ def write_results(
         "machine": _machine(trainer),
     }
     write_text(folder / "run.json", json.dumps(report, indent=1) + "\n")
+    try_run_page(folder, test if len(test) else validation)
 
     if division.by != "conformer" and len(test):
         print(Evaluation.table(by_group, f"test error by {division.by}", shown.unit))

@@ -36,6 +36,7 @@ CONTENTS = {
     "test_predictions.csv": "a line a test conformer",
     "run.json": "results, data, versions",
     "plots/": "loss, parity, error by composition: PNG and SVG",
+    "report.html": "all of that on one page",
 }
 
 
