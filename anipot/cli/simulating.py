@@ -60,18 +60,22 @@ def calculator_of(
 def structures_of(files: list[Path], calculator: ANICalculator) -> list[ase.Atoms]:
     """All structures of some files, whose elements the potential knows.
 
-    Warns of those that are larger than what its errors are known for.
+    Warns of those that are larger than what its errors are known for, and of atoms that are too
+    close to each other or too far away.
     """
     import numpy as np
 
     from anipot.batches import known_species
     from anipot.calibration import beyond
+    from anipot.datasets.check import warn_of_geometry
     from anipot.datasets.load import read_files
     from anipot.datasets.mapping import read_options
     from anipot.simulation.structures import structures
 
     conformers = read_files(files, read_options(keep_unlabelled=True))
     known_species(conformers, calculator.potential.trained or calculator.potential.elements)
+    cutoff = calculator.potential.aev.settings.radial_cutoff
+    warn_of_geometry(conformers, cutoff, unit_option=False)
     formula, formulas = conformers.formulas()
     names = [f"frame {i} {formulas[f]}" for i, f in enumerate(formula)]
     nothing = np.zeros(len(conformers))

@@ -122,8 +122,11 @@ def _nearest(c: Conformers) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray
         yield index, distance, which
 
 
-def close_atoms(c: Conformers, limit: float = TOO_CLOSE) -> list[Problem]:
-    """Conformers with two atoms nearer than ``limit`` angstrom, across cell borders too."""
+def close_atoms(c: Conformers, limit: float = TOO_CLOSE, unit_option: bool = True) -> list[Problem]:
+    """Conformers with two atoms nearer than ``limit`` angstrom, across cell borders too.
+
+    ``unit_option``: whether the unit of lengths can be given where the data was read.
+    """
     nearest = np.full(len(c), np.inf)
     pair = np.zeros((len(c), 2), dtype=np.int64)
     for index, distance, which in _nearest(c):
@@ -142,15 +145,21 @@ def close_atoms(c: Conformers, limit: float = TOO_CLOSE) -> list[Problem]:
         f"apart (less than {limit}); {len(bad):,} of {len(c):,} conformers"
     )
     if len(bad) > len(c) / 2:
-        text += f". Are the lengths in another unit? {keyword('length_unit')} says so"
+        text += _another_unit(unit_option)
     return [Problem("close atoms", text, len(bad))]
 
 
-def lone_atoms(c: Conformers, cutoff: float) -> list[Problem]:
+def _another_unit(option: bool) -> str:
+    if option:
+        return f". Are the lengths in another unit? {keyword('length_unit')} says so"
+    return ". Are the lengths in angstrom, as they have to be here?"
+
+
+def lone_atoms(c: Conformers, cutoff: float, unit_option: bool = True) -> list[Problem]:
     """Conformers of several atoms in which one has no other within ``cutoff`` angstrom.
 
     A potential sees nothing around such an atom. Periodic conformers are left out: there, images
-    are neighbours too.
+    are neighbours too. ``unit_option`` is that of ``close_atoms``.
     """
     farthest = np.zeros(len(c))
     lone = np.zeros(len(c), dtype=np.int64)
@@ -167,7 +176,7 @@ def lone_atoms(c: Conformers, cutoff: float) -> list[Problem]:
     text = (
         f"atom {lone[i]} of {c.describe(i)} has no other atom within {cutoff:g} angstrom (the "
         f"nearest is {farthest[i]:.2f} away), so the potential sees it alone; {len(bad):,} of "
-        f"{len(c):,} conformers. Are the lengths in another unit? {keyword('length_unit')} says so"
+        f"{len(c):,} conformers{_another_unit(unit_option)}"
     )
     return [Problem("lone atoms", text, len(bad))]
 
@@ -236,9 +245,13 @@ def warn_of_unit(c: Conformers, options: ReadSettings) -> None:
             log.warning("WARNING, energies of another unit? %s", problem.message)
 
 
-def warn_of_geometry(c: Conformers, cutoff: float) -> None:
-    """Log a warning where atoms are too close, or one has no neighbour within ``cutoff``."""
-    for problem in [*close_atoms(c), *lone_atoms(c, cutoff)]:
+def warn_of_geometry(c: Conformers, cutoff: float, unit_option: bool = True) -> None:
+    """Log a warning where atoms are too close, or one has no neighbour within ``cutoff``.
+
+    ``unit_option`` is that of ``close_atoms``.
+    """
+    found = close_atoms(c, unit_option=unit_option) + lone_atoms(c, cutoff, unit_option)
+    for problem in found:
         log.warning("WARNING, %s", problem)
 
 

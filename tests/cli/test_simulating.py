@@ -239,6 +239,18 @@ def test_what_cannot_be_done_is_said(anipot, here):
     assert "is S, which this model does not know" in refused("relax", potential, "s.xyz")
 
 
+def test_atoms_in_one_place_or_far_away_are_told(anipot, here):
+    potential, _, _ = here
+    for name, x in (("near", 0.0), ("far", 14.0)):
+        ase.io.write(f"{name}.xyz", ase.Atoms("H2", [[0, 0, 0], [x, 0, 0]]), format="xyz")
+    near = anipot("relax", potential, "near.xyz", "--steps", 0)
+    assert "are 0.000 angstrom apart" in near.err
+    far = anipot("md", potential, "far.xyz", "--time", 1)
+    assert "has no other atom within 5.2 angstrom" in far.err
+    assert "Are the lengths in angstrom" in far.err
+    assert "--length-unit" not in far.err
+
+
 def test_beyond_the_calibration_there_are_warnings(anipot, here):
     potential, water, two = here
     ensemble = load(potential)
