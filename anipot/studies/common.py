@@ -65,9 +65,12 @@ class Study:
         if not (folder / "study.json").exists():
             raise SettingsError(f"{folder} exists and is no study's folder; name another folder")
         before = _read(folder / "study.json")
-        if before["study"] != self.name:
+        if not (isinstance(before, dict) and isinstance(before.get("options"), dict)):
+            raise SettingsError(f"{folder / 'study.json'} is no study's; name another folder")
+        if before.get("study") != self.name:
             raise SettingsError(
-                f"{folder} is of the study {before['study']}, not {self.name}; name another folder"
+                f"{folder} is of the study {before.get('study')}, not {self.name}; name another "
+                "folder"
             )
         other = [
             f"{key}={before['options'].get(key)}"
@@ -220,4 +223,7 @@ def _jsonable(value: Any) -> Any:
 
 
 def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as e:  # no JSON, or no text
+        raise SettingsError(f"{path} is damaged ({e}); remove it, or name another folder") from None

@@ -72,7 +72,8 @@ def pair_figure(
                 axes.axvspan(low, high, color="#EEEEEE", linewidth=0, zorder=0)
             axes.plot(r, truth[k], color=GREY, linewidth=1.6, label="Lennard-Jones", zorder=2)
             for (labels, found), colour in zip(by_labels.items(), COLOURS, strict=True):
-                mean, spread = found[:, k].mean(0), found[:, k].std(0)
+                # The sample standard deviation, as in the tables; of one seed there is none.
+                mean, spread = found[:, k].mean(0), found[:, k].std(0, ddof=min(len(found) - 1, 1))
                 axes.fill_between(
                     r, mean - spread, mean + spread, color=colour, alpha=0.25, linewidth=0
                 )

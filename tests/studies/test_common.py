@@ -71,6 +71,14 @@ def test_other_options_another_study_and_strange_folders_are_refused(tmp_path):
     assert (tmp_path / "four" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("text", ['{"study": "tiny"', "[1]", '{"study": "tiny"}', "\udcff"])
+def test_damaged_files_are_named(tmp_path, text):
+    path = tmp_path / "study.json"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(SettingsError, match=r"study\.json is"):
+        Study("tiny", tmp_path)
+
+
 def test_an_interrupted_training_is_no_result():
     history = History()
     history.stopped = "interrupted"
