@@ -107,6 +107,10 @@ class Resolution:
                     f"distance, {self.nearest:.2f} angstrom, and are never reached. Begin further "
                     f"out: aev=cover with radial_start={self.nearest:.2g}"
                 )
+        if not self.distances:
+            found.append(
+                f"no two atoms lie within the radial cutoff of {s.radial_cutoff:g} angstrom"
+            )
         if self.lonely:
             atoms = sum(c.atoms for c in self.centres)
             found.append(

@@ -105,6 +105,7 @@ def test_equal_surroundings_teach_nothing():
         # The shell at 0.9 lies more than two widths below 1.4 angstrom, that at 1.17 does not.
         ([0.0, 1.4, 2.8], "HHH", AEVSettings.ani1x("H"), ["1 of 16 radial shells", "=1.4"]),
         ([0.0, 1.0, 4.0], "HHH", AEVSettings.ani1x("H"), ["2 of 3 atoms", "3.5 angstrom"]),
+        ([0.0, 9.0], "HH", AEVSettings.ani1x("H"), ["no two atoms", "5.2 angstrom"]),
     ],
 )
 def test_warnings(x, symbols, settings, words):
