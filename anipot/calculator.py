@@ -110,6 +110,10 @@ class ANICalculator(Calculator):
             second = hessian(self.potential, _conformer(atoms))
             self.results["hessian"] = second * units.HARTREE_TO_EV
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and other processes, which make a stepper of their own: it has a lock."""
+        return {**self.__dict__, "_stepper": None}
+
     def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last calculation, to the bit.
 

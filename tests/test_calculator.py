@@ -1,6 +1,8 @@
 """The ASE calculator: derivatives against finite differences, committees against their members."""
 
+import copy
 import logging
+import pickle
 
 import ase
 import ase.build
@@ -262,6 +264,18 @@ def test_called_directly_it_does_not_repeat_the_results_of_other_atoms(potential
     for name in properties:
         expected = potential.calculator().get_property(name, other)
         np.testing.assert_array_equal(calculator.results[name], expected)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))])
+def test_a_used_calculator_can_be_copied(copied, potential):
+    """Bands of images and pools of processes do so."""
+    atoms, moved = rattled(), rattled(seed=1)
+    atoms.calc = potential.calculator()
+    atoms.get_forces()
+    other = copied(atoms.calc)
+    np.testing.assert_array_equal(other.get_property("forces", atoms), atoms.get_forces())
+    expected = atoms.calc.get_property("forces", moved)
+    np.testing.assert_array_equal(other.get_property("forces", moved), expected)
 
 
 def test_options_that_make_no_sense():
