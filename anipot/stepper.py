@@ -158,7 +158,16 @@ class Stepper:
                 x = self._wrapped(x, lattice)
             x = x - x.mean(axis=0)
         with self._lock:  # the arrays are used again at every call
-            point = self._point(x, lattice, stress)
+            try:
+                point = self._point(x, lattice, stress)
+            except DataError:
+                # Their mean is no number then, and took all others along.
+                for atom in np.flatnonzero(~np.isfinite(given).all(axis=1)):
+                    raise DataError(
+                        f"atom {atom} has coordinates {given[atom].tolist()}; they must be finite "
+                        "numbers of angstrom"
+                    ) from None
+                raise
             if self._repulsion is None:
                 return point
             return _repelled(point, self._repulsion(given, lattice), lattice)
