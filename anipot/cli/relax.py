@@ -22,6 +22,7 @@ from anipot.errors import SettingsError
 if TYPE_CHECKING:
     import ase
 
+    from anipot.calculator import ANICalculator
     from anipot.simulation import Relaxed
 
 
@@ -77,7 +78,7 @@ def relax(
     calculator = calculator_of(potential, double, max_disagreement)
     frames = structures_of(files, calculator)
     check_options(frames, optimizer, fmax, steps, cell)  # before the output file is emptied
-    done = _done(out, frames) if resume and out.exists() else 0
+    done = _done(out, frames, calculator) if resume and out.exists() else 0
     out.parent.mkdir(parents=True, exist_ok=True)
     converged = written = steps_taken = 0
     watched = sys.stderr.isatty()
@@ -138,10 +139,12 @@ def _line(number: int, found: Relaxed) -> str:
     )
 
 
-def _done(out: Path, frames: list[ase.Atoms]) -> int:
+def _done(out: Path, frames: list[ase.Atoms], calculator: ANICalculator) -> int:
     """How many structures the output file of an earlier call holds already."""
     import numpy as np
     from ase.io import read
+
+    from anipot.simulation.relaxation import energy_of
 
     try:
         there = read(out, ":")
@@ -152,4 +155,12 @@ def _done(out: Path, frames: list[ase.Atoms]) -> int:
     )
     if not same:
         raise SettingsError(f"{out} does not hold the beginning of these structures, relaxed")
+    last = there[-1] if there else None
+    if last is not None and "energy" in getattr(last.calc, "results", {}):
+        before, now = last.get_potential_energy(), energy_of(last, calculator)
+        if abs(now - before) > 1e-4 * len(last):  # positions in the file are rounded
+            raise SettingsError(
+                f"{out}: the potential gives {now:.6f} eV for the last structure there, and it was "
+                f"{before:.6f} eV: this is not the potential of that run"
+            )
     return len(there)

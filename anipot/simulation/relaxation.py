@@ -118,6 +118,13 @@ def check_options(
             )
 
 
+def energy_of(atoms: ase.Atoms, calculator: Calculator) -> float:
+    """The energy of a structure, eV, whatever the calculator has against its geometry."""
+    copy = atoms.copy()
+    copy.calc = calculator
+    return _judged(copy)[0]
+
+
 def _judged(atoms: ase.Atoms) -> tuple[float, float, str]:
     """Energy, largest force, and what the calculator has against the geometry."""
     problem = ""

@@ -87,6 +87,12 @@ def test_relax_goes_on_after_the_last_structure(anipot, here):
     wrong = anipot("relax", potential, water, "-o", "whole.extxyz", "--resume")
     assert wrong.code == 2
     assert "does not hold the beginning of these structures" in wrong.err
+    ANIModel.create("HCNO", seed=9, hidden=[12, 8]).save("other.safetensors")
+    anipot("relax", potential, water, "-o", "kept.extxyz")
+    other = anipot("relax", "other.safetensors", two, "-o", "kept.extxyz", "--resume")
+    assert other.code == 2
+    assert "this is not the potential of that run" in other.err
+    assert len(ase.io.read("kept.extxyz", ":")) == 1
 
 
 def test_vibrations_table_and_json(anipot, here):
