@@ -80,8 +80,9 @@ def iterate(
         raise SettingsError("name a YAML file with the table; 'anipot iterate --help' shows one")
     else:
         parts = read_parts(file)
-        if words:
-            parts["base"] = with_words(parts.get("base") or {}, words)
+        base = parts.get("base") or {}
+        if words and isinstance(base, dict):  # else table_settings says what is wrong with it
+            parts["base"] = with_words(base, words)
         if seeds is not None:
             parts["seeds"] = seeds
         table = run_table(table_settings(parts), out, workers)

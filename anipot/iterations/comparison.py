@@ -87,7 +87,7 @@ def number(value: float) -> str:
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     decimals = 2 - math.floor(math.log10(abs(value)))
-    return f"{value:.{decimals}f}" if 0 <= decimals <= 5 else f"{value:.3g}"
+    return f"{value:.{max(decimals, 0)}f}" if -3 <= decimals <= 5 else f"{value:.3g}"
 
 
 # ---- what a setting does by itself ---------------------------------------------------------------

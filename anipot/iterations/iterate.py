@@ -99,7 +99,7 @@ def resume_table(folder: str | Path, workers: int = 1) -> IterationTable:
     workers = runs.checked_workers(workers, left)
     done, total = len(everything) - len(left), len(everything)
     print(
-        f"{folder}: {len(rows)} rows x {len(seeds)} seeds = {total} runs"
+        f"{folder}: rows {len(rows)}, seeds {len(seeds)}, runs {total}"
         + (f", {done} of them done" if done else "")
         + (f", {workers} side by side" if workers > 1 else ""),
         flush=True,

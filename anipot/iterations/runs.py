@@ -55,9 +55,10 @@ def prepare(
 ) -> None:
     """Write the options and the division of a row's runs, with which ``resume_run`` trains them.
 
-    ``updates``, where given, decides the epochs. Raises AnipotError for data or options that cannot
-    be trained on. A run uses one thread unless options say otherwise, so that its last digits do
-    not depend on how many runs are trained side by side.
+    ``updates``, where given, decides the epochs, and no run ends early unless patience is given. A
+    run uses one thread unless options say otherwise, so that its last digits do not depend on how
+    many runs are trained side by side. Raises AnipotError for data or options that cannot be
+    trained on.
     """
     if all((folder / "options.yaml").exists() for folder in folders):
         return
@@ -65,7 +66,9 @@ def prepare(
     training = settings.training
     if updates is not None:
         batches = math.ceil(len(division.train) / training.batch_size)
-        training = training.model_copy(update={"epochs": math.ceil(updates / batches)})
+        epochs = math.ceil(updates / batches)
+        patience = training.patience or epochs  # all rows make their updates
+        training = training.model_copy(update={"epochs": epochs, "patience": patience})
     settings = resolved(settings.model_copy(update={"training": training}), division)
     for folder, seed in zip(folders, seeds, strict=True):
         own = {"seed": seed, "threads": training.threads or 1}
