@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from anipot.aev.computer import AEVComputer
+from anipot.batches import known_species
 from anipot.conformers import Conformers
 from anipot.ensemble import Potential
 from anipot.errors import DataError
@@ -29,6 +30,8 @@ def hessian(potential: Potential, conformer: Conformers) -> np.ndarray:
     if len(conformer) != 1:
         raise DataError(f"a Hessian is of one conformer, not of {len(conformer)}")
     models = [_exact(member) for member in members_of(potential)]
+    for model in models:
+        known_species(conformer, model.trained or model.elements)
     batch = models[0].batch(conformer)
     n = len(batch.species)
     x = batch.coordinates.detach().requires_grad_()

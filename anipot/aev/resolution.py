@@ -96,8 +96,12 @@ class Resolution:
             pairs = ", ".join(f"{'-'.join(d.elements)} {d.nearest:.2f}" for d in near)
             found.append(
                 f"the first shell, at {first:.2f} angstrom, reaches down to {first - second:.2f}; "
-                f"closer atoms hardly differ: {pairs}. Begin further in: aev=cover with "
-                f"radial_start={self.nearest:.2g}"
+                f"closer atoms hardly differ: {pairs}. "
+                + (
+                    f"Begin further in: aev=cover with radial_start={self.nearest:.2g}"
+                    if self.nearest > 0.1
+                    else "Such atoms lie in one place: look with anipot data check"
+                )
             )
         if self.distances and not near:
             empty = sum(shift + second < self.nearest for shift in s.radial_shifts)

@@ -59,6 +59,9 @@ def predict(
     if out is not None and out.resolve() in [file.resolve() for file in files]:
         raise SettingsError(f"{out} is an input file; name another file to write to")
     ending = None if out is None else checked_ending(out)  # before all the work
+    if out is not None and not out.parent.is_dir():
+        what = "is a file" if out.parent.exists() else "is not there"
+        raise SettingsError(f"{str(out)!r} cannot be written: the folder {out.parent} {what}")
     if stress and ending in (None, ".csv"):
         raise SettingsError("--stress is written to .json and .extxyz files: name one with --out")
     model = load(potential)

@@ -261,3 +261,5 @@ def test_a_file_that_cannot_be_written_is_named(anipot, potential, xyz):
     assert result.code == 2
     assert f"{xyz} is a file" in result.err
     assert f"'{xyz / 'out.json'}'" in result.err
+    missing = anipot("predict", potential, xyz, "-o", xyz.parent / "no" / "out.json")
+    assert f"the folder {xyz.parent / 'no'} is not there" in missing.err
