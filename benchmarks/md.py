@@ -1,19 +1,19 @@
 """Energy conservation of molecular dynamics: ``python -m benchmarks md --potential ani1x``.
 
-NVE (velocity Verlet, 0.5 fs) of acetanilide, 19 atoms; the fitted slope of the total energy, for
-several seeds, in float64 and in float32. Velocities are drawn at the temperature for the relaxed
-molecule, which has half of it left once potential energy has its share; ``--equilibration`` brings
-it to the temperature itself first, by Langevin dynamics.
+NVE (velocity Verlet, 0.5 fs) of n-hexane (20 atoms) or acetanilide (19); the fitted slope of the
+total energy, for several seeds, in float64 and in float32. Velocities are drawn at the temperature
+for the relaxed molecule, which has half of it left once potential energy has its share;
+``--equilibration`` brings it to the temperature itself first, by Langevin dynamics.
 
-The curvature of ANI-1x jumps wherever a CELU passes zero, and at each jump the integrator makes a
-small error of either sign, in the square of the timestep. Over 10 ps these add up to a walk of the
-energy whose fitted slope depends on the seed, in float64 as in float32; ``--timestep 0.25`` shows
-it four times smaller.
+The slopes have either sign and are as large in float64 as in float32, so they are no loss of digits:
+the worst of acetanilide, 3.1e-5 eV/atom/ps, is 7.4e-6 with ``--timestep 0.25``. The curvature of
+ANI-1x jumps wherever a CELU passes zero, which a second-order integrator feels.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -36,6 +36,7 @@ def main(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--potential", default="ani1x", help="a name or a file")
+    parser.add_argument("--molecule", choices=list(MOLECULES), default="hexane")
     parser.add_argument("--time", type=float, default=10_000, help="of NVE, fs")
     parser.add_argument("--equilibration", type=float, default=0.0, help="fs; 0: none")
     parser.add_argument("--timestep", type=float, default=0.5, help="fs")
@@ -50,7 +51,7 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         for dtype in options.dtypes:
             calculator = load(options.potential, dtype=dtype).calculator()
-            start = relax(molecule(), calculator, fmax=0.005).atoms
+            start = relax(MOLECULES[options.molecule](), calculator, fmax=0.005).atoms
             for seed in options.seeds:
                 out = Path(folder) / "run.traj"
                 how = {"timestep": options.timestep, "seed": seed}
@@ -75,7 +76,7 @@ def main(argv: list[str]) -> int:
     return 0 if worst < BAR else 1
 
 
-def molecule() -> ase.Atoms:
+def acetanilide() -> ase.Atoms:
     """Acetanilide, C8H9NO: an aromatic ring, an amide, a methyl group; flat, idealised."""
     ring = [(1.40 * x, 1.40 * y, 0.0) for x, y in _hexagon()]
     outer = [(2.49 * x, 2.49 * y, 0.0) for x, y in _hexagon()[1:]]
@@ -91,3 +92,21 @@ def molecule() -> ase.Atoms:
 def _hexagon() -> list[tuple[float, float]]:
     half = 3**0.5 / 2
     return [(1, 0), (0.5, half), (-0.5, half), (-1, 0), (-0.5, -half), (0.5, -half)]
+
+
+def hexane() -> ase.Atoms:
+    """n-Hexane, C6H14: a zigzag chain, idealised."""
+    step, up = 1.53 * math.sin(math.radians(56)), 1.53 * math.cos(math.radians(56))
+    chain = [(step * k, up * (k % 2), 0.0) for k in range(6)]
+    sides = [
+        (x, y + (0.62 if y else -0.62), z) for x, y, _ in chain for z in (0.89, -0.89)
+    ]  # fmt: skip
+    (first, last), low = (chain[0], chain[-1]), 0.62 * up
+    ends = [
+        (first[0] - 0.62 * step, first[1] + low, 0.0),
+        (last[0] + 0.62 * step, last[1] - low, 0.0),
+    ]
+    return ase.Atoms("C6H14", chain + sides + ends)
+
+
+MOLECULES = {"hexane": hexane, "acetanilide": acetanilide}
