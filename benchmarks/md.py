@@ -5,7 +5,7 @@ total energy, for several seeds, in float64 and in float32. Velocities are drawn
 for the relaxed molecule, which has half of it left once potential energy has its share;
 ``--equilibration`` brings it to the temperature itself first, by Langevin dynamics.
 
-The slopes have either sign and are as large in float64 as in float32, so they are no loss of digits:
+The slopes have either sign, in float64 as in float32, and are no loss of digits:
 the worst of acetanilide, 3.1e-5 eV/atom/ps, is 7.4e-6 with ``--timestep 0.25``. The curvature of
 ANI-1x jumps wherever a CELU passes zero, which a second-order integrator feels.
 """
