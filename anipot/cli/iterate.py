@@ -24,6 +24,26 @@ def iterate(
             metavar="OPTION=VALUE", help="Options of the base, such as epochs=50 per_molecule=20."
         ),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", metavar="source", help="The source report's rows, not a FILE."),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            "--protocol",
+            metavar="NAME",
+            help="With --preset: controlled (default), or as-described.",
+        ),
+    ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option("--data", help="With --preset: data files (default: the bundled data)."),
+    ] = None,
+    updates: Annotated[
+        int | None,
+        typer.Option("--updates", min=1, help="Updates of each run, which decide its epochs."),
+    ] = None,
     seeds: Annotated[
         int | None, typer.Option("--seeds", "-s", min=1, help="Runs of each row (default: 3).")
     ] = None,
@@ -62,6 +82,9 @@ def iterate(
     reason. Finished runs are never run again; each is a folder that 'anipot evaluate' and the
     others read.
 
+    '--preset source --data FILE' has the seven rows of the source report, with its numbers beside
+    those measured, and says which of its conclusions survive.
+
     In Python:
 
     \b
@@ -70,16 +93,31 @@ def iterate(
     """
     from anipot.config import with_words
     from anipot.iterations.iterate import resume_table, run_table
+    from anipot.iterations.presets import source
     from anipot.iterations.settings import read_parts, table_settings
 
+    given = (preset, protocol, data, updates, seeds, out)
+    if preset is None and (protocol is not None or data):
+        raise SettingsError("--protocol and --data go with --preset source")
     if resume is not None:
-        if file is not None or words or seeds is not None or out is not None:
+        if file is not None or words or any(o is not None for o in given):
             raise SettingsError("--resume goes on with the table as it was begun; it takes no more")
         table = resume_table(resume, workers)
-    elif file is None:
+    elif file is None and preset is None:
         raise SettingsError("name a YAML file with the table; 'anipot iterate --help' shows one")
     else:
-        parts = read_parts(file)
+        if preset is not None:
+            if preset != "source":
+                raise SettingsError(f"there is no preset {preset!r}; known: source")
+            # Without a FILE the first word takes its place.
+            words = [str(file), *(words or [])] if file is not None else words
+            files = [str(path) for path in data or []]
+            parts = source(protocol or "controlled", updates, files)
+        else:
+            assert file is not None
+            parts = read_parts(file)
+            if updates is not None:
+                parts["updates"] = updates
         base = parts.get("base") or {}
         if words and isinstance(base, dict):  # else table_settings says what is wrong with it
             parts["base"] = with_words(base, words)

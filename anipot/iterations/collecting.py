@@ -22,7 +22,7 @@ from anipot.iterations.settings import (
     row_settings,
     table_settings,
 )
-from anipot.iterations.table import IterationRow, IterationTable, SeedResult
+from anipot.iterations.table import Claim, IterationRow, IterationTable, SeedResult
 from anipot.training.history import EpochRecord, History
 from anipot.training.losses import loss_unit
 from anipot.training.run import run_settings
@@ -51,6 +51,7 @@ def load_table(folder: str | Path) -> IterationTable:
         seeds=seeds,
         base=settings.base.model_dump(),
         about=(*_about(rows, reports), *settings.notes),
+        claims=tuple(Claim(**claim.model_dump()) for claim in settings.claims),
         unit=_unit(reports[0]) if reports else "kcal/mol",
     )
 

@@ -66,7 +66,7 @@ def columns(table: IterationTable) -> list[Column]:
     ]
     extra = [
         Column("reported MAE", "kcal/mol", lambda row: _reported(row, "mae")),
-        Column("reported loss", "", lambda row: _reported(row, "loss")),
+        Column("reported loss", loss_unit, lambda row: _reported(row, "loss")),
     ]
     at = [column.title for column in found].index("test RMSE") + 1
     found[at:at] = [column for column in extra if column.title.split()[1].lower() in reported]

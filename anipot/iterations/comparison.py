@@ -11,7 +11,7 @@ from typing import Any
 from scipy import stats
 
 from anipot.iterations.settings import value_in_words
-from anipot.iterations.table import IterationRow, IterationTable, Spread
+from anipot.iterations.table import Claim, IterationRow, IterationTable, Spread
 
 #: Chance with which seeds alone make a difference pass for one.
 LEVEL = 0.05
@@ -88,6 +88,23 @@ def number(value: float) -> str:
         return f"{value:g}"
     decimals = 2 - math.floor(math.log10(abs(value)))
     return f"{value:.{max(decimals, 0)}f}" if -3 <= decimals <= 5 else f"{value:.3g}"
+
+
+def verdict(table: IterationTable, claim: Claim) -> str:
+    """Whether a conclusion survives, and why, in words."""
+    lower, higher = table[claim.lower], table[claim.higher]
+    found = compare(lower, higher, table.judged)
+    if found.difference is None or found.exceeds is None:
+        word = "cannot be decided"
+    elif not found.exceeds:
+        word = "is not decided by these seeds"
+    else:
+        word = "survives" if found.difference < 0 else "does not survive"
+    said = found.reason or f"row {claim.lower} is {found.sentence(table.unit)}"
+    late = [row.name for row in (lower, higher) if any(run.still_improving for run in row.runs)]
+    if late:
+        said += f"; {' and '.join(late)} still improved when training ended"
+    return f"{word}: {said}"
 
 
 # ---- what a setting does by itself ---------------------------------------------------------------

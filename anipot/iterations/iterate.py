@@ -32,6 +32,7 @@ from anipot.iterations.settings import (
 )
 from anipot.iterations.table import IterationTable
 from anipot.iterations.writing import in_terminal, write_table
+from anipot.report.table_page import try_table_page
 from anipot.training.run import absolute_paths, new_folder
 
 
@@ -116,8 +117,9 @@ def resume_table(folder: str | Path, workers: int = 1) -> IterationTable:
         print(f"[{done} of {total}] {_told(run)}{_minutes(remaining)}", flush=True)
     table = load_table(folder)
     write_table(table)
+    try_table_page(table)
     print(
-        f"\n{in_terminal(table)}\n\n{folder}: table.md, .html, .csv, runs.csv and plots/",
+        f"\n{in_terminal(table)}\n\n{folder}: report.html, table.md, .html, .csv, runs.csv and plots/",
         flush=True,
     )
     return table

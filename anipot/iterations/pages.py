@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 
 from anipot.iterations.columns import columns, with_spread
-from anipot.iterations.comparison import RULE, compare, effects
+from anipot.iterations.comparison import RULE, compare, effects, verdict
 from anipot.iterations.table import IMPROVING_RULE, IterationTable
 
 #: Figures of a table, and what they show.
@@ -66,6 +66,11 @@ def effect_lines(table: IterationTable) -> dict[str, list[str]]:
     }
 
 
+def claim_lines(table: IterationTable) -> list[str]:
+    """A sentence for each conclusion that the table tests."""
+    return [f"{c.claim[:1].upper()}{c.claim[1:]}: {verdict(table, c)}" for c in table.claims]
+
+
 def rule(table: IterationTable) -> str:
     return RULE.format(part=table.judged)
 
@@ -93,13 +98,15 @@ def to_markdown(table: IterationTable, figures: Sequence[str] = ()) -> str:
             + "".join(f"\n  - {line}" for line in those if len(those) > 1)
             for option, those in by_option.items()
         ]  # fmt: skip
+    if table.claims:
+        lines += ["", "## Which conclusions survive", "", *(f"- {c}" for c in claim_lines(table))]
     for name in figures:
         lines += ["", f"![{FIGURES[name]}](plots/{name}.png)"]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
 def to_html(table: IterationTable) -> str:
-    """A fragment: the table, its notes, the comparisons and what each setting did by itself."""
+    """A fragment: table, notes, comparisons, what each setting did by itself, conclusions."""
     text = html.escape
     shown = columns(table)
 
@@ -122,6 +129,11 @@ def to_html(table: IterationTable) -> str:
         f"<tbody>{body}</tbody></table></div>\n{items(notes(table))}\n<h2>Comparisons</h2>\n"
         f"{items(comparisons(table))}\n<p>{text(rule(table))}</p>\n"
         + (f"<h2>What each setting did by itself</h2>\n{by_option}\n" if by_option else "")
+        + (
+            f"<h2>Which conclusions survive</h2>\n{items(claim_lines(table))}\n"
+            if table.claims
+            else ""
+        )
     )
 
 

@@ -41,7 +41,15 @@ class Reported(Settings):
     """What was published for a row."""
 
     mae: float | None = Field(None, description="MAE, kcal/mol")
-    loss: float | None = Field(None, description="smallest loss")
+    loss: float | None = Field(None, description="smallest loss, in the unit of the loss")
+
+
+class ClaimSettings(Settings):
+    """A conclusion that the table is to test: one row has lower errors than another."""
+
+    claim: str = Field(description="what is claimed, in words")
+    lower: str = Field(description="name of the row that should have the lower errors")
+    higher: str = Field(description="name of the row that should have the higher ones")
 
 
 class TableSettings(Settings):
@@ -55,6 +63,10 @@ class TableSettings(Settings):
     )
     grid: dict[str, list[Any]] = Field(
         default_factory=dict, description="{option: [values]}: a row for every combination"
+    )
+    claims: list[ClaimSettings] = Field(
+        default_factory=list,
+        description="conclusions to test: {claim: ..., lower: ROW, higher: ROW}",
     )
     seeds: int = Field(3, ge=1, le=1000, description="runs of each row")
     updates: int | None = Field(
@@ -89,6 +101,13 @@ def table_settings(values: Mapping[str, Any]) -> TableSettings:
     if table.updates is not None and table.base.training.epochs is not None:
         raise SettingsError("updates and epochs decide the same: leave out one of them")
     rows = row_settings(table)
+    names = [row.name for row in rows]
+    for claim in table.claims:
+        for name in (claim.lower, claim.higher):
+            if name not in names:
+                raise SettingsError(
+                    f"claim {claim.claim!r}: there is no row {name!r}; rows: {', '.join(names)}"
+                )
     if all(row.settings is None for row in rows):
         raise SettingsError(
             "no row can be run: " + "; ".join(f"{row.name}: {row.reason}" for row in rows)

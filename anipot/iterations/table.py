@@ -166,12 +166,21 @@ class IterationRow:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """A conclusion that a table can test: the row ``lower`` has lower errors than ``higher``."""
+
+    claim: str
+    lower: str
+    higher: str
+
+
+@dataclass(frozen=True)
 class IterationTable:
     """All rows of a table, in the order in which they were given.
 
     ``seeds`` are those of the trainings, ``base`` the options that the rows change (sections data,
     model, training), ``unit`` that of all errors. ``about`` says in sentences what the rows share:
-    data, split, version, machine. ``workers`` runs were trained side by side.
+    data, split, version, machine. ``claims`` are conclusions that it is to test.
     """
 
     folder: Path
@@ -181,7 +190,7 @@ class IterationTable:
     base: dict[str, Any]
     about: tuple[str, ...] = ()
     unit: str = "kcal/mol"
-    workers: int = 1
+    claims: tuple[Claim, ...] = ()
 
     def __getitem__(self, name: str) -> IterationRow:
         """A row by its name."""

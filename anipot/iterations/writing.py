@@ -6,7 +6,14 @@ from anipot import plots
 from anipot.files import write_text
 from anipot.iterations.columns import columns, rows_csv, runs_csv
 from anipot.iterations.figures import draw
-from anipot.iterations.pages import comparisons, effect_lines, rule, to_markdown, to_page
+from anipot.iterations.pages import (
+    claim_lines,
+    comparisons,
+    effect_lines,
+    rule,
+    to_markdown,
+    to_page,
+)
 from anipot.iterations.table import IterationTable
 
 #: Columns that a terminal has room for.
@@ -42,4 +49,6 @@ def in_terminal(table: IterationTable) -> str:
     text += ["", *comparisons(table), "", rule(table)]
     for option, found in effect_lines(table).items():
         text += ["", f"{option} by itself:", *(f"  {line}" for line in found)]
+    if table.claims:
+        text += ["", "Which conclusions survive:", *(f"  {line}" for line in claim_lines(table))]
     return "\n".join(text)

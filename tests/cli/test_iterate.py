@@ -62,6 +62,9 @@ def test_a_table_with_words_and_seeds(anipot, file, tmp_path, quick_figures):
         (["--resume", "nowhere"], "nowhere is not the folder of a table"),
         (["FILE", "--resume", "nowhere"], "--resume goes on with the table as it was begun"),
         (["none.yaml"], "none.yaml: cannot be read"),
+        (["--preset", "sorce"], "there is no preset 'sorce'; known: source"),
+        (["--preset", "source", "--protocol", "x"], "protocol must be controlled or as-described"),
+        (["FILE", "--protocol", "controlled"], "--protocol and --data go with --preset"),
     ],
 )
 def test_what_is_refused(anipot, file, arguments, message):
@@ -75,6 +78,22 @@ def test_a_file_whose_base_is_none(anipot, file):
     result = anipot("iterate", file, "epochs=3")
     assert result.code == 2
     assert "base must hold sections" in result.err
+
+
+@pytest.mark.slow
+def test_the_source_rows(anipot, tmp_path, quick_figures):
+    words = ("heavy_atoms=1", "per_molecule=16", "batch_size=40")
+    folder = tmp_path / "s"
+    options = ("--preset", "source", "--updates", 2, "-s", 1, "-o", folder)
+    result = anipot("iterate", *words, *options)
+    assert result.code == 0
+    table = load_table(folder)
+    assert [row.runs[0].updates for row in table.rows] == [2] * 7
+    assert {row.loss_unit for row in table.rows} == {"(hartree)^2"}
+    text = (folder / "table.md").read_text()
+    assert "## Which conclusions survive" in text
+    assert "reported MAE (kcal/mol)" in text
+    assert "- Sigmoid is worse than ReLU: cannot be decided: row 1 is " in text
 
 
 @pytest.mark.slow

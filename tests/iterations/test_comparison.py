@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from anipot.config import RunSettings
-from anipot.iterations.comparison import compare, effects, welch
+from anipot.iterations.comparison import compare, effects, verdict, welch
 from anipot.iterations.figures import pareto
 from anipot.iterations.pages import effect_lines
-from anipot.iterations.table import IterationRow, IterationTable, SeedResult, Spread
+from anipot.iterations.table import Claim, IterationRow, IterationTable, SeedResult, Spread
 from anipot.training.history import EpochRecord, History
 
 
@@ -154,3 +154,20 @@ def test_spread_is_the_sample_standard_deviation():
     )
     assert np.isnan(Spread.of([1.0]).std)
     assert Spread.of([]) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        ([1.0, 1.01], [2.0, 2.01], "survives: row low is 1.00 kcal/mol below high; exceeds"),
+        ([2.0, 2.01], [1.0, 1.01], "does not survive: row low is 1.00 kcal/mol above high"),
+        ([1.0, 2.0], [1.1, 2.2], "is not decided by these seeds: "),
+        ([1.0], [2.0], "cannot be decided: "),
+    ],
+)
+def test_conclusions_survive_or_not(low, high, word):
+    found = table(row("low", {}, low), row("high", {"model.dropout": 0.1}, high))
+    said = verdict(found, Claim("low is better", "low", "high"))
+    assert said.startswith(word)
+    # Of two epochs each, the second halves the error.
+    assert said.endswith("; low and high still improved when training ended")

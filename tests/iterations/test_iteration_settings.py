@@ -4,7 +4,9 @@ import pytest
 
 from anipot.config import RunSettings
 from anipot.errors import SettingsError
+from anipot.iterations import presets
 from anipot.iterations.settings import folder_name, read_parts, row_settings, table_settings
+from anipot.training.schedules import learning_rate
 
 
 def rows(**parts):
@@ -94,3 +96,63 @@ def test_a_file_that_is_no_table(tmp_path):
 def test_names_become_folders_on_every_file_system():
     assert folder_name("384-128-1 ReLU / l2=1e-5") == "384-128-1-ReLU-l2=1e-5"
     assert folder_name("../..") == "row"
+
+
+# ---- presets -------------------------------------------------------------------------------------
+
+
+def test_the_controlled_rows_are_the_networks_and_options_of_the_source():
+    parts = presets.source(files=["x.h5"])
+    table = table_settings(parts)
+    found = {row.name: row for row in row_settings(table)}
+    assert list(found) == ["original", "1", "2", "3", "4", "5", "6"]
+    assert table.updates == 2550
+    for row in found.values():
+        settings = row.settings
+        assert settings is not None
+        training = settings.training
+        assert (training.optimizer, training.l2, training.schedule) == ("adam", 1e-5, "constant")
+        assert (training.target_unit, settings.model.output_unit) == ("hartree", "hartree")
+        assert settings.data.files == ["x.h5"]
+        rates = {learning_rate(training, k, 100) for k in (0, 1, 50, 99)}
+        assert rates == {training.learning_rate}
+    # layers, rate, batch, dropout, activation, MAE reported
+    expected = {
+        "original": ([128], 1e-3, 8192, 0, "relu", 3.99),
+        "1": ([128], 1e-5, 8192, 0, "relu", 1.30),
+        "2": ([200], 1e-5, 8192, 0, "relu", 4.13),
+        "3": ([128, 64], 1e-5, 8192, 0, "relu", 3.91),
+        "4": ([128], 1e-5, 8192, 0, "sigmoid", 28.78),
+        "5": ([128], 1e-5, 8192, 0.15, "sigmoid", 1244.18),
+        "6": ([128, 64], 1e-6, 512, 0, "relu", 31.18),
+    }
+    for name, row in found.items():
+        model, training = row.settings.model, row.settings.training
+        rate, size = training.learning_rate, training.batch_size
+        known = (model.hidden, rate, size, model.dropout, model.activation, row.reported["mae"])
+        assert known == expected[name]
+        ends_in_sigmoid = (model.output_activation, model.output_dropout) == ("sigmoid", True)
+        assert ends_in_sigmoid == (name == "5")
+
+
+def test_as_described_is_what_the_text_says():
+    found = {
+        r.name: r.settings for r in row_settings(table_settings(presets.source("as-described")))
+    }
+    assert {s.training.epochs for s in found.values()} == {30}
+    assert found["6"].training.learning_rate == 1e-5
+    assert found["5"].model.output_activation is None
+    with pytest.raises(SettingsError, match="updates are of the protocol controlled"):
+        presets.source("as-described", updates=9)
+    with pytest.raises(SettingsError, match="must be controlled or as-described, not 'x'"):
+        presets.source("x")
+
+
+def test_the_architectures_can_all_be_run():
+    assert all(row.settings for row in row_settings(table_settings(presets.architectures())))
+
+
+def test_a_claim_names_rows_that_are_there():
+    claim = {"claim": "wide is good", "lower": "wide", "higher": "base"}
+    with pytest.raises(SettingsError, match="'wide is good': there is no row 'wide'; rows: base"):
+        table_settings({"rows": [{}], "claims": [claim]})
