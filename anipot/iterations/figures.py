@@ -191,13 +191,14 @@ def _cost(
     _error_axis(axes, [y for _, y in points])
     x, y = zip(*front, strict=True)
     # A step: what lies above and to the right of the line is beaten by a point on it.
-    edge_x, edge_y = axes.get_xlim()[1], axes.get_ylim()[1]
+    (_, edge_x), limits = axes.get_xlim(), axes.get_ylim()
     axes.step(
-        [x[0], *x, edge_x], [edge_y, *y, y[-1]], where="post", color=GREY, linewidth=0.8,
+        [x[0], *x, edge_x], [100 * limits[1], *y, y[-1]], where="post", color=GREY, linewidth=0.8,
         linestyle=(0, (4, 2)), zorder=0, label="Pareto front",
     )  # fmt: skip
     axes.plot(x, y, "o", markersize=7, markerfacecolor="none", markeredgecolor=ORANGE,
               markeredgewidth=0.9, linestyle="none", label="on the front")  # fmt: skip
+    axes.set_ylim(limits)
     axes.set_xlabel(label)
 
 
