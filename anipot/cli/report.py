@@ -20,16 +20,18 @@ def report(
         typer.Option("--out", "-o", help="Write this .html file (default: FOLDER/report.html)."),
     ] = None,
 ) -> None:
-    """Write report.html of a run again: results, data, figures, worst conformers, settings.
+    """Write report.html of a run or a table again, on the results as they are now.
 
-    The page needs no network and no other file. A run writes it when it ends; this writes it
-    anew, for example after an interruption or with another version of anipot.
+    \b
+    One page, which needs no network and no other file: results, data and split, figures,
+    errors by group, the worst conformers in 3-D, settings, versions, how to run it again.
+    Runs and tables write it when they end.
 
     In Python:
 
     \b
     from anipot.report import write_report
-    write_report("runs/train-001")
+    write_report("runs/train-001", "my.html")
     """
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise SettingsError(f"{out}: a report is a web page; give it a name that ends in .html")

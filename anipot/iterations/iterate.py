@@ -119,7 +119,8 @@ def resume_table(folder: str | Path, workers: int = 1) -> IterationTable:
     write_table(table)
     try_table_page(table)
     print(
-        f"\n{in_terminal(table)}\n\n{folder}: report.html, table.md, .html, .csv, runs.csv and plots/",
+        f"\n{in_terminal(table)}\n\n{folder}: report.html, "
+        "table.md, .html, .csv, runs.csv and plots/",
         flush=True,
     )
     return table

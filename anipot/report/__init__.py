@@ -10,12 +10,13 @@ from pathlib import Path
 
 
 def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
-    """Write the page of the run, or the ensemble, in ``folder``, anew; returns its path.
+    """Write the page of the run, the ensemble or the table in ``folder``; returns its path.
 
     ``out``: another file than ``report.html`` in the folder. Raises SettingsError for a folder
     without results.
     """
-    # Here and not above: a run, which writes such a page, need not know of more than its own.
+    # Here and not above: runs, which write pages, are what tables are made of.
     from anipot.report.run_page import write_run_page
+    from anipot.report.table_page import is_table, write_table_page
 
-    return write_run_page(folder, out=out)
+    return write_table_page(folder, out) if is_table(folder) else write_run_page(folder, out=out)

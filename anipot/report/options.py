@@ -31,8 +31,11 @@ class Option:
 
 
 def options(settings: RunSettings, n_train: int) -> list[Option]:
-    """All options in their order; ``n_train`` conformers decide the default number of epochs."""
-    defaults = _defaults(settings, n_train)
+    """All options in their order; ``n_train`` conformers decide the default number of epochs.
+
+    ``settings`` may be resolved, as those of a run are, or not, as those of a table's base.
+    """
+    defaults, unresolved = _defaults(settings, n_train), RunSettings()
     found = []
     for section in RunSettings.model_fields:
         given, default = getattr(settings, section), getattr(defaults, section)
@@ -45,7 +48,7 @@ def options(settings: RunSettings, n_train: int) -> list[Option]:
                     _shown(name, value),
                     _shown(name, usual),
                     info.description or "",
-                    value != usual,
+                    value not in (usual, getattr(getattr(unresolved, section), name)),
                 )
             )
     return found

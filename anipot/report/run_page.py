@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,15 @@ def write_run_page(
 
 def try_run_page(folder: Path, evaluated: Conformers | None = None) -> None:
     """``write_run_page`` at the end of a run, whose results are written: a warning if it fails."""
-    try:
+    with page_or_warning(folder):
         write_run_page(folder, evaluated)
+
+
+@contextmanager
+def page_or_warning(folder: Path) -> Iterator[None]:
+    """What goes wrong with a page is a warning, which names the way to write it again."""
+    try:
+        yield
     except Exception as e:  # whatever it is, hours of training must not end in it
         log.warning(
             "WARNING, report.html could not be written (%s: %s); to write it again: "
