@@ -16,7 +16,7 @@ _PROCESS = Path("/proc/self")
 def _give_back() -> None:
     """Return freed memory to the system, or it would count for what comes next (glibc only)."""
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
