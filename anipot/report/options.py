@@ -88,7 +88,7 @@ def _shown(name: str, value: Any) -> str:
     """A value as it is given on the command line."""
     if name in _PATHS and value is not None:
         value = [Path(v).name for v in value] if isinstance(value, list) else Path(value).name
-    if value is None:
+    if value is None or value == []:
         return "none"
     if isinstance(value, list):
         return ",".join(map(str, value))

@@ -27,7 +27,8 @@ addEventListener("beforeprint", () => document.querySelectorAll("details").forEa
     const cells = row.cells;
     const shown = document.getElementById("shown");
     shown.replaceChildren(...[...cells[1].childNodes].map((n) => n.cloneNode(true)));
-    shown.append(" · " + cells[0].textContent + " · " + cells[2].textContent);
+    const name = row.querySelector(".name");
+    shown.append(` · ${cells[0].textContent}${name ? " · " + name.textContent : ""}`);
   };
 
   panel.hidden = false;  // it must have a size before the viewer measures it

@@ -44,15 +44,21 @@ FIGURES = (
     ),
 )
 
-#: What a split of each kind asks, for whoever reads the result.
-ASKS = {
-    "conformer": "The split is by conformer: other conformers of the same molecules were trained "
-    "on, so this is how well the potential interpolates. For new molecules errors are larger; "
-    "split=molecule measures that.",
+#: What a split of each kind asks, for whoever reads the result; {group} is molecule or formula.
+_ASKS = {
+    "conformer": "The split is by conformer: other conformers of the same {group}s were trained "
+    "on, so this is how well the potential interpolates. For a new {group} errors are larger; "
+    "split={group} measures that.",
     "molecule": "The split is by molecule: no conformer of these molecules was trained on.",
     "formula": "The split is by formula, all that the file knows of molecules: nothing of these "
     "compositions was trained on.",
 }
+
+
+def asks(found: RunFolder) -> str:
+    """What the result of a run is an answer to."""
+    group = "molecule" if found.results is None else found.results["grouped_by"]
+    return _ASKS[found.run["data"]["split"]["by"]].format(group=group)
 
 
 def write_run_page(
@@ -106,7 +112,7 @@ def _values(found: RunFolder, evaluated: Conformers | None) -> dict[str, Any]:
         "bundled": not settings.data.files,
         "headline": None if results is None else headline(results),
         "errors": [row for part in parts for row in _errors(part, run["results"][part])],
-        "asks": ASKS[data["split"]["by"]],
+        "asks": asks(found),
         "figures": figures(found.folder / "plots", FIGURES),
         "settings": settings,
         "options": options(settings, found.n_train),

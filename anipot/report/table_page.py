@@ -17,7 +17,7 @@ from anipot.iterations.table import IterationRow, IterationTable, SeedResult
 from anipot.report.options import options
 from anipot.report.rendering import figures, render
 from anipot.report.run_folder import RunFolder, files_in
-from anipot.report.run_page import ASKS, FIGURES, page_or_warning
+from anipot.report.run_page import FIGURES, asks, page_or_warning
 
 #: The table is on the page itself.
 _FIGURES = [(name, what, f"{what}.") for name, what in TABLE_FIGURES.items() if name != "table"]
@@ -71,7 +71,7 @@ def _values(table: IterationTable, best: IterationRow) -> dict[str, Any]:
         "run": run.run,
         "run_folder": _link(table, best.ended[0]),
         "machine": run.machine,
-        "asks": ASKS[run.run["data"]["split"]["by"]],
+        "asks": asks(run),
         "notes": notes(table),
         "comparisons": comparisons(table),
         "rule": rule(table),

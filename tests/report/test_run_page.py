@@ -106,6 +106,15 @@ def test_a_run_that_did_not_come_to_its_end_says_so(reported, tmp_path, changes,
     assert said not in reported.html.text
 
 
+def test_groups_that_are_formulas_are_named_once_and_as_such(reported, tmp_path):
+    results = json.loads((reported.run.folder / "run.json").read_text())["results"]
+    results["test"]["grouped_by"] = "formula"
+    html = again(reported, tmp_path, results=results)
+    assert "For a new formula errors are larger; split=formula measures that" in html.text
+    assert HOSTILE not in html.text
+    assert "For a new molecule errors are larger" in reported.html.text
+
+
 def test_without_a_test_part_it_speaks_of_validation(reported, tmp_path):
     results = json.loads((reported.run.folder / "run.json").read_text())["results"]
     del results["test"]
