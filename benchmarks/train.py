@@ -18,12 +18,14 @@ from ase.build import molecule
 from ase.collections import g2
 from torch import Tensor
 
-from anipot.aev import AEVSettings, native
+from anipot.aev import AEVSettings
 from anipot.batches import BatchLoader
+from anipot.config import TrainingSettings
 from anipot.conformers import Conformers
 from anipot.model import ANIModel
 from anipot.training.aev_cache import AEVSource
-from anipot.training.energy_step import EnergyStep
+from anipot.training.losses import loss_terms
+from anipot.training.step import TrainingStep
 from benchmarks.timing import Load, alternate, in_words, matmul_rate, thread_counts, wait_for_quiet
 
 SETTINGS = AEVSettings.ani1x()
@@ -60,39 +62,23 @@ class Anipot:
         self.optimizer = torch.optim.AdamW(parameters, 1e-4, weight_decay=0.0, fused=True)
         self.loader = BatchLoader(conformers, len(conformers), self.model.elements)
         self.index = torch.arange(len(conformers))
-        self.energy_step = EnergyStep(
-            self.model,
-            self.loader,
-            torch.as_tensor(conformers.energies),
-            AEVSource(self.model.aev, [self.loader], "auto"),
-            lambda error, n_atoms: error.square(),
-            1.0,
-            conformers.composition(self.model.elements),
-        )
+        aevs = AEVSource(self.model.aev, [self.loader], "auto")
+        composition = conformers.composition(self.model.elements)
+        self.steps = {}
+        for forces in (False, True):
+            settings = TrainingSettings(target_unit="hartree", force_weight=float(forces))
+            terms = loss_terms(settings, conformers, self.model.device)
+            self.steps[forces] = TrainingStep(
+                self.model, self.loader, aevs, terms, 1.0, composition
+            )
         for p in parameters:
             p.grad = torch.zeros_like(p)
 
     def step(self, forces: bool) -> Tensor:
-        if not forces:
-            self.optimizer.zero_grad(set_to_none=False)
-            loss = self.energy_step(self.index)
-            self.optimizer.step()
-            return loss
-        batch = self.loader.batch(self.index)
-        assert batch.energies is not None
-        assert batch.forces is not None
-        with torch.no_grad():
-            aevs = self.model.aev(batch)
-        aevs.requires_grad_()
-        energies = self.model.network_energies(batch, aevs)
-        loss = (energies - batch.energies).square().mean()
-        (g,) = torch.autograd.grad(energies.sum(), aevs, create_graph=True)
-        predicted = -native.vjp(SETTINGS, batch, batch.coordinates, None, g)[0]
-        loss = loss + (predicted - batch.forces).square().mean()
-        self.optimizer.zero_grad()
-        loss.backward()
+        self.optimizer.zero_grad(set_to_none=False)
+        loss = self.steps[forces](self.index)
         self.optimizer.step()
-        return loss.detach()
+        return loss
 
 
 class TorchANI:

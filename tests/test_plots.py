@@ -19,8 +19,8 @@ from matplotlib.text import Text
 from anipot import plots, plotstyle
 from anipot.conformers import Conformers
 from anipot.errors import DataError, SettingsError
-from anipot.training.history import EpochRecord, History
 from anipot.training.error_stats import ErrorStats
+from anipot.training.history import EpochRecord, History
 from anipot.training.metrics import Evaluation, Row
 from anipot.units import HARTREE_TO_KCALMOL
 
