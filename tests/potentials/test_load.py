@@ -68,7 +68,7 @@ def test_an_ensemble_of_one_is_a_model(tmp_path):
     path = ANIEnsemble([member(0)], {"level_of_theory": "x"}).save(tmp_path / "e.safetensors")
     again = anipot.load(path)
     assert isinstance(again, ANIModel)
-    assert again.about == {"level_of_theory": "x"}
+    assert again.about == {"level_of_theory": "x", "seed": 0}  # and what the member says
 
 
 def test_weights_of_a_member_that_are_not_finite(tmp_path):
