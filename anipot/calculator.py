@@ -14,8 +14,9 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from anipot import units
 from anipot.conformers import Conformers
 from anipot.datasets.neutral import check_neutral_singlet
+from anipot.ensemble import members_of
 from anipot.errors import DisagreementError, SettingsError
-from anipot.hessian import hessian, members_of
+from anipot.hessian import hessian
 from anipot.prediction import disagreement
 from anipot.stepper import Stepper
 

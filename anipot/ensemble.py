@@ -152,3 +152,8 @@ class ANIEnsemble(nn.Module):
 
 #: What ``anipot.load`` gives and everything that uses a potential takes.
 Potential = ANIModel | ANIEnsemble
+
+
+def members_of(potential: Potential) -> list[ANIModel]:
+    """The members of an ensemble; a model is one of one."""
+    return [potential] if isinstance(potential, ANIModel) else list(potential)

@@ -11,7 +11,7 @@ import torch
 from anipot.aev.computer import AEVComputer
 from anipot.batches import known_species
 from anipot.conformers import Conformers
-from anipot.ensemble import Potential
+from anipot.ensemble import Potential, members_of
 from anipot.errors import DataError
 from anipot.model import ANIModel
 
@@ -49,11 +49,6 @@ def hessian(potential: Potential, conformer: Conformers) -> np.ndarray:
     whole = rows.numpy().reshape(n, 3, n, 3)[place][:, :, place].reshape(3 * n, 3 * n)
     symmetric: np.ndarray = (whole + whole.T) / 2
     return symmetric
-
-
-def members_of(potential: Potential) -> list[ANIModel]:
-    """The members of an ensemble; a model is one of one."""
-    return [potential] if isinstance(potential, ANIModel) else list(potential)
 
 
 def _exact(model: ANIModel) -> ANIModel:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from anipot.cli.evaluate import Part
+from anipot.cli.evaluate import DataFiles, OnlyPart, Part
 from anipot.cli.output import shows_progress, written
 from anipot.cli.reading import NO_OPTIONS, reads_data
 from anipot.datasets.mapping import ReadOptions
@@ -19,14 +19,8 @@ def calibrate(
     potential: Annotated[
         str, typer.Argument(help="An ensemble: a file, or a name.", metavar="POTENTIAL")
     ],
-    data: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Data files (none: the bundled data).", metavar="DATA"),
-    ] = None,
-    part: Annotated[
-        Part,
-        typer.Option(help="Only this part of the data that the potential was trained on."),
-    ] = Part.all,
+    data: DataFiles = None,
+    part: OnlyPart = Part.all,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for the figure and calibration.json."),

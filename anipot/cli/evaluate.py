@@ -23,20 +23,23 @@ class Part(StrEnum):
     test = "test"
 
 
+DataFiles = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Data files (none: the bundled data).", metavar="DATA"),
+]
+OnlyPart = Annotated[
+    Part, typer.Option(help="Only this part of the data that the potential was trained on.")
+]
+
+
 @reads_data(keep_unlabelled=False)
 def evaluate(
     potential: Annotated[
         str,
         typer.Argument(help="A saved potential, or a name such as ani1x.", metavar="POTENTIAL"),
     ],
-    data: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Data files (none: the bundled data).", metavar="DATA"),
-    ] = None,
-    part: Annotated[
-        Part,
-        typer.Option(help="Only this part of the data that the potential was trained on."),
-    ] = Part.all,
+    data: DataFiles = None,
+    part: OnlyPart = Part.all,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for plots and evaluation.json.")
     ] = None,

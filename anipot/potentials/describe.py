@@ -7,9 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 from anipot.calibration import calibrated
-from anipot.ensemble import ANIEnsemble
+from anipot.ensemble import Potential, members_of
 from anipot.errors import PotentialError
-from anipot.model import ANIModel
 
 #: What ``about`` may say, and the words for it.
 _TOLD = {
@@ -21,7 +20,7 @@ _TOLD = {
 }
 
 
-def describe(potential: ANIModel | ANIEnsemble) -> str:
+def describe(potential: Potential) -> str:
     """Elements, networks, AEVs, self energies (hartree), origin, and the errors known
     (kcal/mol)."""
     return "\n".join(f"{head:<17}{_shown(text)}".rstrip() for head, text in _lines(potential))
@@ -32,8 +31,8 @@ def _shown(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def _lines(potential: ANIModel | ANIEnsemble) -> Iterator[tuple[str, str]]:
-    members = list(potential) if isinstance(potential, ANIEnsemble) else [potential]
+def _lines(potential: Potential) -> Iterator[tuple[str, str]]:
+    members = members_of(potential)
     first, settings, about = members[0], potential.aev.settings, potential.about
     for key, head in _TOLD.items():
         if about.get(key):

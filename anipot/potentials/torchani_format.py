@@ -19,7 +19,7 @@ from torch import nn
 
 from anipot import units
 from anipot.aev.torchani_engine import torchani_computer
-from anipot.ensemble import ANIEnsemble
+from anipot.ensemble import ANIEnsemble, members_of
 from anipot.errors import PotentialError, SettingsError
 from anipot.model import ANIModel
 from anipot.networks import AtomicNet, Gaussian, make_activation
@@ -230,7 +230,7 @@ def to_torchani(potential: ANIModel | ANIEnsemble) -> Any:
     from torchani.nn import ANINetworks, Ensemble
     from torchani.sae import SelfEnergy
 
-    members = list(potential) if isinstance(potential, ANIEnsemble) else [potential]
+    members = members_of(potential)
     settings, elements = potential.aev.settings, potential.elements
     energies = np.mean([m.self_energies.values for m in members], axis=0)
     for member in members:

@@ -18,9 +18,8 @@ from ase.neighborlist import natural_cutoffs, neighbor_list
 from anipot import units
 from anipot.batches import Batch
 from anipot.conformers import Conformers
-from anipot.ensemble import Potential
+from anipot.ensemble import Potential, members_of
 from anipot.errors import SimulationError
-from anipot.hessian import members_of
 from anipot.inference import Evaluator
 from anipot.simulation.dynamics import draw_velocities
 

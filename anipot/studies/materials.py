@@ -46,10 +46,9 @@ from anipot.aev.settings import AEVSettings
 from anipot.config import TrainingSettings
 from anipot.conformers import Conformers
 from anipot.datasets import load_dataset
-from anipot.ensemble import ANIEnsemble, Potential
+from anipot.ensemble import ANIEnsemble, Potential, members_of
 from anipot.errors import DataError, SettingsError
 from anipot.files import write_text
-from anipot.hessian import members_of
 from anipot.model import ANIModel
 from anipot.plotstyle import BLUE, COLUMN, GREY, short, styled
 from anipot.potentials import load
