@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from anipot.plotstyle import short
+from anipot.training.metrics import r2_text
 from anipot.version import __version__
 
 #: An SVG larger than this (a parity plot of thousands of points) is put in as its PNG.
@@ -35,7 +36,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "formula": formula, "percent": percent}
+    environment.filters |= {"number": number, "formula": formula, "percent": percent, "r2": r2_text}
     environment.globals |= {"included": included, "version": __version__}
     return environment.get_template(template).render(**values)
 

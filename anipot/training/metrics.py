@@ -304,7 +304,7 @@ class Evaluation:
             mae, rmse, largest = (_number(v) for v in (stats.mae, stats.rmse, stats.max))
             lines.append(
                 f"  {label:<10} MAE {mae:<6}  RMSE {rmse:<6}  max {largest:<6} {unit:<17}  "
-                f"R2 {_r2(stats.r2)}  N {stats.n}"
+                f"R2 {r2_text(stats.r2)}  N {stats.n}"
                 + (f"  cosine {self._cosine}" if label == "forces" else "")
             )
         return "\n".join(lines)
@@ -324,7 +324,7 @@ class Evaluation:
         """
         head = ("", "N", "MAE", "RMSE", "max", "R2")
         cells = [
-            (label, str(s.n), f"{s.mae:.3f}", f"{s.rmse:.3f}", f"{s.max:.3f}", _r2(s.r2))
+            (label, str(s.n), f"{s.mae:.3f}", f"{s.rmse:.3f}", f"{s.max:.3f}", r2_text(s.r2))
             for label, s in rows
         ]
         widths = [max(len(row[c]) for row in [head, *cells]) for c in range(len(head))]
@@ -355,7 +355,7 @@ def _number(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def _r2(value: float) -> str:
+def r2_text(value: float) -> str:
     """Five decimals, cut and not rounded: only a perfect prediction is 1.00000."""
     if math.isnan(value):
         return "-".rjust(7)
