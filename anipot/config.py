@@ -433,6 +433,11 @@ def load_yaml(path: str | Path) -> Any:
         raise SettingsError(f"{path}: cannot be read as YAML: {e}") from None
 
 
+def dump_yaml(values: Any) -> str:
+    """YAML that ``load_yaml`` reads back the same; lists of numbers stay in their line."""
+    return yaml.dump(values, Dumper=_Dumper, default_flow_style=None, sort_keys=False, width=100)
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The options in a YAML file, as nested dictionaries.
 

@@ -52,6 +52,14 @@ class ClaimSettings(Settings):
     higher: str = Field(description="name of the row that should have the higher ones")
 
 
+class TuneSettings(Settings):
+    """An option whose value is chosen for each row, on validation, before the row is run."""
+
+    option: str = Field(description="the option that is tuned, such as learning_rate")
+    values: list[Any] = Field(min_length=2, description="what is tried, one run each")
+    updates: int = Field(ge=1, description="updates of each of these runs")
+
+
 class TableSettings(Settings):
     """All that decides what a table says."""
 
@@ -71,6 +79,10 @@ class TableSettings(Settings):
     seeds: int = Field(3, ge=1, le=1000, description="runs of each row")
     updates: int | None = Field(
         None, ge=1, description="updates of each run, which decide its epochs; none: epochs do"
+    )
+    tune: TuneSettings | None = Field(
+        None,
+        description="an option chosen for each row first: {option: ..., values: [...], updates: N}",
     )
 
 
@@ -92,7 +104,7 @@ def table_settings(values: Mapping[str, Any]) -> TableSettings:
     no row can be run. A value that a row cannot have is that row's failure alone.
     """
     values = {key: value for key, value in values.items() if value is not None}
-    table = checked(TableSettings, {**values, "base": _base(values.get("base", {}))})
+    table = checked(TableSettings, {**values, "base": base_sections(values.get("base", {}))})
     if bool(table.rows) == bool(table.grid):
         raise SettingsError(
             "a table needs either rows, such as [{name: wider, hidden: [256, 192]}, ...], or a "
@@ -100,6 +112,8 @@ def table_settings(values: Mapping[str, Any]) -> TableSettings:
         )
     if table.updates is not None and table.base.training.epochs is not None:
         raise SettingsError("updates and epochs decide the same: leave out one of them")
+    if table.tune is not None:
+        table = table.model_copy(update={"tune": _tune(table, table.tune)})
     rows = row_settings(table)
     names = [row.name for row in rows]
     for claim in table.claims:
@@ -173,6 +187,14 @@ def value_in_words(option: str, value: Any) -> str:
     return words(value)
 
 
+def with_option(settings: RunSettings, option: str, value: Any) -> RunSettings:
+    """The same options but one, by full name. Raises SettingsError for a value it cannot have."""
+    section, key = option.split(".")
+    sections = settings.model_dump()
+    sections[section][key] = value
+    return checked(RunSettings, sections)
+
+
 def options_of(settings: RunSettings) -> dict[str, Any]:
     """All options of a run by full name, without the seed."""
     sections = settings.model_dump(include=set(BaseOptions.model_fields))
@@ -180,11 +202,14 @@ def options_of(settings: RunSettings) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in _FIXED}
 
 
-def _base(given: Any) -> dict[str, Any]:
-    """Sections of options, from sections or options by name."""
+def base_sections(given: Any) -> dict[str, Any]:
+    """Sections of options, from sections or options by name (or ``RunSettings``), not checked.
+
+    Raises SettingsError for what is neither, and for options that a base cannot have.
+    """
     if isinstance(given, RunSettings):
         if given.ensemble.members > 1:
-            raise SettingsError("base: a table compares single potentials; leave out members")
+            raise SettingsError("base: single potentials are compared; leave out members")
         return given.model_dump(include=set(BaseOptions.model_fields))
     if not isinstance(given, Mapping):
         raise SettingsError(
@@ -195,17 +220,17 @@ def _base(given: Any) -> dict[str, Any]:
         if key in BaseOptions.model_fields and (value is None or isinstance(value, Mapping)):
             sections.setdefault(key, {}).update(value or {})
         else:
-            section, option = _full_name(str(key)).split(".")
+            section, option = full_name(str(key)).split(".")
             sections.setdefault(section, {})[option] = value
     return sections
 
 
-def _full_name(key: str) -> str:
-    """``section.option``. Raises SettingsError for what no row can have."""
+def full_name(key: str) -> str:
+    """``section.option``. Raises SettingsError for what no row (or base) can have."""
     path = section_of(key)
     if path[0] not in BaseOptions.model_fields:
         raise SettingsError(
-            f"option {key!r}: a table has options of {', '.join(BaseOptions.model_fields)}"
+            f"option {key!r}: here are options of {', '.join(BaseOptions.model_fields)} alone"
         )
     kind = BaseOptions.model_fields[path[0]].annotation
     assert kind is not None
@@ -214,13 +239,31 @@ def _full_name(key: str) -> str:
     return ".".join(path)
 
 
+def _tune(table: TableSettings, tune: TuneSettings) -> TuneSettings:
+    """With the option by its full name, and values as they are after checking."""
+    option = full_name(tune.option)
+    if option in (*_FIXED, "training.epochs"):
+        why = _FIXED.get(option, "updates decide the epochs of the runs that tune")
+        raise SettingsError(f"tune: {option} cannot be tuned: {why}")
+    base = RunSettings(**dict(table.base))
+    try:
+        values = [options_of(with_option(base, option, v))[option] for v in tune.values]
+    except SettingsError as e:
+        raise SettingsError(f"tune: {e}") from None
+    if len({folder_name(words(v)) for v in values}) < len(values):
+        raise SettingsError(f"tune: a value is given twice: {', '.join(map(words, values))}")
+    return tune.model_copy(update={"option": option, "values": values})
+
+
 def _row(table: TableSettings, given: Mapping[str, Any]) -> RowSettings:
-    changes = {_full_name(str(k)): v for k, v in given.items() if k not in _RESERVED}
+    changes = {full_name(str(k)): v for k, v in given.items() if k not in _RESERVED}
     named = given.get("name")
     name = _called(changes) if named is None else words(named)
     for option, why in _FIXED.items():
         if option in changes:
             raise SettingsError(f"row {name!r}: {option} cannot be changed: {why}")
+    if table.tune is not None and table.tune.option in changes:
+        raise SettingsError(f"row {name!r}: {table.tune.option} is tuned: leave it out of the row")
     if table.updates is not None and "training.epochs" in changes:
         raise SettingsError(f"row {name!r}: updates and epochs decide the same: leave out one")
     try:
