@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import logging
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,9 +17,9 @@ from anipot import elements as el
 from anipot import splits
 from anipot.errors import DataError, SettingsError
 from anipot.files import atomic_write
+from anipot.joining import ARRAYS, Joined
 from anipot.units import HARTREE_TO_KCALMOL
 
-log = logging.getLogger("anipot")
 
 #: Labels and whether they are per conformer ("M") or per atom ("A").
 LABELS = {"energies": "M", "forces": "A", "stress": "M"}
@@ -429,7 +428,12 @@ class Conformers:
         others by formula. Where the level of theory of some parts is unknown, so is that of the
         whole, and a warning names the files.
         """
-        return _concatenate(list(parts))
+        joined = Joined(parts)
+        if len(joined.parts) == 1:
+            return joined.parts[0]
+        arrays = {c: np.concatenate(list(joined.pieces(c))) for c in joined.columns}
+        masks = {label: arrays.pop(f"mask_{label}") for label in joined.masks}
+        return Conformers(**arrays, **joined.about, masks=masks)
 
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` file that ``load_dataset`` reads back without loss.
@@ -478,10 +482,7 @@ class Conformers:
     def content_hash(self) -> str:
         """sha256 of everything a training and its split depend on (not of names and sources)."""
         digest = hashlib.sha256()
-        for name in (
-            "atomic_numbers", "coordinates", "offsets", "molecule",
-            "energies", "forces", "cells", "pbc", "stress",
-        ):  # fmt: skip
+        for name in ARRAYS:
             array = getattr(self, name)
             digest.update(name.encode())
             if array is not None:
@@ -518,81 +519,3 @@ def _group_by_formula(
     unique, index = np.unique(counts, axis=0, return_inverse=True)
     names = tuple(el.formula(np.repeat(present, row)) for row in unique)
     return index.reshape(-1).astype(np.int32), names
-
-
-def _sources(parts: Sequence[Conformers]) -> str:
-    """The files of data sets, for a message."""
-    names = dict.fromkeys(name for part in parts for name in part.sources or ("data without file",))
-    return ", ".join(names)
-
-
-def _concatenate(parts: list[Conformers]) -> Conformers:
-    if not parts:
-        raise DataError("nothing to concatenate")
-    if len(parts) == 1:
-        return parts[0]
-    theories = {p.level_of_theory for p in parts if p.level_of_theory}
-    if len(theories) > 1:
-        raise DataError(
-            f"the data sets are of different levels of theory: {'; '.join(sorted(theories))}. "
-            "Their energies do not belong together; if they do, give all parts one "
-            "level_of_theory with dataclasses.replace"
-        )
-    unknown = [p for p in parts if not p.level_of_theory]
-    if theories and unknown:
-        log.warning(
-            "the level of theory of %s is unknown, that of %s is %s: whether their energies belong "
-            "together cannot be told, and that of all is taken as unknown",
-            _sources(unknown), _sources([p for p in parts if p.level_of_theory]), *theories,
-        )  # fmt: skip
-        theories = set()
-    if len({p.grouped_by for p in parts}) > 1:
-        raise DataError(
-            "some data sets are grouped by molecule and others by formula; concatenate "
-            "[part.by_formula() for part in parts] instead"
-        )
-
-    def join(label: str) -> np.ndarray | None:
-        arrays = [getattr(p, label) for p in parts]
-        if all(a is None for a in arrays):
-            return None
-        like = next(a for a in arrays if a is not None)
-        fill = False if like.dtype == bool else (0.0 if label == "cells" else np.nan)
-        per_atom = LABELS.get(label) == "A"
-        filled = []
-        for part, array in zip(parts, arrays, strict=True):
-            n = len(part.atomic_numbers) if per_atom else len(part)
-            if array is None:
-                array = np.full((n, *like.shape[1:]), fill, like.dtype)
-            filled.append(array)
-        return np.concatenate(filled)
-
-    names = list(dict.fromkeys(n for p in parts for n in p.molecule_names))
-    place = {name: i for i, name in enumerate(names)}
-    molecule = np.concatenate(
-        [np.array([place[n] for n in p.molecule_names], dtype=np.int32)[p.molecule] for p in parts]
-    )
-    starts = np.cumsum([0] + [len(p.atomic_numbers) for p in parts])
-    offsets = [p.offsets[:-1] + s for p, s in zip(parts, starts, strict=False)]
-    masks = {
-        label: np.concatenate([p.has(label) for p in parts])
-        for label in LABELS
-        if any(getattr(p, label) is not None for p in parts)
-    }
-    return Conformers(
-        atomic_numbers=np.concatenate([p.atomic_numbers for p in parts]),
-        coordinates=np.concatenate([p.coordinates for p in parts]),
-        offsets=np.concatenate([*offsets, starts[-1:]]),
-        energies=join("energies"),
-        forces=join("forces"),
-        cells=join("cells"),
-        pbc=join("pbc"),
-        stress=join("stress"),
-        molecule=molecule,
-        molecule_names=tuple(names),
-        masks={label: mask for label, mask in masks.items() if not mask.all()},
-        grouped_by=parts[0].grouped_by,
-        level_of_theory=next(iter(theories), ""),
-        sources=tuple(s for p in parts for s in p.sources),
-        dropped=sum(p.dropped for p in parts),
-    )
