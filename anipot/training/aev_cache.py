@@ -36,7 +36,7 @@ class AEVSource:
         device = loaders[0].device
         itemsize = torch.finfo(loaders[0].dtype).bits // 8
         atoms = sum(loader.n_atoms for loader in loaders)
-        size = atoms * computer.settings.length * itemsize
+        size = atoms * computer.length * itemsize
         reason = "aev_cache=off"
         if where == "auto" and computer.engine_on(device) == "native":
             where, reason = "off", "the native engine is as fast as a cache"
@@ -57,7 +57,7 @@ class AEVSource:
 
     def _fill(self, loader: BatchLoader, home: torch.device) -> Tensor:
         cache = torch.empty(
-            loader.n_atoms, self.computer.settings.length, dtype=loader.dtype, device=home
+            loader.n_atoms, self.computer.length, dtype=loader.dtype, device=home
         )
         with torch.no_grad():
             for start in range(0, loader.n_conformers, CHUNK):
