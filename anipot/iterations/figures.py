@@ -97,7 +97,7 @@ def _width(text: str) -> float:
     return 1.1 * float(TextPath((0, 0), plain(text), size=_FONT).get_extents().width)
 
 
-def _error_axis(axes: Axes, values: list[float]) -> None:
+def error_axis(axes: Axes, values: list[float]) -> None:
     """Logarithmic where errors differ by more than a factor; else linear, with room around them."""
     low, high = min(values), max(values)
     if high > 3 * low:
@@ -135,7 +135,7 @@ def curves(table: IterationTable) -> Figure:
             best = run.history.best
             if best is not None:
                 axes.plot([best.updates], [best.val_mae], "D", color=colour[row.name], markersize=3)
-    _error_axis(axes, everything)
+    error_axis(axes, everything)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
     axes.set_xlabel("Updates")
@@ -188,7 +188,7 @@ def _cost(
         )  # fmt: skip
     front = [points[k] for k in pareto(points)]
     log_axis(axes, "x", np.array([x for x, _ in points]))
-    _error_axis(axes, [y for _, y in points])
+    error_axis(axes, [y for _, y in points])
     x, y = zip(*front, strict=True)
     # A step: what lies above and to the right of the line is beaten by a point on it.
     (_, edge_x), limits = axes.get_xlim(), axes.get_ylim()
@@ -235,7 +235,7 @@ def effects_figure(table: IterationTable) -> Figure:
                 panel.errorbar(p, error.mean, yerr=spread, fmt="o", color=colour[row.name],
                                elinewidth=0.7, capsize=1.5)  # fmt: skip
                 shown.append(error.mean)
-        _error_axis(panel, shown)
+        error_axis(panel, shown)
         panel.set_xticks(range(len(values)), values)
         if max(map(len, values)) * len(values) > 26:
             panel.tick_params("x", rotation=30)
