@@ -83,6 +83,7 @@ def train(
     if options:
         typer.echo(to_yaml(settings), nl=False)
         return
+    from anipot.training.ranks import joined
     from anipot.training.run import resume_run, run_settings, start_run
 
     if resume is not None:
@@ -96,7 +97,10 @@ def train(
         if many.ensemble is None:
             raise typer.Exit(130)
         return
-    run = resume_run(resume) if resume is not None else start_run(settings, out)
+    with joined() as ranks:
+        run = resume_run(resume) if resume is not None else start_run(settings, out)
+    if not ranks.first:
+        return
     if run.history.stopped == "interrupted":
         raise typer.Exit(130)  # as shells have it for what Ctrl-C ended
     if learning_curve:

@@ -24,10 +24,11 @@ from anipot.training.aev_cache import AEVSource
 from anipot.training.checkpoints import CheckpointFile
 from anipot.training.history import EpochRecord, History
 from anipot.training.interruption import Interruption
-from anipot.training.losses import Pair, Term, forces_of, loss_terms, loss_unit, weights
+from anipot.training.losses import Term, forces_of, loss_terms, loss_unit, weights
 from anipot.training.normalization import normalize_inputs
 from anipot.training.outputs import outputs_of
 from anipot.training.progress import Progress
+from anipot.training.ranks import ranks
 from anipot.training.schedules import learning_rate
 from anipot.training.step import TrainingStep
 from anipot.training.targets import network_targets
@@ -106,6 +107,7 @@ class TrainingLoop:
         assert settings.epochs is not None
         self.model, self.settings = model, settings
         self.epochs = settings.epochs
+        self.ranks = ranks()
         self.train = Part(train, model, settings, settings.batch_size, shuffle=True)
         self.val = Part(val, model, settings)
         self.aevs = AEVSource(model.aev, [self.train.loader, self.val.loader], settings.aev_cache)
@@ -152,30 +154,35 @@ class TrainingLoop:
         """Train to the end, to the end of patience, or until interrupted."""
         settings = self.settings
         cuda = [self.device] if self.device.type == "cuda" else []
-        wanted = settings.threads or useful_threads(self.train.loader.atoms_per_batch)
+        share = self.train.loader.atoms_per_batch / self.ranks.size
+        wanted = settings.threads or useful_threads(share)
         with (
             torch.random.fork_rng(devices=cuda),
             threads(wanted),
             Interruption() as interruption,
         ):
-            torch.manual_seed(settings.seed)
+            torch.manual_seed(settings.seed + self.ranks.rank)  # each drops other neurons
             if resume_from is not None:
                 self.restore(resume_from)
             place, history = self.place, self.place.history
 
             def save() -> None:
-                if checkpoint is not None:
+                if checkpoint is not None and self.ranks.first:
                     checkpoint.write(self.state())
 
             try:
                 with Progress(self.epochs, self.total, place.updates, not quiet) as progress:
                     while history.stopped == "running":
-                        saved = time.monotonic()
+                        saved, stop = time.monotonic(), False
                         for rate in self._updates():
                             progress.update(self._mean_loss(), rate)
-                            if interruption.requested:
+                            if place.pending:  # on a GPU; and ranks agree where they meet anyway
+                                continue
+                            late = time.monotonic() - saved > settings.checkpoint_minutes * 60
+                            stop, late = self._agreed(interruption.requested, late)
+                            if stop:
                                 break
-                            if time.monotonic() - saved > settings.checkpoint_minutes * 60:
+                            if late:
                                 save()
                                 saved = time.monotonic()
                         if place.step == len(self.train.loader):
@@ -186,7 +193,7 @@ class TrainingLoop:
                                 history.stopped = "finished"
                             elif early_stop and place.since_best >= self.patience:
                                 history.stopped = "patience"
-                        if history.stopped == "running" and interruption.requested:
+                        if history.stopped == "running" and stop:
                             history.stopped = "interrupted"
                         save()
             finally:
@@ -223,6 +230,13 @@ class TrainingLoop:
             place.seconds = time.monotonic() - began
             yield rate
 
+    def _agreed(self, *wishes: bool) -> list[bool]:
+        """Whether any rank wishes each of these."""
+        if self.ranks.size == 1:
+            return list(wishes)
+        votes = torch.tensor(wishes, dtype=torch.int32, device=self.device)
+        return [bool(n) for n in self.ranks.sum(votes).tolist()]
+
     def _mean_loss(self) -> float:
         return self.place.loss_sum / (self.place.step * self.settings.batch_size)
 
@@ -233,7 +247,7 @@ class TrainingLoop:
             return
         size, n = self.settings.batch_size, len(part.data)
         first = place.step - len(place.pending)
-        values = torch.stack(place.pending).tolist()
+        values = self.ranks.sum(torch.stack(place.pending)).tolist()
         place.pending.clear()
         for step, value in enumerate(values, start=first):
             if not math.isfinite(value):
@@ -288,10 +302,13 @@ class TrainingLoop:
         """Errors of given networks on the validation set, in evaluation mode."""
         val, scale = self.val, units.hartree_to(self.settings.target_unit)
         networks.eval()
-        sums = [torch.zeros((), dtype=torch.float64, device=self.device) for _ in val.terms]
-        energies: list[Pair] = []
-        forces: list[Pair] = []
-        for batch in val.loader.epoch():
+        losses = torch.zeros(len(val.terms), dtype=torch.float64, device=self.device)
+        # n, sum of |error|, sum of error^2
+        energies, forces = torch.zeros(2, 3, dtype=torch.float64, device=self.device)
+        for k, index in enumerate(val.loader.indices()):
+            if k % self.ranks.size != self.ranks.rank:
+                continue
+            batch = val.loader.batch(index)
             counts = batch.counts
             with torch.no_grad():
                 outputs = outputs_of(
@@ -303,17 +320,19 @@ class TrainingLoop:
                     derivatives=self.step.derivatives,
                     graph=False,
                 )
-                sums = [s + t.sum(outputs, batch) for s, t in zip(sums, val.terms, strict=True)]
-                energies.append((outputs.energies, val.targets[batch.index]))
+                losses += torch.stack([term.sum(outputs, batch) for term in val.terms])
+                energies += _error_sums(outputs.energies, val.targets[batch.index])
                 if batch.forces is not None and outputs.forces is not None:
-                    forces.append(forces_of(outputs, batch, scale))
+                    forces += _error_sums(*forces_of(outputs, batch, scale))
         everything = torch.arange(len(val.data), device=self.device)
+        sums = self.ranks.sum(torch.cat([losses, energies, forces])).tolist()
         loss = sum(
-            float(s / t.count(everything)) * t.weight for s, t in zip(sums, val.terms, strict=True)
+            value / float(term.count(everything)) * term.weight
+            for value, term in zip(sums, val.terms, strict=False)
         )
         to_kcal = units.HARTREE_TO_KCALMOL / scale
-        mae, rmse = _mean_errors(energies, to_kcal)
-        return Validation(mae, rmse, loss, *(_mean_errors(forces, to_kcal) if forces else ()))
+        mae, rmse = _mean_errors(sums[-6:-3], to_kcal)
+        return Validation(mae, rmse, loss, *(_mean_errors(sums[-3:], to_kcal) if sums[-3] else ()))
 
     def _freeze(self) -> list[nn.Parameter]:
         """Freeze the layers that are to stay as they are; returns what is trained."""
@@ -361,11 +380,17 @@ class TrainingLoop:
             torch.cuda.set_rng_state(state["cuda_random"], self.device)
 
 
-def _mean_errors(pairs: list[Pair], scale: float) -> tuple[float, float]:
-    """Mean absolute and root mean square error of what is labelled, times ``scale``."""
-    predicted, reference = (torch.cat(parts).double() for parts in zip(*pairs, strict=True))
-    error = (predicted - reference)[~torch.isnan(reference)] * scale
-    return float(error.abs().mean()), float(error.square().mean().sqrt())
+def _error_sums(predicted: Tensor, reference: Tensor) -> Tensor:
+    """(3,) float64: n, sum of |error| and of error^2, of what is labelled."""
+    error = (predicted.double() - reference)[~torch.isnan(reference)]
+    n = error.new_tensor(error.numel())
+    return torch.stack([n, error.abs().sum(), error.square().sum()])
+
+
+def _mean_errors(sums: list[float], scale: float) -> tuple[float, float]:
+    """Mean absolute and root mean square error, times ``scale``, from ``_error_sums``."""
+    n, absolute, square = sums
+    return absolute / n * scale, math.sqrt(square / n) * scale
 
 
 #: With this every message ends that says a training has diverged.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple, TextIO, cast
 
 from anipot.aev.computer import load_engine
 from anipot.config import DataSettings, RunSettings, checked, read_yaml, to_yaml
@@ -22,6 +23,7 @@ from anipot.files import write_text
 from anipot.model import ANIModel
 from anipot.training.history import History
 from anipot.training.metrics import Evaluation
+from anipot.training.ranks import ranks
 from anipot.training.results import write_results
 from anipot.training.trainer import ANITrainer
 
@@ -98,6 +100,10 @@ def new_run(
 
     ``contents`` is what the folder will hold; it is printed first.
     """
+    if not ranks().first:
+        with _following() as prepared:
+            yield prepared
+        return
     if folder is None:
         folder = new_folder()
     folder = Path(folder)
@@ -115,7 +121,9 @@ def new_run(
             settings = resolved(settings, division)
             write_text(folder / "options.yaml", to_yaml(settings))
             division.save(folder / "split.npz")
-            yield Prepared(settings, folder, data, division)
+            prepared = Prepared(settings, folder, data, division)
+            _lead(prepared)
+            yield prepared
     except (DataError, SettingsError):
         # Found before there was anything to keep: the folder's name is free for the next attempt.
         if not any(folder.rglob("checkpoint.pt")):
@@ -172,6 +180,10 @@ def run_settings(folder: str | Path) -> RunSettings:
 @contextmanager
 def reopened_run(folder: str | Path, data: Conformers | None = None) -> Iterator[Prepared]:
     """The run in a folder, as it was prepared; what is printed goes to its log too."""
+    if not ranks().first:
+        with _following() as prepared:
+            yield prepared
+        return
     folder = Path(folder)
     settings = run_settings(folder)
     with _logged(folder):
@@ -181,6 +193,22 @@ def reopened_run(folder: str | Path, data: Conformers | None = None) -> Iterator
         else:  # killed between the two files
             division = divide(data, settings.data)
             division.save(folder / "split.npz")
+        prepared = Prepared(settings, folder, data, division)
+        _lead(prepared)
+        yield prepared
+
+
+def _lead(prepared: Prepared) -> None:
+    """Tell the other ranks what is to be trained; they read the data themselves."""
+    ranks().tell((prepared.settings, prepared.folder, prepared.division))
+
+
+@contextmanager
+def _following() -> Iterator[Prepared]:
+    """What the first rank tells, on another one, which neither prints nor writes."""
+    with open(os.devnull, "w", encoding="utf-8") as nothing, redirect_stdout(nothing):
+        settings, folder, division = ranks().tell(cast(tuple[RunSettings, Path, Division], None))
+        data = read_data(settings.data)
         yield Prepared(settings, folder, data, division)
 
 
@@ -210,22 +238,26 @@ def _train(settings: RunSettings, folder: Path, data: Conformers, division: Divi
     print(f"{model.n_parameters:,} parameters, networks for {', '.join(model.elements)}")
     trainer = ANITrainer(model, settings.training)
     checkpoint = folder / "checkpoint.pt"
-    resume = checkpoint.exists()
+    resume = ranks().tell(checkpoint.exists())
     if resume:
         print(f"going on from {checkpoint}")
     began = time.monotonic()
 
     def after_epoch(history: History) -> None:
-        with suppress(OSError):  # a full disk is no reason to stop; it is written again at the end
+        # A full disk is no reason to stop; it is written again at the end.
+        with suppress(OSError):
             write_text(folder / "metrics.csv", history.to_csv())
 
     failure = ""
     try:
-        trainer.train(train, validation, checkpoint=checkpoint, resume=resume, on_epoch=after_epoch)
+        on_epoch = after_epoch if ranks().first else None
+        trainer.train(train, validation, checkpoint=checkpoint, resume=resume, on_epoch=on_epoch)
     except TrainingError as e:
         failure = str(e)
-        if trainer.history.best is None:
+        if trainer.history.best is None and ranks().first:
             raise
+    if not ranks().first:  # without an error: torchrun would stop the first while it writes
+        return Run(folder, model, trainer.history, None, None)
     seconds = time.monotonic() - began
     best = trainer.history.best
     if best is None:  # interrupted before the first epoch ended

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from anipot.aev.computer import AEVComputer
 from anipot.batches import Batch, BatchLoader
@@ -16,6 +17,7 @@ from anipot.model import ANIModel
 from anipot.training.aev_cache import AEVSource
 from anipot.training.losses import Term
 from anipot.training.outputs import Outputs, outputs_of
+from anipot.training.ranks import ranks
 
 #: Atoms in a batch from which it is divided by the elements of its conformers, and atoms that a
 #: part must have.
@@ -68,11 +70,30 @@ class TrainingStep:
         self._bits = torch.as_tensor(bits.astype(np.int64))
         self._atoms = torch.as_tensor(composition.sum(axis=1))
         self._made: dict[int, _Elements] = {}
+        self._ranks = ranks()
+        self._together: DistributedDataParallel | None = None
 
     def __call__(self, index: Tensor) -> Tensor:
-        """The mean loss (a float64 scalar, detached) over the conformers ``index`` (B,)."""
-        total = torch.zeros((), dtype=torch.float64, device=self.model.device)
+        """The mean loss (a float64 scalar, detached) over the conformers ``index`` (B,).
+
+        Where several ranks train together each takes its share, and what it returns is its share
+        of the loss; the gradient is that of the whole batch.
+        """
         counts = [term.count(index) for term in self.terms]
+        if self._ranks.size > 1:
+            if self._together is None:  # by now it is known which layers are frozen
+                self._together = DistributedDataParallel(_Share(self))
+            loss: Tensor = self._together(self._ranks.share(index), counts)
+            (loss * self._ranks.size).backward()  # the engine takes the mean over the ranks
+            return loss.detach()
+        total = torch.zeros((), dtype=torch.float64, device=self.model.device)
+        for loss in self.losses(index, counts):
+            loss.backward()
+            total += loss.detach()
+        return total
+
+    def losses(self, index: Tensor, counts: Sequence[Tensor]) -> Iterator[Tensor]:
+        """What parts of the conformers ``index`` add to a loss of which ``counts`` are labelled."""
         for bits, members in self._parts(index):
             batch = self.loader.batch(members)
             outputs = self._outputs(batch, bits)
@@ -80,10 +101,7 @@ class TrainingStep:
                 term.sum(outputs, batch) * (term.weight / count)
                 for term, count in zip(self.terms, counts, strict=True)
             ]
-            loss = torch.stack(parts).sum()
-            loss.backward()
-            total += loss.detach()
-        return total
+            yield torch.stack(parts).sum()
 
     def _parts(self, index: Tensor) -> Iterator[tuple[int, Tensor]]:
         """(elements, conformers) of each part of a batch, in an order that depends on it alone."""
@@ -140,3 +158,19 @@ class TrainingStep:
                 torch.as_tensor(settings.columns(indices)),
             )
         return self._made[bits]
+
+
+class _Share(nn.Module):
+    """A rank's share of a loss, as the module that DistributedDataParallel wraps."""
+
+    def __init__(self, step: TrainingStep) -> None:
+        super().__init__()
+        self.networks = step.model.networks
+        self._losses = step.losses
+
+    def forward(self, index: Tensor, counts: Sequence[Tensor]) -> Tensor:
+        # A weight that a rank's share does not need has a gradient of zero there: the engine waits
+        # for one of every weight.
+        weights = [p for p in self.networks.parameters() if p.requires_grad]
+        none = torch.stack([p.double().sum() for p in weights]).sum() * 0.0
+        return sum(self._losses(index, counts), none) if len(index) else none

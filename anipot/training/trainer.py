@@ -26,6 +26,7 @@ from anipot.training.history import History
 from anipot.training.loop import TrainingLoop
 from anipot.training.losses import OPTION, weights
 from anipot.training.metrics import Evaluation
+from anipot.training.ranks import ranks
 from anipot.training.targets import without_repulsion
 
 
@@ -70,7 +71,8 @@ class ANITrainer:
         ``checkpoint``: a file to write every epoch and every few minutes; with ``resume`` the
         training goes on from it and ends, on the CPU, with the same bits as if it had never
         stopped. ``on_epoch`` is called with the history after each epoch. Ctrl-C ends the training
-        at the next update, with the best weights so far.
+        at the next update, with the best weights so far. Where torch.distributed has joined several
+        processes, each takes its share of every batch; all must call this with the same data.
 
         Raises DataError for data that cannot be trained on (no energies, an element that the
         training part lacks), TrainingError when a loss is not finite, naming the conformers, or
@@ -83,7 +85,8 @@ class ANITrainer:
         if checkpoint is not None:
             fingerprint = self._fingerprint(settings, train, val)
             file = CheckpointFile(Path(checkpoint), fingerprint, self._engine)
-            state = file.read() if resume else None
+            if resume:  # the file is where the first rank is
+                state = ranks().tell(file.read() if ranks().first else None)
         if state is not None:
             values = state["self_energies"].numpy()
             note = state["self_energies_note"]
@@ -95,6 +98,7 @@ class ANITrainer:
         ):
             model.self_energies = SelfEnergies.fit(without_repulsion(model, train), model.elements)
         loop = TrainingLoop(model, settings, train, val)
+        quiet = quiet or not ranks().first
         self.history = loop.place.history
         if not quiet:
             print(model.self_energies.table())

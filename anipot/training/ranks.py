@@ -1,0 +1,94 @@
+"""Ranks: the processes of one training, as ``torchrun`` starts them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from anipot.errors import TrainingError
+
+Told = TypeVar("Told")
+
+#: How long a rank waits for the others; the first one may read and divide data for long.
+PATIENCE = timedelta(hours=6)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together: number ``rank`` of ``size``.
+
+    Each takes its share of every batch, gradients are summed over all, and the weights stay the
+    same everywhere. Only the first writes files and prints.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, index: Tensor) -> Tensor:
+        """This rank's part of the conformers ``index`` (B,) of a batch; parts differ by one."""
+        return index.tensor_split(self.size)[self.rank] if self.size > 1 else index
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over all ranks of a tensor that each has, of the same shape."""
+        if self.size > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
+    def tell(self, value: Told) -> Told:
+        """What the first rank says, for all (plain data); the others' own value counts nothing."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+def ranks() -> Ranks:
+    """This process among those that torch.distributed has joined; alone where it has none."""
+    if dist.is_available() and dist.is_initialized():
+        return Ranks(dist.get_rank(), dist.get_world_size())
+    return Ranks()
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """Join the processes that ``torchrun`` started (NCCL with GPUs, gloo without).
+
+    Does nothing in a process that was not started so, or that has joined already. Raises
+    TrainingError where the others cannot be reached.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or ranks().size > 1:
+        yield ranks()
+        return
+    if torch.cuda.is_available():
+        local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local >= there:
+            raise TrainingError(
+                f"process {local} of this machine has no GPU of its own: there are {there}; start "
+                f"torchrun with --nproc-per-node {there}"
+            )
+        torch.cuda.set_device(local)
+    try:
+        dist.init_process_group(timeout=PATIENCE)  # NCCL for tensors on GPUs, gloo for others
+    except (RuntimeError, ValueError) as e:
+        raise TrainingError(
+            f"the processes of this training cannot reach each other: {e}. Start them with "
+            "'torchrun --nproc-per-node 2 -m anipot train ...'"
+        ) from e
+    try:
+        yield ranks()
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,116 @@
+"""Several processes train as one does: equal losses, gradients and weights from equal batches."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import anipot
+from anipot.training.ranks import Ranks, joined, ranks
+
+ALONE = [sys.executable, "-m", "anipot", "train"]
+PORT = 29_500 + os.getpid() % 400
+
+#: 1,008 training conformers: the last batch of 1,007 leaves nothing for the second of two ranks,
+#: and a share of the first has enough atoms to be divided by elements.
+OPTIONS = [
+    "per_molecule=20", "epochs=3", "hidden=16,8", "dtype=float64", "device=cpu", "threads=1",
+    "force_weight=0.1", "ema=0.9", "clip=50", "batch_size=1007", "freeze_layers=0",
+]  # fmt: skip
+
+
+def together(n: int) -> list[str]:
+    launch = f"-m torch.distributed.run --nproc-per-node {n} --master-port {PORT} -m anipot train"
+    return [sys.executable, *launch.split()]
+
+
+def run(command: list[str], folder: Path) -> str:
+    environment = {k: v for k, v in os.environ.items() if k != "WORLD_SIZE"}
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=300, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def errors(folder: Path) -> np.ndarray:
+    with (folder / "metrics.csv").open() as file:
+        columns = ("train_loss", "val_loss", "val_mae", "val_rmse", "val_force_mae")
+        return np.array([[float(line[c]) for c in columns] for line in csv.DictReader(file)])
+
+
+def weights(folder: Path) -> torch.Tensor:
+    model = anipot.load(folder / "potential.safetensors")
+    return torch.cat([p.detach().flatten() for p in model.networks.parameters()])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["batch_size=50", "freeze_layers=1", "engine=reference"]])
+def test_two_ranks_equal_one_with_the_same_batches(tmp_path, more):
+    printed = run([*together(2), *OPTIONS, *more, "-o", "two"], tmp_path)
+    run([*ALONE, *OPTIONS, *more, "-o", "one"], tmp_path)
+    np.testing.assert_allclose(errors(tmp_path / "two"), errors(tmp_path / "one"), rtol=1e-9)
+    torch.testing.assert_close(
+        weights(tmp_path / "two"), weights(tmp_path / "one"), rtol=1e-8, atol=1e-10
+    )
+    assert printed.count("epoch    3/3") == 1, "only the first rank prints"
+    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == sorted(
+        p.name for p in (tmp_path / "one").iterdir()
+    )
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_with_another_number_of_ranks(tmp_path):
+    options = [*OPTIONS, "batch_size=20", "epochs=8", "checkpoint_minutes=1e-9"]
+    run([*ALONE, *options, "-o", "whole"], tmp_path)
+    process = subprocess.Popen(
+        [*together(2), *options, "-o", "run"], cwd=tmp_path, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    metrics = tmp_path / "run" / "metrics.csv"
+    deadline = time.monotonic() + 200
+    while not metrics.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    # torchrun gives its workers sessions of their own: they die with the signal it passes on.
+    process.send_signal(signal.SIGKILL)
+    subprocess.run(["pkill", "-9", "-f", f"{options[-1]} -o run"], check=False)
+    process.wait()
+    assert 1 <= len(errors(tmp_path / "run")) < 8
+    assert not (tmp_path / "run" / "potential.safetensors").exists()
+    run([*ALONE, "--resume", "run"], tmp_path)
+    np.testing.assert_allclose(errors(tmp_path / "run"), errors(tmp_path / "whole"), rtol=1e-8)
+    torch.testing.assert_close(
+        weights(tmp_path / "run"), weights(tmp_path / "whole"), rtol=1e-7, atol=1e-9
+    )
+
+
+@pytest.mark.slow
+def test_a_failure_before_training_is_told_and_ends_all(tmp_path):
+    command = [*together(2), "no_such_file.h5", "-o", "run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "no_such_file.h5" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_shares_of_a_batch_are_disjoint_and_complete():
+    for n in (0, 1, 5, 64):
+        index = torch.randperm(n)
+        shares = [Ranks(rank, 3).share(index) for rank in range(3)]
+        assert torch.equal(torch.cat(shares), index)
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_alone_nothing_is_joined(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with joined() as alone:
+        assert alone == ranks() == Ranks(0, 1)
+        assert alone.tell("x") == "x"
+        assert torch.equal(alone.sum(torch.ones(2)), torch.ones(2))
