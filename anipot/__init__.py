@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from anipot.potentials.torchani_format import from_torchani
     from anipot.prediction import Prediction
     from anipot.repulsion import Repulsion
+    from anipot.searches.search import search
     from anipot.self_energies import SelfEnergies
     from anipot.training.trainer import ANITrainer, evaluate
 
@@ -57,6 +58,7 @@ _HOMES = {
     "load": "anipot.potentials",
     "load_bundled": "anipot.datasets",
     "load_dataset": "anipot.datasets",
+    "search": "anipot.searches.search",
 }
 
 __all__ = [
@@ -81,6 +83,7 @@ __all__ = [
     "load",
     "load_bundled",
     "load_dataset",
+    "search",
 ]
 
 

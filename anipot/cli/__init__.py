@@ -19,6 +19,7 @@ from anipot.cli.predict import predict
 from anipot.cli.relax import relax
 from anipot.cli.report import report
 from anipot.cli.scan import scan
+from anipot.cli.search import search
 from anipot.cli.study import study_app
 from anipot.cli.train import train
 from anipot.cli.vibrations import vibrations
@@ -36,6 +37,7 @@ app = typer.Typer(
 app.command(short_help="Train a potential, report its errors on unseen data.")(train)
 app.command(short_help="Errors of a potential on a data set.")(evaluate)
 app.command(short_help="Settings compared fairly: a table of runs with seeds.")(iterate)
+app.command(short_help="Options searched with Optuna, on one machine or several.")(search)
 app.command(short_help="The page of a run or a table, written again.")(report)
 app.command(short_help="What error the disagreement of an ensemble means.")(calibrate)
 app.command(short_help="Energies and forces of structures.")(predict)

@@ -1,0 +1,114 @@
+"""anipot search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anipot.errors import SettingsError
+
+
+def search(
+    file: Annotated[
+        Path | None, typer.Argument(help="YAML file with the space.", metavar="SPACE.yaml")
+    ] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="OPTION=VALUE", help="Options of the base, such as epochs=50 per_molecule=20."
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", "-m", help="End after so many minutes.")
+    ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            "--trials", "-t", min=1, help="End with so many trials, of all processes together."
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", "-w", min=1, help="Trials side by side, a thread each.")
+    ] = 1,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            "--storage",
+            help="Where trials are kept: a file, or an address such as sqlite:///x.db or "
+            "postgresql://... (default: trials.journal in the folder).",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="What the search is called in its storage."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder: a new one, or that of the same search to go on with "
+            "(default: runs/search-001, ...).",
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", metavar="FOLDER", help="Go on with the search in this folder."),
+    ] = None,
+) -> None:
+    """Search for options with a low validation error, with Optuna. The test part is not looked at.
+
+    \b
+    SPACE.yaml:
+      base: {training: {epochs: 40}}
+      space:
+        learning_rate: {low: 3e-4, high: 1e-2, log: true}
+        batch_size: [32, 64, 128]
+        force_weight: {values: [0], low: 0.03, high: 1, log: true}
+      minutes: 30
+
+    Options are those of 'anipot train --options'. Beside base and space: objective (mae, rmse,
+    force_mae or force_rmse of the validation part), minutes, trials, seed, max_seconds (trials that
+    would take longer are pruned), shorten: 3 (trials train for a third of the epochs), pruning
+    (trials that are worse than the median of others, at the same fraction of their training and not
+    before 40 % of it, are ended).
+
+    Writes best.yaml for 'anipot train --config', confirm.yaml for 'anipot iterate', which compares
+    the best with the base on the test part, trials.csv and figures. The same command again goes on;
+    trials that were interrupted or killed are tried again.
+
+    Several machines search together by the same command with a --storage that all of them reach: a
+    file on a shared disk (NFS too), or a data base on a server; sqlite:/// is for one machine.
+    Needs Optuna: pip install 'anipot[search]'
+
+    In Python:
+
+    \b
+    import anipot
+    anipot.search({"epochs": 40}, space={"batch_size": [32, 64, 128]}, minutes=30)
+    """
+    from anipot.config import with_words
+    from anipot.searches.search import resume_search, run_search
+    from anipot.searches.settings import read_space, search_settings
+
+    if resume is not None:
+        if file is not None or words or any(o is not None for o in (storage, name, out)):
+            raise SettingsError(
+                "--resume goes on with the search as it was begun; it takes --minutes, --trials "
+                "and --workers alone"
+            )
+        _, finished = resume_search(resume, workers, minutes, trials)
+    elif file is None:
+        raise SettingsError("name a YAML file with the space; 'anipot search --help' shows one")
+    else:
+        parts = read_space(file)
+        base = parts.get("base") or {}
+        if words and isinstance(base, dict):  # else search_settings says what is wrong with it
+            parts["base"] = with_words(base, words)
+        if minutes is not None or trials is not None:  # what the command says counts alone
+            parts.update(minutes=minutes, trials=trials)
+        _, finished = run_search(search_settings(parts), out, workers, storage, name)
+    if not finished:
+        raise typer.Exit(130)  # as shells have it for what Ctrl-C ended

@@ -1,0 +1,1 @@
+"""Searches: options found by Optuna, judged by the validation part alone."""

@@ -1,0 +1,353 @@
+"""Running a search: begun, gone on with, joined by other processes and machines."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from anipot.config import RunSettings
+from anipot.errors import SettingsError, TrainingError
+from anipot.files import write_text
+from anipot.iterations.runs import cores
+from anipot.iterations.settings import options_of
+from anipot.searches import results, storage
+from anipot.searches.results import Search
+from anipot.searches.settings import SearchSettings, search_settings
+from anipot.searches.space import parameters
+from anipot.searches.trial import Parts, read_parts, run_trial
+from anipot.training.run import absolute_paths, new_folder
+from anipot.version import __version__
+
+if TYPE_CHECKING:
+    import optuna
+
+#: What a search is, in its folder; and its trials, unless another storage is given.
+ABOUT, JOURNAL = "search.json", "trials.journal"
+
+#: So many suggestions in a row that have been tried already: there is nothing left to try.
+_REPEATS = 50
+
+#: Seconds between looks at what other processes have found.
+_LOOK_EVERY = 1.0
+
+
+def search(
+    base: RunSettings | Mapping[str, Any] | None = None,
+    space: Mapping[str, Any] | None = None,
+    minutes: float | None = None,
+    trials: int | None = None,
+    folder: str | Path | None = None,
+    workers: int = 1,
+    storage: str | None = None,
+    name: str | None = None,
+    **more: Any,
+) -> Search:
+    """Search for the options with the lowest validation error; the test part is never looked at.
+
+        anipot.search({"epochs": 20}, {"learning_rate": {"low": 3e-4, "high": 1e-2, "log": True},
+                                       "batch_size": [32, 64, 128]}, minutes=30)
+
+    ``base``: options of a run, by section or by name. ``space``: options of the model or training,
+    each with ``{"low": ..., "high": ..., "log": ...}``, ``{"values": [...]}`` or both. Ends after
+    ``minutes`` or ``trials``, those of all processes together. ``folder``: default the next of
+    runs/search-001 ...; where it holds the same search, that one goes on. ``workers`` processes
+    train side by side (with more than one, call it below ``if __name__ == "__main__":``).
+    ``storage``: an address of a data base or a journal file that several machines share, ``name``
+    what the search is called there. ``more``: other fields of ``SearchSettings`` (objective, seed,
+    shorten, max_seconds, pruning).
+
+    Raises SettingsError for unknown options, a folder or storage that holds something else, and
+    without Optuna; DataError for data that cannot be read.
+    """
+    values = {"base": base, "space": space, "minutes": minutes, "trials": trials, **more}
+    found, _ = run_search(search_settings(values), folder, workers, storage, name)
+    return found
+
+
+def run_search(
+    settings: SearchSettings,
+    folder: str | Path | None = None,
+    workers: int = 1,
+    where: str | None = None,
+    name: str | None = None,
+) -> tuple[Search, bool]:
+    """Begin a search, or go on with it; with False where it was interrupted."""
+    storage.need_optuna()
+    data = absolute_paths(settings.base.data)
+    base = settings.base.model_copy(update={"data": data})
+    settings = settings.model_copy(update={"base": base})
+    parts = read_parts(settings.base.data)
+    folder = new_folder(name="search") if folder is None else Path(folder)
+    if where is not None and "://" not in where:
+        where = str(Path(where).resolve())
+    if (folder / ABOUT).exists():
+        before = _about(folder)
+        storage.check_same(
+            storage.identity(settings), storage.identity(before.settings), f"{folder}: the search"
+        )
+        if where not in (None, before.storage) or name not in (None, before.name):
+            raise SettingsError(
+                f"{folder} holds search {before.name!r} of storage {before.storage or JOURNAL}; "
+                "for another one, name another folder"
+            )
+        where, name = before.storage, before.name
+    elif folder.exists() and any(folder.iterdir()):
+        raise SettingsError(f"{folder} exists and holds no search; name another folder")
+    name = name or _default_name(settings)
+    study = storage.open_study(where or str(folder / JOURNAL), name, settings)
+    storage.join(study, settings, parts.fingerprint)
+    write_text(folder / ABOUT, _as_json(settings, where, name, parts))
+    return _go_on(study, folder, settings, parts, workers)
+
+
+def resume_search(
+    folder: str | Path, workers: int = 1, minutes: float | None = None, trials: int | None = None
+) -> tuple[Search, bool]:
+    """Go on with the search in a folder, for so many minutes more, or up to so many trials.
+
+    Raises SettingsError for a folder that holds none.
+    """
+    settings = _about(Path(folder)).settings
+    if minutes is not None or trials is not None:
+        settings = settings.model_copy(update={"minutes": minutes, "trials": trials})
+    return run_search(settings, folder, workers)
+
+
+class _About(NamedTuple):
+    settings: SearchSettings
+    storage: str | None
+    name: str
+
+
+def _about(folder: Path) -> _About:
+    path = folder / ABOUT
+    if not path.exists():
+        raise SettingsError(f"{folder} is not the folder of a search: it has no {ABOUT}")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return _About(search_settings(found["settings"]), found["storage"], found["name"])
+
+
+def _as_json(settings: SearchSettings, where: str | None, name: str, parts: Parts) -> str:
+    import optuna
+
+    about = {
+        "name": name,
+        "storage": where,
+        "settings": settings.model_dump(mode="json"),
+        "division": parts.about,
+        "data": parts.fingerprint,
+        "versions": {
+            "anipot": __version__,
+            "optuna": optuna.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    }
+    return json.dumps(about, indent=1) + "\n"
+
+
+def _default_name(settings: SearchSettings) -> str:
+    """The same for the same search on every machine."""
+    text = json.dumps(storage.identity(settings), sort_keys=True)
+    return f"search-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+# ---- running -------------------------------------------------------------------------------------
+
+
+def _go_on(
+    study: optuna.study.Study, folder: Path, settings: SearchSettings, parts: Parts, workers: int
+) -> tuple[Search, bool]:
+    threads = settings.base.training.threads or 1
+    if workers > 1 and workers * threads > cores():
+        raise SettingsError(
+            f"{workers} workers of {threads} thread{'s' * (threads > 1)} are more than the "
+            f"{cores()} cores there are: have fewer workers"
+        )
+    killed = storage.bury(study)
+    known = [t for t in study.get_trials(deepcopy=False) if storage.counts(t)]
+    if not known and not killed:
+        _try_base_first(study, settings, len(parts.train))
+    # Other draws than those of whoever was here before.
+    draws = 100 * len(study.get_trials(deepcopy=False))
+    study.sampler = storage.sampler(settings, draws)
+    began = time.time()
+    deadline = began + (settings.minutes or math.inf) * 60
+    print(f"{folder}: search {study.study_name!r}, objective validation {results.name(settings)}")
+    print(f"{parts.about}; the test part is not looked at")
+    if known:
+        again = f", {killed} of them killed and to be tried again" if killed else ""
+        print(f"{len(known) + killed} trials are there{again}")
+    watcher = _Watcher(study, folder, settings, deadline)
+    finished = True
+    try:
+        if workers == 1:
+            work(study, settings, parts, deadline, watcher)
+        else:
+            _side_by_side(folder, workers, draws, deadline, watcher)
+    except KeyboardInterrupt:
+        finished = False
+    found = watcher.look()
+    results.write_search(found)
+    if found.best is not None:
+        results.write_figures(found)
+    _tell(found, finished)
+    return found, finished
+
+
+def _try_base_first(study: optuna.study.Study, settings: SearchSettings, conformers: int) -> None:
+    """Nothing that a search finds is then worse than what it began with."""
+    base = RunSettings(**dict(settings.base))
+    training = base.training.resolved(conformers)
+    options = options_of(base.model_copy(update={"training": training}))
+    params = parameters(options, settings.space)
+    if params is not None:
+        study.enqueue_trial(params, skip_if_exists=True)
+
+
+def work(
+    study: optuna.study.Study,
+    settings: SearchSettings,
+    parts: Parts,
+    deadline: float,
+    watcher: _Watcher | None = None,
+) -> None:
+    """Trial after trial, until the time is over or there are as many as asked for."""
+    repeats = 0
+    while time.time() < deadline and repeats < _REPEATS and not _enough(study, settings):
+        trial = study.ask()
+        if settings.trials is not None and _rank(study, trial.number) >= settings.trials:
+            # Another process was quicker.
+            storage.set_aside(study, trial, "one too many")
+            break
+        run_trial(study, trial, settings, parts, deadline)
+        repeated = storage.REPEATS in trial.user_attrs
+        repeats = repeats + 1 if repeated else 0
+        if watcher is not None:
+            watcher.look()
+
+
+def _enough(study: optuna.study.Study, settings: SearchSettings) -> bool:
+    there = sum(storage.counts(t) for t in study.get_trials(deepcopy=False))
+    return settings.trials is not None and there >= settings.trials
+
+
+def _rank(study: optuna.study.Study, number: int) -> int:
+    trials = study.get_trials(deepcopy=False)
+    return sum(storage.counts(t) for t in trials if t.number < number)
+
+
+def _side_by_side(
+    folder: Path, workers: int, draws: int, deadline: float, watcher: _Watcher
+) -> None:
+    """Ctrl-C reaches the processes too, each of which sets its trial aside and ends."""
+    # A fork would copy locks that the parent's threads hold.
+    context = multiprocessing.get_context("spawn")
+    running = [
+        context.Process(target=_work_quietly, args=(str(folder), draws + k, deadline))
+        for k in range(workers)
+    ]
+    for process in running:
+        process.start()
+    try:
+        while any(process.is_alive() for process in running):
+            time.sleep(_LOOK_EVERY)
+            watcher.look()
+    finally:
+        for process in running:
+            process.join()
+    if any(process.exitcode == 130 for process in running):
+        raise KeyboardInterrupt
+    if all(process.exitcode for process in running):
+        raise TrainingError(
+            f"the processes of the search ended with {running[0].exitcode}: see what they said "
+            f"above; the trials so far are kept in {folder}"
+        )
+
+
+def _work_quietly(folder: str, draws: int, deadline: float) -> None:
+    """A process of its own: one thread, nothing printed."""
+    torch.set_num_threads(1)
+    about = _about(Path(folder))
+    with open(os.devnull, "w", encoding="utf-8") as nothing, contextlib.redirect_stdout(nothing):
+        try:
+            parts = read_parts(about.settings.base.data)
+            where = about.storage or str(Path(folder) / JOURNAL)
+            study = storage.open_study(where, about.name, about.settings, draws)
+            work(study, about.settings, parts, deadline)
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+
+
+# ---- what is printed -----------------------------------------------------------------------------
+
+
+class _Watcher:
+    """Tells of trials as they end, whoever trained them, and keeps the folder up to date."""
+
+    def __init__(
+        self, study: optuna.study.Study, folder: Path, settings: SearchSettings, deadline: float
+    ) -> None:
+        self.study, self.folder, self.settings = study, folder, settings
+        self.deadline = deadline
+        self.told = {t.number for t in self._found().trials if t.state != "running"}
+
+    def _found(self) -> Search:
+        return results.collect(self.study, self.folder, self.settings)
+
+    def look(self) -> Search:
+        found = self._found()
+        new = [t for t in found.trials if t.state != "running" and t.number not in self.told]
+        for trial in new:
+            self.told.add(trial.number)
+            print(self._line(trial, found), flush=True)
+        if new:
+            results.write_search(found)
+        return found
+
+    def _line(self, trial: results.Trial, found: Search) -> str:
+        outcome = trial.state if trial.error is None else f"{trial.error:.4f}"
+        seconds = "" if trial.seconds is None else f" {trial.seconds:4.0f} s"
+        text = f"trial {trial.number:3d}  {outcome:>8}{seconds}  {results.told(trial.changes)}"
+        if trial.reason:
+            text += f"; {trial.reason}"
+        if found.best is not None:
+            text += f"; best {found.best.error:.4f} (trial {found.best.number})"
+        if math.isfinite(self.deadline):
+            text += f"; {max(0.0, self.deadline - time.time()) / 60:.0f} min left"
+        return text
+
+
+def _tell(found: Search, finished: bool) -> None:
+    states = [t.state for t in found.trials]
+    counts = ", ".join(
+        f"{states.count(s)} {s}" for s in ("finished", "pruned", "failed") if s in states
+    )
+    print(f"\n{len(states)} trials: {counts or 'none ended'}")
+    if found.best is not None:
+        settings = found.settings
+        print(
+            f"Best: trial {found.best.number}, validation {results.name(settings)} "
+            f"{found.best.error:.4f} {results.unit(settings)}: {results.told(found.best.changes)}"
+        )
+        if settings.shorten > 1:
+            print(f"It trained for 1/{settings.shorten} of the epochs; best.yaml has all of them.")
+        print(f"Train with it: anipot train --config {found.folder / 'best.yaml'}")
+        print(
+            "Confirm it on the test part, against the base: "
+            f"anipot iterate {found.folder / 'confirm.yaml'} --seeds 3"
+        )
+        print(f"{found.folder}: best.yaml, confirm.yaml, trials.csv, plots/, {ABOUT}")
+    if not finished:
+        print(f"Interrupted. To go on: anipot search --resume {found.folder}", flush=True)
