@@ -130,3 +130,29 @@ def lennard_jones(
     from anipot.studies.lennard_jones import QUICK, run
 
     run(out, threads=threads, **{**(QUICK if quick else {}), **({"seeds": seeds} if seeds else {})})
+
+
+@study_app.command()
+def symmetry(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One seed and half the updates: in a minute.")
+    ] = False,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Repetitions.")] = None,
+    threads: Threads = None,
+    out: Out = None,
+) -> None:
+    """Symmetry in the features, or shown by augmentation: four particles in the plane.
+
+    Networks on positions, distances, sorted distances and AEVs are tested on molecules rotated,
+    translated and permuted, without and with augmentation, and with two labels, one of which
+    depends on the numbering of the particles. About two minutes on two cores.
+
+    In Python:
+
+    \b
+    from anipot.studies import symmetry
+    symmetry.run()
+    """
+    from anipot.studies.symmetry import QUICK, run
+
+    run(out, threads=threads, **{**(QUICK if quick else {}), **({"seeds": seeds} if seeds else {})})
