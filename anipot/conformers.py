@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import mmap
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +22,11 @@ from anipot.files import atomic_write
 from anipot.joining import ARRAYS, Joined
 from anipot.units import HARTREE_TO_KCALMOL
 
-
 #: Labels and whether they are per conformer ("M") or per atom ("A").
 LABELS = {"energies": "M", "forces": "A", "stress": "M"}
+
+#: More conformers of a store than this are not copied when they are taken.
+VIEW_FROM = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +87,9 @@ class Conformers:
             coordinates = coordinates.astype(np.float64)
         fix("coordinates", coordinates)
         m, a = len(self.offsets) - 1, len(self.atomic_numbers)
-        rising = m >= 0 and self.offsets[0] == 0 and not (np.diff(self.offsets) < 0).any()
-        if not rising or self.offsets[-1] != a:
+        rising = m >= 0 and self.offsets[0] == 0
+        pairs = zip(_pieces(self.offsets[:-1]), _pieces(self.offsets[1:]), strict=True)
+        if not (rising and all((a <= b).all() for a, b in pairs)) or self.offsets[-1] != a:
             raise DataError("offsets must rise from 0 to the number of atoms")
         if self.molecule is None:
             groups, names = _group_by_formula(self.atomic_numbers, self.offsets)
@@ -142,7 +147,21 @@ class Conformers:
     @property
     def elements(self) -> tuple[str, ...]:
         """The elements that occur, by atomic number."""
-        return el.sorted_elements(np.unique(self.atomic_numbers))
+        return self.elements_of(slice(None))
+
+    def elements_of(self, indices: np.ndarray | slice) -> tuple[str, ...]:
+        """The elements that occur in the conformers at ``indices``, by atomic number."""
+        seen = np.zeros(len(el.SYMBOLS), dtype=bool)
+        if isinstance(indices, slice) and indices == slice(None):
+            for numbers in _pieces(self.atomic_numbers):
+                seen[numbers] = True
+        else:
+            every = len(self.elements)
+            for index in _pieces(self.numbers_at(indices), 1 << 16):
+                seen[self.atomic_numbers[atoms_of(self.offsets, index)[0]]] = True
+                if np.count_nonzero(seen) == every:
+                    break
+        return el.sorted_elements(np.flatnonzero(seen))
 
     @property
     def nbytes(self) -> int:
@@ -157,9 +176,34 @@ class Conformers:
 
     def __repr__(self) -> str:
         return (
-            f"Conformers({len(self):,} conformers of {len(np.unique(self.molecule)):,} "
-            f"{self.grouped_by}s, {len(self.atomic_numbers):,} atoms, {''.join(self.elements)})"
+            f"Conformers({len(self):,} conformers of {self.n_molecules:,} "
+            f"{self.grouped_by}s, {self.total_atoms:,} atoms, {''.join(self.elements)})"
         )
+
+    @property
+    def n_molecules(self) -> int:
+        """Molecules (or formulas, as ``grouped_by`` says) that have a conformer here."""
+        return len(self.molecules_of(slice(None)))
+
+    def molecules_of(self, indices: np.ndarray | slice) -> np.ndarray:
+        """Ascending indices in ``molecule_names`` of the molecules of some conformers."""
+        seen = np.zeros(len(self.molecule_names), dtype=bool)
+        for index in _pieces(self.numbers_at(indices)):
+            seen[self.molecule[index]] = True
+        return np.flatnonzero(seen)
+
+    @property
+    def total_atoms(self) -> int:
+        """A: the atoms of all conformers."""
+        return len(self.atomic_numbers)
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the coordinates are a file mapped into memory (a store), and not read."""
+        array: object = self.coordinates
+        while isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
+            array = array.base
+        return isinstance(array, np.memmap | mmap.mmap)
 
     def has(self, label: str) -> np.ndarray:
         """(M,) bool: which conformers have a label (``"energies"``, ``"forces"``, ``"stress"``)."""
@@ -210,11 +254,46 @@ class Conformers:
     # ---- parts -------------------------------------------------------------------------------
 
     def take(self, indices: np.ndarray | Sequence[int] | slice) -> Conformers:
-        """The conformers at ``indices`` (or where a (M,) bool array is true), in that order."""
-        index = np.arange(len(self))[indices]
-        counts = self.n_atoms[index]
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        atoms = np.repeat(self.offsets[index] - offsets[:-1], counts) + np.arange(offsets[-1])
+        """The conformers at ``indices`` (or where a (M,) bool array is true), in that order.
+
+        More than ``VIEW_FROM`` conformers of a store stay on the disk (``ConformersView``).
+        """
+        index = self.numbers_at(indices)
+        if len(index) > VIEW_FROM and self.mapped:
+            # Here and not above: a view is a data set too.
+            from anipot.views import ConformersView
+
+            return ConformersView(self, index)
+        return self.gather(index)
+
+    def numbers_at(self, indices: np.ndarray | Sequence[int] | slice) -> np.ndarray:
+        """(n,) integers from 0: the conformers that ``indices`` or a (M,) bool array mean."""
+        m = len(self)
+        small = np.int32 if m < 2**31 else np.int64
+        if isinstance(indices, slice):
+            return np.arange(*indices.indices(m), dtype=small)
+        index = np.asarray(indices)
+        if index.dtype == bool and index.shape == (m,):
+            return nonzero(index)
+        if index.dtype.kind == "i" and (not len(index) or (index.min() >= 0 and index.max() < m)):
+            return index
+        numbers: np.ndarray = np.arange(m)[indices]
+        return numbers
+
+    def blocks(self, atoms: int = 1 << 20) -> Iterator[tuple[int, Conformers]]:
+        """All conformers in pieces of about so many atoms: (number of the first, the piece)."""
+        for start, end in _chunks(self.offsets, atoms):
+            yield start, self.gather(slice(start, end))
+
+    def gather(self, index: np.ndarray | slice) -> Conformers:
+        """As ``take``, always as arrays in memory (of a slice: views of these arrays)."""
+        atoms: np.ndarray | slice
+        if isinstance(index, slice):
+            first, last, _ = index.indices(len(self))
+            offsets = self.offsets[first : last + 1] - self.offsets[first]
+            atoms = slice(int(self.offsets[first]), int(self.offsets[last]))
+        else:
+            atoms, offsets = atoms_of(self.offsets, index)
 
         def per_conformer(array: np.ndarray | None) -> np.ndarray | None:
             return None if array is None else array[index]
@@ -222,8 +301,10 @@ class Conformers:
         def per_atom(array: np.ndarray | None) -> np.ndarray | None:
             return None if array is None else array[atoms]
 
-        return replace(
-            self,
+        # Parts of what has been checked are not checked again: this is done for every batch.
+        part = object.__new__(Conformers)
+        part.__dict__.update({f.name: getattr(self, f.name) for f in fields(Conformers)})
+        part.__dict__.update(
             atomic_numbers=self.atomic_numbers[atoms],
             coordinates=self.coordinates[atoms],
             offsets=offsets,
@@ -235,6 +316,7 @@ class Conformers:
             molecule=self.molecule[index],
             masks={label: mask[index] for label, mask in self.masks.items()},
         )
+        return part
 
     def select(
         self,
@@ -257,13 +339,15 @@ class Conformers:
         Raises DataError when nothing is left, or a molecule is not there.
         """
         keep = np.ones(len(self), dtype=bool)
-        if elements is not None:
-            known = el.parse_elements(elements)
-            keep &= self.composition(known).sum(axis=1) == self.n_atoms
-        if heavy_atoms is not None:
-            least, most = heavy_atoms if isinstance(heavy_atoms, tuple) else (0, heavy_atoms)
-            heavy = self.heavy_atoms
-            keep &= (heavy >= least) & (heavy <= most)
+        known = None if elements is None else el.parse_elements(elements)
+        least, most = heavy_atoms if isinstance(heavy_atoms, tuple) else (0, heavy_atoms)
+        for start, part in self.blocks() if (known, heavy_atoms) != (None, None) else ():
+            mine = keep[start : start + len(part)]
+            if known is not None:
+                mine &= part.composition(known).sum(axis=1) == part.n_atoms
+            if most is not None:
+                heavy = part.heavy_atoms
+                mine &= (heavy >= least) & (heavy <= most)
         if molecules is not None:
             keep &= np.isin(self.molecule, self.molecule_indices(molecules))
         if max_energy is not None:
@@ -405,14 +489,14 @@ class Conformers:
 
     def check_elements(self, train: np.ndarray, *others: np.ndarray) -> None:
         """Raise DataError when the conformers ``train`` lack an element that ``others`` contain."""
-        counts = self.composition()
-        known = counts[train].sum(axis=0) > 0
+        known = self.elements_of(train)
+        if known == self.elements:
+            return
         for other in others:
-            lacking = (counts[other].sum(axis=0) > 0) & ~known
-            if lacking.any():
-                names = [e for e, lacks in zip(self.elements, lacking, strict=True) if lacks]
+            lacking = [e for e in self.elements_of(other) if e not in known]
+            if lacking:
                 raise DataError(
-                    f"no training conformer contains {', '.join(names)}, but a validation or "
+                    f"no training conformer contains {', '.join(lacking)}, but a validation or "
                     "test conformer does: its network would never be trained. Use another seed "
                     "or split, or select(elements=...) first"
                 )
@@ -431,7 +515,7 @@ class Conformers:
         joined = Joined(parts)
         if len(joined.parts) == 1:
             return joined.parts[0]
-        arrays = {c: np.concatenate(list(joined.pieces(c))) for c in joined.columns}
+        arrays: dict[str, Any] = {c: np.concatenate(list(joined.pieces(c))) for c in joined.columns}
         masks = {label: arrays.pop(f"mask_{label}") for label in joined.masks}
         return Conformers(**arrays, **joined.about, masks=masks)
 
@@ -481,6 +565,9 @@ class Conformers:
 
     def content_hash(self) -> str:
         """sha256 of everything a training and its split depend on (not of names and sources)."""
+        known: str | None = self.__dict__.get("_known_hash")
+        if known is not None:
+            return known
         digest = hashlib.sha256()
         for name in ARRAYS:
             array = getattr(self, name)
@@ -489,6 +576,10 @@ class Conformers:
                 digest.update(str(array.dtype).encode())
                 digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         return digest.hexdigest()
+
+    def know_hash(self, content_hash: str) -> None:
+        """Tell the content hash of data that cannot change any more: files mapped read-only."""
+        self.__dict__["_known_hash"] = content_hash
 
 
 def _chunks(offsets: np.ndarray, atoms: int = 1 << 21) -> Iterator[tuple[int, int]]:
@@ -506,16 +597,51 @@ def _group_by_formula(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """(M,) int32 formula of each conformer, and the formulas' names."""
     m = len(offsets) - 1
-    present = np.unique(numbers)
-    counts = np.zeros((m, len(present)), dtype=np.int32)
+    seen = np.zeros(256, dtype=bool)
+    for piece in _pieces(numbers):
+        seen[piece] = True
+    present = np.flatnonzero(seen)
+    if not len(present):  # conformers without atoms: numpy has no unique rows of no columns
+        return np.zeros(m, dtype=np.int32), ("",) if m else ()
+    found: dict[bytes, int] = {}
+    index = np.zeros(m, dtype=np.int32)
     for start, end in _chunks(offsets):
         conformer = np.repeat(np.arange(end - start), np.diff(offsets[start : end + 1]))
         column = np.searchsorted(present, numbers[offsets[start] : offsets[end]])
         size = (end - start) * len(present)
-        part = np.bincount(conformer * len(present) + column, minlength=size)
-        counts[start:end] = part.reshape(end - start, len(present))
-    if not len(present):  # conformers without atoms: numpy has no unique rows of no columns
-        return np.zeros(m, dtype=np.int32), ("",) if m else ()
-    unique, index = np.unique(counts, axis=0, return_inverse=True)
-    names = tuple(el.formula(np.repeat(present, row)) for row in unique)
-    return index.reshape(-1).astype(np.int32), names
+        counts = np.bincount(conformer * len(present) + column, minlength=size)
+        rows, own = np.unique(counts.reshape(-1, len(present)), axis=0, return_inverse=True)
+        places = [found.setdefault(row.tobytes(), len(found)) for row in rows]
+        index[start:end] = np.array(places, dtype=np.int32)[own.reshape(-1)]
+    every = np.array([np.frombuffer(row, dtype=np.int64) for row in found])
+    unique, place = np.unique(every.reshape(-1, len(present)), axis=0, return_inverse=True)
+    place = place.reshape(-1).astype(np.int32)
+    for piece in _pieces(index):
+        piece[:] = place[piece]
+    return index, tuple(el.formula(np.repeat(present, row)) for row in unique)
+
+
+def _pieces(array: np.ndarray, rows: int = 1 << 20) -> Iterator[np.ndarray]:
+    """An array in pieces, without copies: bounds the memory."""
+    for start in range(0, len(array), rows):
+        yield array[start : start + rows]
+
+
+def atoms_of(offsets: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The atoms of the conformers ``index`` (n,), and their offsets (n+1,) among these."""
+    first = offsets[index]
+    counts = offsets[index + 1] - first
+    own = np.zeros(len(index) + 1, dtype=np.int64)
+    np.cumsum(counts, out=own[1:])
+    return np.repeat(first - own[:-1], counts) + np.arange(own[-1]), own
+
+
+def nonzero(mask: np.ndarray) -> np.ndarray:
+    """``np.flatnonzero`` of a long mask, in 32 bits where they do."""
+    index = np.empty(int(np.count_nonzero(mask)), np.int32 if len(mask) < 2**31 else np.int64)
+    done = 0
+    for start in range(0, len(mask), 1 << 20):
+        here = np.flatnonzero(mask[start : start + (1 << 20)])
+        index[done : done + len(here)] = here + start
+        done += len(here)
+    return index

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from anipot.cli.pack import pack
 from anipot.cli.reading import NO_OPTIONS, reads_data
 from anipot.cli.resolve import resolve
 from anipot.datasets.bundled import bundled_path
@@ -17,8 +18,8 @@ from anipot.datasets.mapping import ReadOptions
 
 data_app = typer.Typer(
     help="Look at data sets: what they hold (info), what is wrong with them (check), how AEVs "
-    "resolve them (resolve).",
-    short_help="What data files hold, and what is wrong.",
+    "resolve them (resolve). Large ones become a store that is never read into memory (pack).",
+    short_help="What data files hold, what is wrong; large data.",
     no_args_is_help=True,
 )
 
@@ -82,3 +83,4 @@ def check(
 
 
 data_app.command()(resolve)
+data_app.command()(pack)

@@ -11,7 +11,7 @@ cm5 hirdipole lot``, where ``forces`` holds the gradient. TorchANI's own: specie
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,9 @@ from anipot.errors import AnipotError, DataError
 #: Files that hold one of these beside ``forces`` come from the pipeline of COMP6 and ANI-1r (with
 #: ``lot``, which alone is too common a name to tell), which stores the gradient under that name.
 GRADIENT_MARKS = frozenset({"cm5", "hirdipole"})
+
+#: Makes an array of a shape and type, in memory or on the disk.
+Empty = Callable[[tuple[int, ...], np.dtype], np.ndarray]
 
 _PLAIN = frozenset(
     {"coordinates", "energies", "forces", "species", "smiles", "coordinatesHE", "energiesHE",
@@ -55,17 +58,17 @@ def is_hdf5(path: Path) -> bool:
     return bool(h5py.is_hdf5(path))
 
 
-def read_ani_hdf5(path: Path, options: ReadOptions) -> Conformers:
+def read_ani_hdf5(path: Path, options: ReadOptions, empty: Empty = np.empty) -> Conformers:
     """All molecules of an ANI HDF5 file, opened read-only.
 
     Two passes: the first finds the groups and their shapes, then every array is allocated once
     and each dataset is read straight into its place, so that loading takes the memory of the
-    result and no more. Raises DataError naming file, group and reason for all that cannot be
-    used.
+    result and no more; ``empty`` makes the arrays. Raises DataError naming file, group and reason
+    for all that cannot be used.
     """
     try:
         with h5py.File(path, "r") as file:
-            return _Reader(file, path, options).read()
+            return _Reader(file, path, options).read(empty)
     except AnipotError:
         raise
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as e:  # h5py's ways to say so
@@ -258,7 +261,7 @@ class _Reader:
 
     # ---- second pass ---------------------------------------------------------------------------
 
-    def read(self) -> Conformers:
+    def read(self, empty: Empty) -> Conformers:
         scales = mapping.scales(
             self.options,
             str(self.path),
@@ -280,15 +283,15 @@ class _Reader:
         np.cumsum(counts, out=offsets[1:])
         del counts
         double = any(b.dtype.itemsize > 4 or b.dtype.kind != "f" for b in blocks)
-        numbers = np.empty(a, dtype=np.uint8)
-        coordinates = np.empty((a, 3), dtype=np.float64 if double else np.float32)
+        numbers = empty((a,), np.dtype(np.uint8))
+        coordinates = empty((a, 3), np.dtype(np.float64 if double else np.float32))
         labelled = any(b.energy for b in blocks)
         energies = np.full(m, np.nan) if labelled else None
         forces = None
         kinds = [self.file[b.group][b.forces].dtype for b in blocks if b.forces]
         if kinds:
             wide = any(k.itemsize > 4 or k.kind != "f" for k in kinds)
-            forces = np.empty((a, 3), dtype=np.float64 if wide else np.float32)
+            forces = empty((a, 3), np.dtype(np.float64 if wide else np.float32))
         molecule = np.empty(m, dtype=np.int32)
         places: dict[str, int] = {}
         has_forces = np.ones(m, dtype=bool)

@@ -7,11 +7,14 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from anipot.conformers import Conformers
-from anipot.datasets.ani_hdf5 import is_hdf5, read_ani_hdf5
+from anipot.datasets.ani_hdf5 import Empty, is_hdf5, read_ani_hdf5
 from anipot.datasets.extxyz import read_frames
 from anipot.datasets.mapping import ReadOptions, read_options
 from anipot.datasets.npz import read_npz
+from anipot.datasets.store import MANIFEST, is_store, open_store
 from anipot.errors import DataError
 
 PathLike = str | os.PathLike[str]
@@ -34,7 +37,8 @@ def load_dataset(
     """Read a data set from one file or several (then in order, as one). Files are never changed.
 
     Files: ANI HDF5 of any nesting (ANI-1, ANI-1x, COMP6, ANI-1r), extended and plain XYZ,
-    ``.npz`` (saved by anipot, or laid out as MD17, rMD17, sGDML), and what else ASE reads.
+    ``.npz`` (saved by anipot, or laid out as MD17, rMD17, sGDML), and what else ASE reads. A store
+    (a folder that ``anipot data pack`` wrote) is checked and mapped into memory, not read into it.
 
     - ``energy_key``, ``coordinates_key``, ``species_key``, ``forces_key``: names in the file,
       where they are not the usual ones or there are several;
@@ -76,10 +80,17 @@ def read_files(paths: Iterable[PathLike], options: ReadOptions) -> Conformers:
     return Conformers.concatenate([read_file(Path(path), options) for path in given])
 
 
-def read_file(path: Path, options: ReadOptions) -> Conformers:
-    """One file, by the reader of its type. Raises DataError."""
+def read_file(path: Path, options: ReadOptions, empty: Empty = np.empty) -> Conformers:
+    """One file, by the reader of its type. Raises DataError.
+
+    ``empty`` makes the large arrays where the reader fills them piece by piece (HDF5).
+    """
+    if is_store(path):
+        return open_store(path)
     if path.is_dir():
-        raise DataError(f"{path} is a folder, not a data file; name the files in it")
+        raise DataError(
+            f"{path} is a folder, and no store (it has no {MANIFEST}); name the files in it"
+        )
     try:
         size = path.stat().st_size
         with path.open("rb"):
@@ -95,7 +106,7 @@ def read_file(path: Path, options: ReadOptions) -> Conformers:
         raise DataError(f"{path} is empty (0 bytes)")
     suffix = path.suffix.lower()
     if suffix in (".h5", ".hdf5", ".hdf") or is_hdf5(path):
-        return read_ani_hdf5(path, options)
+        return read_ani_hdf5(path, options, empty)
     if suffix == ".npz":
         return read_npz(path, options)
     return read_frames(path, options)
