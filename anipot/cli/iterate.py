@@ -75,7 +75,9 @@ def iterate(
 
     Rows change the options of the base, which are those of 'anipot train --options'. Instead of
     rows, 'grid: {hidden: [[128], [256]], dropout: [0, 0.1]}' has a row for every combination.
-    'updates: 5000' trains all rows for so many updates, whatever their batch size.
+    'updates: 5000' trains all rows for so many updates, whatever their batch size. With 'tune:
+    {option: learning_rate, values: [1e-4, 1e-3, 1e-2], updates: 300}' an option is first chosen
+    for each row on validation, by a short run for each value.
 
     Writes table.md, .html, .csv, runs.csv and figures: errors with mean and spread over seeds, what
     each row cost, and whether differences exceed the spread. A row that fails is a row with its
@@ -83,7 +85,8 @@ def iterate(
     others read.
 
     '--preset source --data FILE' has the seven rows of the source report, with its numbers beside
-    those measured, and says which of its conclusions survive.
+    those measured, and says which of its conclusions survive. A second, shorter table, in which
+    each row's learning rate is tuned first, follows in the folder tuned/ of the first.
 
     In Python:
 
@@ -93,7 +96,7 @@ def iterate(
     """
     from anipot.config import with_words
     from anipot.iterations.iterate import resume_table, run_table
-    from anipot.iterations.presets import source
+    from anipot.iterations.presets import source, source_tuned
     from anipot.iterations.settings import read_parts, table_settings
 
     given = (preset, protocol, data, updates, seeds, out)
@@ -112,17 +115,21 @@ def iterate(
             # Without a FILE the first word takes its place.
             words = [str(file), *(words or [])] if file is not None else words
             files = [str(path) for path in data or []]
-            parts = source(protocol or "controlled", updates, files)
+            tables = {"": source(protocol or "controlled", updates, files)}
+            if protocol in (None, "controlled"):
+                tables["tuned"] = source_tuned(updates, files)
         else:
             assert file is not None
-            parts = read_parts(file)
+            tables = {"": read_parts(file)}
             if updates is not None:
-                parts["updates"] = updates
-        base = parts.get("base") or {}
-        if words and isinstance(base, dict):  # else table_settings says what is wrong with it
-            parts["base"] = with_words(base, words)
-        if seeds is not None:
-            parts["seeds"] = seeds
-        table = run_table(table_settings(parts), out, workers)
+                tables[""]["updates"] = updates
+        for parts in tables.values():
+            base = parts.get("base") or {}
+            if words and isinstance(base, dict):  # else table_settings says what is wrong with it
+                parts["base"] = with_words(base, words)
+            if seeds is not None:
+                parts["seeds"] = seeds
+        first, *further = (table_settings(parts) for parts in tables.values())
+        table = run_table(first, out, workers, dict(zip(list(tables)[1:], further, strict=True)))
     if not table.complete:
         raise typer.Exit(130)  # as shells have it for what Ctrl-C ended

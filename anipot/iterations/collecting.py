@@ -17,12 +17,14 @@ from anipot.iterations.runs import OUTCOME
 from anipot.iterations.settings import (
     RowSettings,
     TableSettings,
+    TuneSettings,
     folder_name,
     options_of,
     row_settings,
     table_settings,
+    words,
 )
-from anipot.iterations.table import Claim, IterationRow, IterationTable, SeedResult
+from anipot.iterations.table import Claim, IterationRow, IterationTable, SeedResult, Tuning
 from anipot.training.history import EpochRecord, History
 from anipot.training.losses import loss_unit
 from anipot.training.run import run_settings
@@ -42,7 +44,7 @@ def load_table(folder: str | Path) -> IterationTable:
     folder = Path(folder)
     settings = stored_settings(folder)
     seeds = seed_numbers(settings)
-    rows = tuple(_row(folder, row, seeds) for row in row_settings(settings))
+    rows = tuple(_row(folder, row, seeds, settings.tune) for row in row_settings(settings))
     reports = [r for row in rows for run in row.runs if (r := _json(run.folder / "run.json"))]
     return IterationTable(
         folder=folder,
@@ -53,7 +55,13 @@ def load_table(folder: str | Path) -> IterationTable:
         about=(*_about(rows, reports), *settings.notes),
         claims=tuple(Claim(**claim.model_dump()) for claim in settings.claims),
         unit=_unit(reports[0]) if reports else "kcal/mol",
+        further=tuple(load_table(below) for below in further_folders(folder)),
     )
+
+
+def further_folders(folder: Path) -> list[Path]:
+    """Folders of the tables that are run after the one in a folder."""
+    return sorted(path.parent for path in folder.glob(f"*/{OPTIONS}"))
 
 
 def stored_settings(folder: Path) -> TableSettings:
@@ -74,23 +82,57 @@ def run_folders(folder: Path, row: RowSettings, seeds: tuple[int, ...]) -> list[
     return [folder / folder_name(row.name) / f"seed-{seed}" for seed in seeds]
 
 
-def _row(folder: Path, row: RowSettings, seeds: tuple[int, ...]) -> IterationRow:
+def tuning_folders(folder: Path, row: RowSettings, tune: TuneSettings) -> list[Path]:
+    """Of the runs that tune an option of a row, a value each."""
+    name = tune.option.split(".")[1]
+    within = folder / folder_name(row.name)
+    return [within / folder_name(f"{name}={words(value)}") for value in tune.values]
+
+
+def row_tuning(
+    folder: Path, row: RowSettings, seeds: tuple[int, ...], tune: TuneSettings | None
+) -> Tuning | None:
+    """What the runs that tune a row have found."""
+    if tune is None or row.settings is None:
+        return None
+    unit = loss_unit(row.settings.training)
+    folders = tuning_folders(folder, row, tune)
+    found = tuple(seed_result(below, seeds[0], unit) for below in folders)
+    return Tuning(tune.option, tuple(tune.values), found)
+
+
+def _row(
+    folder: Path, row: RowSettings, seeds: tuple[int, ...], tune: TuneSettings | None
+) -> IterationRow:
     why = folder / folder_name(row.name) / REASON
+    tuning = row_tuning(folder, row, seeds, tune)
     if row.settings is None or why.exists():
         reason = row.reason or why.read_text(encoding="utf-8").strip()
-        return IterationRow(row.name, row.changes, {}, reason=reason, reported=row.reported)
+        return IterationRow(
+            row.name, row.changes, {}, reason=reason, reported=row.reported, tuning=tuning
+        )
     folders = run_folders(folder, row, seeds)
     settings = row.settings
     test_set = ""
-    if (folders[0] / "options.yaml").exists():
+    prepared = (folders[0] / "options.yaml").exists()
+    if prepared:
         settings = run_settings(folders[0])
         division = Division.load(folders[0] / "split.npz")
         test = hashlib.sha256(division.test.astype("<i8").tobytes()).hexdigest()
         test_set = f"{division.data_hash}/{test}"
     unit = loss_unit(settings.training)
     runs = tuple(seed_result(f, seed, unit) for f, seed in zip(folders, seeds, strict=True))
+    options = options_of(settings)
+    if tune is not None and not prepared:
+        del options[tune.option]  # not known yet
     return IterationRow(
-        row.name, row.changes, options_of(settings), runs, test_set=test_set, reported=row.reported
+        row.name,
+        row.changes,
+        options,
+        runs,
+        test_set=test_set,
+        reported=row.reported,
+        tuning=tuning,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -16,12 +17,15 @@ from anipot.iterations import runs
 from anipot.iterations.collecting import (
     OPTIONS,
     REASON,
+    further_folders,
     load_table,
+    row_tuning,
     run_folders,
     run_unit,
     seed_numbers,
     seed_result,
     stored_settings,
+    tuning_folders,
 )
 from anipot.iterations.settings import (
     RowSettings,
@@ -29,6 +33,7 @@ from anipot.iterations.settings import (
     folder_name,
     row_settings,
     table_settings,
+    with_option,
 )
 from anipot.iterations.table import IterationTable
 from anipot.iterations.writing import in_terminal, write_table
@@ -55,7 +60,8 @@ def iterate(
     default the next of runs/iterate-001 ...; where it holds the same table already, finished runs
     are kept, and the others go on. ``workers`` runs are trained side by side (with more than one,
     call it below ``if __name__ == "__main__":``). ``more``: ``title``, ``notes``, ``updates`` (of
-    each run, which then decide its epochs).
+    each run, which then decide its epochs), ``claims``, ``tune`` (``{"option": "learning_rate",
+    "values": [1e-4, 1e-3, 1e-2], "updates": 300}``: chosen for each row on validation first).
 
     A row that cannot be run, or diverges, is a row with its reason. Raises SettingsError for
     unknown options and a folder that holds something else, DataError for data that cannot be read.
@@ -65,56 +71,62 @@ def iterate(
 
 
 def run_table(
-    settings: TableSettings, folder: str | Path | None = None, workers: int = 1
+    settings: TableSettings,
+    folder: str | Path | None = None,
+    workers: int = 1,
+    then: Mapping[str, TableSettings] | None = None,
 ) -> IterationTable:
-    """Begin a table in a folder, or go on with it where the folder holds the same one."""
+    """Begin a table in a folder, or go on with it where the folder holds the same one.
+
+    ``then``: tables that are run after it, by the names of their folders below its own.
+    """
+    folder = new_folder(name="iterate") if folder is None else Path(folder)
+    _begin(settings, folder)
+    for name, further in (then or {}).items():
+        _begin(further, folder / name)
+    return resume_table(folder, workers)
+
+
+def _begin(settings: TableSettings, folder: Path) -> None:
+    """Write the table's options and the folders of its runs, unless it was begun before."""
     data = absolute_paths(settings.base.data)
     base = settings.base.model_copy(update={"data": data})
     text = settings.model_copy(update={"base": base}).model_dump_json(indent=1)
-    folder = new_folder(name="iterate") if folder is None else Path(folder)
     if (folder / OPTIONS).exists():
         _check_same(table_settings(json.loads(text)), folder)
-    elif folder.exists() and any(folder.iterdir()):
+        return
+    if folder.exists() and any(folder.iterdir()):
         raise SettingsError(f"{folder} exists and holds no table; name another folder")
-    else:
-        write_text(folder / OPTIONS, text + "\n")
-        try:
-            _prepare(folder)
-        except AnipotError:  # nothing can be run: the folder's name is free for the next attempt
-            shutil.rmtree(folder)
-            raise
-    return resume_table(folder, workers)
+    write_text(folder / OPTIONS, text + "\n")
+    try:
+        _prepare(folder)
+    except AnipotError:  # nothing can be run: the folder's name is free for the next attempt
+        shutil.rmtree(folder)
+        raise
 
 
 def resume_table(folder: str | Path, workers: int = 1) -> IterationTable:
     """Go on with a table that was interrupted or killed; it ends as if it had never stopped.
 
-    Raises SettingsError for a folder that holds none, DataError when its data have changed.
+    So do, after it, the tables in folders below it. Raises SettingsError for a folder that holds
+    none, DataError when its data have changed.
     """
     folder = Path(folder)
     rows, seeds, failed = _prepare(folder)
-    # Seed by seed, so that a table that is not complete has something of every row.
-    by_seed = zip(*(run_folders(folder, row, seeds) for row in rows), strict=True)
-    everything = [run for of_seed in by_seed for run in of_seed]
-    left = [run for run in everything if not runs.ended(run)]
-    workers = runs.checked_workers(workers, left)
-    done, total = len(everything) - len(left), len(everything)
-    print(
-        f"{folder}: rows {len(rows)}, seeds {len(seeds)}, runs {total}"
-        + (f", {done} of them done" if done else "")
-        + (f", {workers} side by side" if workers > 1 else ""),
-        flush=True,
-    )
     print("".join(f"{line}\n" for line in failed), end="", flush=True)
-    began = time.monotonic()
-    for run, finished in runs.train_all(left, workers):
-        if not finished:
-            print(f"Interrupted. To go on: anipot iterate --resume {folder}", flush=True)
-            break
-        done += 1
-        passed = time.monotonic() - began
-        remaining = passed / (done - total + len(left)) * (total - done)
-        print(f"[{done} of {total}] {_told(run)}{_minutes(remaining)}", flush=True)
+    tune = stored_settings(folder).tune
+    finished = True
+    if tune is not None:
+        tried = [run for row in rows for run in tuning_folders(folder, row, tune)]
+        what = f"values of {tune.option} {len(tune.values)}"
+        finished = _train_all(folder, f"rows {len(rows)}, {what}", tried, workers)
+        rows = _choose(folder, rows, seeds) if finished else []
+    if finished:
+        # Seed by seed, so that a table that is not complete has something of every row.
+        by_seed = zip(*(run_folders(folder, row, seeds) for row in rows), strict=True)
+        everything = [run for of_seed in by_seed for run in of_seed]
+        head = f"rows {len(rows)}, seeds {len(seeds)}"
+        finished = _train_all(folder, head, everything, workers)
     table = load_table(folder)
     write_table(table)
     try_table_page(table)
@@ -123,25 +135,89 @@ def resume_table(folder: str | Path, workers: int = 1) -> IterationTable:
         "table.md, .html, .csv, runs.csv and plots/",
         flush=True,
     )
-    return table
+    for below in further_folders(folder) if finished else ():
+        print(flush=True)
+        resume_table(below, workers)
+    return load_table(folder)
+
+
+def _train_all(folder: Path, head: str, everything: list[Path], workers: int) -> bool:
+    """Train the runs that have not come to their end; whether they all did."""
+    left = [run for run in everything if not runs.ended(run)]
+    workers = runs.checked_workers(workers, left)
+    done, total = len(everything) - len(left), len(everything)
+    print(
+        f"{folder}: {head}, runs {total}"
+        + (f", {done} of them done" if done else "")
+        + (f", {workers} side by side" if workers > 1 else ""),
+        flush=True,
+    )
+    began = time.monotonic()
+    for run, finished in runs.train_all(left, workers):
+        if not finished:
+            print(f"Interrupted. To go on: anipot iterate --resume {_first(folder)}", flush=True)
+            return False
+        done += 1
+        passed = time.monotonic() - began
+        remaining = passed / (done - total + len(left)) * (total - done)
+        print(f"[{done} of {total}] {_told(run)}{_minutes(remaining)}", flush=True)
+    return True
+
+
+def _first(folder: Path) -> Path:
+    """The folder to name for going on: that of the table after which this one is run, if any."""
+    return folder.parent if (folder.parent / OPTIONS).exists() else folder
+
+
+def _choose(folder: Path, rows: list[RowSettings], seeds: tuple[int, ...]) -> list[RowSettings]:
+    """Make the runs ready of the rows for which the tuning found a value; these rows.
+
+    Why it found none for a row is written into its folder.
+    """
+    settings = stored_settings(folder)
+    tune = settings.tune
+    assert tune is not None
+    ready = []
+    for row in rows:
+        tuning = row_tuning(folder, row, seeds, tune)
+        assert tuning is not None
+        assert row.settings is not None
+        if not all(map(runs.ended, tuning_folders(folder, row, tune))):
+            continue  # for want of memory: it is tried again
+        if tuning.chosen is None:
+            reason = f"no value of {tune.option} that was tried can be trained with: "
+            reason += next((run.reason for run in tuning.runs if run.reason), "")
+            write_text(folder / folder_name(row.name) / REASON, reason + "\n")
+            print(f"row {row.name!r} cannot be run: {reason}", flush=True)
+            continue
+        chosen = with_option(row.settings, tune.option, tune.values[tuning.chosen])
+        runs.prepare(run_folders(folder, row, seeds), seeds, chosen, settings.updates)
+        ready.append(row)
+    return ready
 
 
 def _prepare(folder: Path) -> tuple[list[RowSettings], tuple[int, ...], list[str]]:
-    """Make the runs of all rows ready; the rows that have some, the seeds, and
-    what cannot be run, in sentences.
+    """Make the runs of all rows ready (those that tune, where they come first); the rows that have
+    some, the seeds, and what cannot be run, in sentences.
 
     What a row cannot be run for is written into its folder. Raises SettingsError where no row can.
     """
     settings = stored_settings(folder)
-    seeds = seed_numbers(settings)
+    seeds, tune = seed_numbers(settings), settings.tune
     ready, failed = [], []
     for row in row_settings(settings):
         why = folder / folder_name(row.name) / REASON
         reason = why.read_text(encoding="utf-8").strip() if why.exists() else row.reason
         if row.settings is not None and not reason:
             try:
-                folders = run_folders(folder, row, seeds)
-                runs.prepare(folders, seeds, row.settings, settings.updates)
+                if tune is None:
+                    folders = run_folders(folder, row, seeds)
+                    runs.prepare(folders, seeds, row.settings, settings.updates)
+                else:
+                    tried = tuning_folders(folder, row, tune)
+                    for below, value in zip(tried, tune.values, strict=True):
+                        own = with_option(row.settings, tune.option, value)
+                        runs.prepare([below], seeds[:1], own, tune.updates, tested=False)
             except AnipotError as e:
                 reason = str(e)
         if not reason:
@@ -176,7 +252,7 @@ def _check_same(settings: TableSettings, folder: Path) -> None:
 def _told(folder: Path) -> str:
     """How a run ended, in a line."""
     found = seed_result(folder, 0, "")
-    name = f"{folder.parent.name}, {folder.name.replace('-', ' ')}"
+    name = f"{folder.parent.name}, {re.sub('^seed-', 'seed ', folder.name)}"
     if found.status in ("failed", "diverged"):
         return f"{name}: {found.status}: {found.reason}"
     errors = found.test or found.validation or {}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from anipot.iterations.columns import columns, with_spread
 from anipot.iterations.comparison import RULE, compare, effects, verdict
 from anipot.iterations.table import IMPROVING_RULE, IterationTable
+from anipot.iterations.tuning import tried, tuning_notes
 
 #: Figures of a table, and what they show.
 FIGURES = {
@@ -24,6 +25,7 @@ def notes(table: IterationTable) -> list[str]:
     several = f"mean ± sample standard deviation over {n} seeds" if n > 1 else "one seed each"
     return [
         *table.about,
+        *tuning_notes(table),
         f"Every run has fresh weights; errors are those of its best weights, chosen on validation: "
         f"{several}, of runs that ended as planned.",
         f"{IMPROVING_RULE[0].upper()}{IMPROVING_RULE[1:]}.",
@@ -33,6 +35,7 @@ def notes(table: IterationTable) -> list[str]:
         "Peak memory: the most resident memory of the process that trained the run, with Python, "
         "torch and the data (Linux only).",
         *(f"{row.name}: {row.failure}" for row in table.rows if row.failure),
+        *(f"In the folder {below.folder.name}: {below.title}." for below in table.further),
     ]
 
 
@@ -87,7 +90,18 @@ def to_markdown(table: IterationTable, figures: Sequence[str] = ()) -> str:
     lines = [f"# {table.title}", ""]
     lines += [f"| {' | '.join(cells)} |" for cells in (heads, [":--"] + ["--:"] * (len(shown) - 1))]
     lines += [f"| {' | '.join(cells)} |" for cells in rows]
+    lines += [f"\nThen: [{below.title}]({below.folder.name}/table.md)" for below in table.further]
     lines += ["", *(f"- {note}" for note in notes(table))]
+    found = tried(table)
+    if found is not None:
+        lines += ["", f"## {found.title}", ""]
+        lines += [
+            f"| {' | '.join(cells)} |" for cells in (found.heads, [":--", *["--:"] * found.n])
+        ]
+        lines += [
+            f"| {' | '.join(f'**{c}**' if k == chosen else c for k, c in enumerate(cells))} |"
+            for cells, chosen in found.rows
+        ]
     lines += ["", "## Comparisons", "", *(f"- {line}" for line in comparisons(table))]
     lines += ["", rule(table)]
     by_option = effect_lines(table)
@@ -121,12 +135,17 @@ def to_html(table: IterationTable) -> str:
         "<tr>" + "".join(f"<td>{text(c.cell(row))}</td>" for c in shown) + "</tr>\n"
         for row in table.rows
     )
+    further = "".join(
+        f'<p>Then: <a href="{text(below.folder.name)}/table.html">{text(below.title)}</a></p>\n'
+        for below in table.further
+    )
     by_option = "".join(
         f"<h3>{text(option)}</h3>{items(those)}" for option, those in effect_lines(table).items()
     )
     return (
         f'<div class="wide"><table class="iterations">\n<thead><tr>{heads}</tr></thead>\n'
-        f"<tbody>{body}</tbody></table></div>\n{items(notes(table))}\n<h2>Comparisons</h2>\n"
+        f"<tbody>{body}</tbody></table></div>\n{further}{items(notes(table))}\n"
+        f"{_tried_html(table)}<h2>Comparisons</h2>\n"
         f"{items(comparisons(table))}\n<p>{text(rule(table))}</p>\n"
         + (f"<h2>What each setting did by itself</h2>\n{by_option}\n" if by_option else "")
         + (
@@ -134,6 +153,26 @@ def to_html(table: IterationTable) -> str:
             if table.claims
             else ""
         )
+    )
+
+
+def _tried_html(table: IterationTable) -> str:
+    found = tried(table)
+    if found is None:
+        return ""
+    heads = "".join(f"<th>{html.escape(head)}</th>" for head in found.heads)
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f"<td><strong>{cell}</strong></td>" if k == chosen else f"<td>{cell}</td>"
+            for k, cell in enumerate(map(html.escape, cells))
+        )
+        + "</tr>\n"
+        for cells, chosen in found.rows
+    )
+    return (
+        f'<h2>{html.escape(found.title)}</h2>\n<div class="wide"><table>\n'
+        f"<thead><tr>{heads}</tr></thead>\n<tbody>{body}</tbody></table></div>\n"
     )
 
 

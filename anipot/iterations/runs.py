@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 
 from anipot.config import DataSettings, RunSettings, checked, to_yaml
@@ -51,18 +52,25 @@ def _divided(settings: str) -> Division:
 
 
 def prepare(
-    folders: Sequence[Path], seeds: Sequence[int], settings: RunSettings, updates: int | None
+    folders: Sequence[Path],
+    seeds: Sequence[int],
+    settings: RunSettings,
+    updates: int | None,
+    tested: bool = True,
 ) -> None:
     """Write the options and the division of a row's runs, with which ``resume_run`` trains them.
 
     ``updates``, where given, decides the epochs, and no run ends early unless patience is given. A
     run uses one thread unless options say otherwise, so that its last digits do not depend on how
-    many runs are trained side by side. Raises AnipotError for data or options that cannot be
+    many runs are trained side by side. Without ``tested`` the test part is left out of their
+    division, so that no run can look at it. Raises AnipotError for data or options that cannot be
     trained on.
     """
     if all((folder / "options.yaml").exists() for folder in folders):
         return
     division = _divided(settings.data.model_dump_json())
+    if not tested:
+        division = replace(division, test=division.test[:0])
     training = settings.training
     if updates is not None:
         batches = math.ceil(len(division.train) / training.batch_size)

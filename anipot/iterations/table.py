@@ -105,6 +105,41 @@ class SeedResult:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """How an option's value was chosen for a row: one run for each of ``values``, of one seed.
+
+    None of the runs was tested.
+    """
+
+    option: str
+    values: tuple[Any, ...]
+    runs: tuple[SeedResult, ...]
+
+    @property
+    def errors(self) -> list[float | None]:
+        """The validation MAE of each value; None where its run did not end as planned."""
+        return [(run.validation or {}).get("mae") if run.ended else None for run in self.runs]
+
+    @property
+    def chosen(self) -> int | None:
+        """Place of the value with the lowest validation MAE, of equal ones the first.
+
+        None while runs are missing, and where none ended as planned.
+        """
+        known = [(error, k) for k, error in enumerate(self.errors) if error is not None]
+        if not known or any(run.status == "missing" for run in self.runs):
+            return None
+        return min(known)[1]
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether the chosen number is the lowest or highest of those tried."""
+        if self.chosen is None or not all(isinstance(v, int | float) for v in self.values):
+            return False
+        return self.values[self.chosen] in (min(self.values), max(self.values))
+
+
+@dataclass(frozen=True)
 class IterationRow:
     """One setting of a table.
 
@@ -112,7 +147,7 @@ class IterationRow:
     ``options`` all options of its runs by full name, resolved (without the seed). ``reason`` is why
     it has no runs (an option that cannot be); ``test_set`` identifies the conformers that its runs
     are tested on: rows of different test sets are not compared. ``reported`` are numbers published
-    for it, ``mae`` (kcal/mol) and ``loss``.
+    for it, ``mae`` (kcal/mol) and ``loss``. ``tuning``: how an option was chosen for it first.
     """
 
     name: str
@@ -122,6 +157,7 @@ class IterationRow:
     reason: str = ""
     test_set: str = ""
     reported: dict[str, float] = field(default_factory=dict)
+    tuning: Tuning | None = None
 
     @property
     def ended(self) -> list[SeedResult]:
@@ -180,7 +216,8 @@ class IterationTable:
 
     ``seeds`` are those of the trainings, ``base`` the options that the rows change (sections data,
     model, training), ``unit`` that of all errors. ``about`` says in sentences what the rows share:
-    data, split, version, machine. ``claims`` are conclusions that it is to test.
+    data, split, version, machine. ``claims`` are conclusions that it is to test. ``further`` are
+    the tables in folders below its own, which are run after it.
     """
 
     folder: Path
@@ -191,6 +228,7 @@ class IterationTable:
     about: tuple[str, ...] = ()
     unit: str = "kcal/mol"
     claims: tuple[Claim, ...] = ()
+    further: tuple[IterationTable, ...] = ()
 
     def __getitem__(self, name: str) -> IterationRow:
         """A row by its name."""
@@ -214,5 +252,6 @@ class IterationTable:
 
     @property
     def complete(self) -> bool:
-        """Whether every run came to an end, be it a failure."""
-        return all(run.status != "missing" for row in self.rows for run in row.runs)
+        """Whether every run came to an end, be it a failure, here and in further tables."""
+        here = all(run.status != "missing" for row in self.rows for run in row.runs)
+        return here and all(table.complete for table in self.further)

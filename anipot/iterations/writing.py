@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 from anipot import plots
 from anipot.files import write_text
 from anipot.iterations.columns import columns, rows_csv, runs_csv
@@ -15,6 +17,7 @@ from anipot.iterations.pages import (
     to_page,
 )
 from anipot.iterations.table import IterationTable
+from anipot.iterations.tuning import tried, tuning_notes
 
 #: Columns that a terminal has room for.
 _SHORT = ("iteration", "validation MAE", "test MAE", "test RMSE", "parameters", "run", "note")
@@ -32,20 +35,30 @@ def write_table(table: IterationTable) -> None:
     write_text(folder / "table.html", to_page(table, list(figures)))
 
 
+def aligned(lines: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
+    """Rows of cells in columns; those of the numbers in ``left`` begin where they begin."""
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if k in left else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ).rstrip()
+        for cells in lines
+    ]
+
+
 def in_terminal(table: IterationTable) -> str:
     """The most important columns, the comparisons, and what each setting did by itself."""
     shown = [c for c in columns(table) if c.title in _SHORT]
     lines = [[c.title for c in shown], [c.unit for c in shown]]
     lines += [[c.cell(row) for c in shown] for row in table.rows]
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    text = [
-        "  ".join(
-            cell.rjust(width) if 0 < k < len(shown) - 1 else cell.ljust(width)
-            for k, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ).rstrip()
-        for cells in lines
-    ]
+    text = aligned(lines, left=(0, len(shown) - 1))
     text += [f"{row.name}: {row.failure}" for row in table.rows if row.failure]
+    values = tried(table)
+    if values is not None:
+        cells = [[c + "*" if k == at else c for k, c in enumerate(row)] for row, at in values.rows]
+        text += ["", f"{values.title}; *: the chosen one", *aligned([values.heads, *cells])]
+        text += tuning_notes(table)[1:]
     text += ["", *comparisons(table), "", rule(table)]
     for option, found in effect_lines(table).items():
         text += ["", f"{option} by itself:", *(f"  {line}" for line in found)]
