@@ -52,6 +52,9 @@ def train(
     ensemble: seeds differ, with by_folds=true the validation parts too; workers=2 trains two
     members side by side.
 
+    'torchrun --nproc-per-node 2 -m anipot train ...' trains one potential with several processes,
+    on the GPUs of this machine or on its CPU, and with torchrun's options on several machines.
+
     In Python:
 
     \b

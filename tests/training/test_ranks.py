@@ -2,7 +2,6 @@
 
 import csv
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -70,18 +69,22 @@ def test_two_ranks_equal_one_with_the_same_batches(tmp_path, more):
 def test_killed_and_resumed_with_another_number_of_ranks(tmp_path):
     options = [*OPTIONS, "batch_size=20", "epochs=8", "checkpoint_minutes=1e-9"]
     run([*ALONE, *options, "-o", "whole"], tmp_path)
-    process = subprocess.Popen(
-        [*together(2), *options, "-o", "run"], cwd=tmp_path, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    processes = []
+    for rank in ("0", "1"):  # as torchrun starts them
+        where = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(PORT + 1)}
+        process = subprocess.Popen(
+            [*ALONE, *options, "-o", "run"], cwd=tmp_path, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, env={**os.environ, **where, "RANK": rank, "WORLD_SIZE": "2"},
+        )  # fmt: skip
+        processes.append(process)
     metrics = tmp_path / "run" / "metrics.csv"
     deadline = time.monotonic() + 200
     while not metrics.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    # torchrun gives its workers sessions of their own: they die with the signal it passes on.
-    process.send_signal(signal.SIGKILL)
-    subprocess.run(["pkill", "-9", "-f", f"{options[-1]} -o run"], check=False)
-    process.wait()
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.wait()
     assert 1 <= len(errors(tmp_path / "run")) < 8
     assert not (tmp_path / "run" / "potential.safetensors").exists()
     run([*ALONE, "--resume", "run"], tmp_path)
