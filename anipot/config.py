@@ -234,9 +234,9 @@ class TrainingSettings(Settings):
         None, ge=1, description="passes over the training data; none: about 28,000 updates"
     )
     learning_rate: float = Field(2e-3, gt=0, description="the highest learning rate")
-    optimizer: Literal["adamw", "adam"] = Field(
+    optimizer: Literal["adamw", "adam", "sgd"] = Field(
         "adamw",
-        description="adamw: l2 is decoupled weight decay; adam: l2 is added to the gradient",
+        description="adamw: l2 is decoupled weight decay; adam, sgd: l2 is added to the gradient",
     )
     l2: float = Field(0.0, ge=0, description="strength of the L2 penalty or weight decay")
     schedule: Literal["one-cycle", "cosine", "linear", "constant"] = Field(

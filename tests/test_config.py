@@ -46,7 +46,7 @@ def run_settings(*words: str) -> RunSettings:
         (["epochs=1.5"], ["'training.epochs'", "1.5"]),
         (["learning_rate=-1"], ["'training.learning_rate'", "greater than 0"]),
         (["learning_rate=.inf"], ["'training.learning_rate'"]),
-        (["optimizer=sgd"], ["'training.optimizer'", "'adamw' or 'adam'", "'sgd'"]),
+        (["optimizer=lbfgs"], ["'training.optimizer'", "'adam' or 'sgd'", "'lbfgs'"]),
         (["activation=relo"], ["'model.activation'", "'relu'", "'relo'"]),
         (["hidden=a,b"], ["'model.hidden'", "160,128,96"]),
         (["hidden=128,0"], ["'model.hidden'"]),

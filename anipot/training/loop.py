@@ -37,6 +37,12 @@ from anipot.training.threads import threads, useful_threads
 #: Conformers in a batch when nothing is trained.
 EVALUATION_BATCH = 1024
 
+OPTIMIZERS: dict[str, Any] = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "sgd": torch.optim.SGD,
+}
+
 #: On a GPU losses are looked at once in so many updates: each look waits for the device.
 GPU_CHECK_EVERY = 64
 
@@ -127,7 +133,7 @@ class TrainingLoop:
             train.composition(model.elements),
         )
         self.trainable = self._freeze()
-        kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+        kind = OPTIMIZERS[settings.optimizer]
         for p in self.trainable:
             p.grad = torch.zeros_like(p)
         self.optimizer = kind(

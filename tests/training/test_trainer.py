@@ -185,10 +185,11 @@ def test_losses(small, options, loss):
     assert history["val_loss"][0] == pytest.approx(loss(errors, val.n_atoms).mean(), rel=1e-5)
 
 
-def test_coupled_l2_is_that_of_torchs_adam(small):
-    """One update by hand, with the L2 term in the gradient (Adam) or not (AdamW)."""
+def test_optimizers_and_their_l2_are_torchs(small):
+    """One update by hand, with the L2 term in the gradient (Adam, SGD) or not (AdamW)."""
     train, val, _ = small
-    for optimizer, kind in (("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)):
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+    for optimizer, kind in kinds.items():
         model, twin = new_model(), new_model()
         options = {"epochs": 1, "batch_size": len(train), "schedule": "constant", "warmup": 0}
         trainer = new_trainer(model=model, optimizer=optimizer, l2=0.1, **options)
