@@ -71,9 +71,9 @@ def search(
 
     Options are those of 'anipot train --options'. Beside base and space: objective (mae, rmse,
     force_mae or force_rmse of the validation part), minutes, trials, seed, max_seconds (trials that
-    would take longer are pruned), shorten: 3 (trials train for a third of the epochs), pruning
-    (trials that are worse than the median of others, at the same fraction of their training and not
-    before 40 % of it, are ended).
+    would take more processor time are pruned), shorten: 3 (trials train for a third of the epochs),
+    pruning (trials that are worse than the median of others, at the same fraction of their training
+    and not before 40 % of it, are ended).
 
     Writes best.yaml for 'anipot train --config', confirm.yaml for 'anipot iterate', which compares
     the best with the base on the test part, trials.csv and figures. The same command again goes on;
@@ -81,6 +81,7 @@ def search(
 
     Several machines search together by the same command with a --storage that all of them reach: a
     file on a shared disk (NFS too), or a data base on a server; sqlite:/// is for one machine.
+
     Needs Optuna: pip install 'anipot[search]'
 
     In Python:

@@ -29,7 +29,8 @@ _STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNIN
 class Trial:
     """A trial: what was changed, how it ended, its error.
 
-    ``error`` is None unless it finished. ``reported``: errors by tenths of the training.
+    ``error`` is None unless it finished. ``seconds`` are of processor time. ``reported``:
+    errors by tenths of the training.
     """
 
     number: int
@@ -138,7 +139,7 @@ def _csv(search: Search) -> str:
     options = list(search.settings.space)
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ["trial", *options, "state", f"validation_{search.settings.objective}", "seconds",
+        ["trial", *options, "state", f"validation_{search.settings.objective}", "processor_seconds",
          "epochs", "best_epoch", "parameters", "reason"]
     )  # fmt: skip
     for t in search.trials:

@@ -175,20 +175,19 @@ def _go_on(
             f"{workers} workers of {threads} thread{'s' * (threads > 1)} are more than the "
             f"{cores()} cores there are: have fewer workers"
         )
+    print(f"{folder}: search {study.study_name!r}, objective validation {results.name(settings)}")
+    print(f"{parts.about}; the test part is not looked at")
     killed = storage.bury(study)
-    known = [t for t in study.get_trials(deepcopy=False) if storage.counts(t)]
-    if not known and not killed:
+    known = sum(storage.counts(t) for t in study.get_trials(deepcopy=False))
+    if known or killed:
+        again = f", and {killed} that were killed and are tried again" if killed else ""
+        print(f"{known} trials are there{again}")
+    else:
         _try_base_first(study, settings, len(parts.train))
     # Other draws than those of whoever was here before.
     draws = 100 * len(study.get_trials(deepcopy=False))
     study.sampler = storage.sampler(settings, draws)
-    began = time.time()
-    deadline = began + (settings.minutes or math.inf) * 60
-    print(f"{folder}: search {study.study_name!r}, objective validation {results.name(settings)}")
-    print(f"{parts.about}; the test part is not looked at")
-    if known:
-        again = f", {killed} of them killed and to be tried again" if killed else ""
-        print(f"{len(known) + killed} trials are there{again}")
+    deadline = time.time() + (settings.minutes or math.inf) * 60
     watcher = _Watcher(study, folder, settings, deadline)
     finished = True
     try:
@@ -212,7 +211,9 @@ def _try_base_first(study: optuna.study.Study, settings: SearchSettings, conform
     training = base.training.resolved(conformers)
     options = options_of(base.model_copy(update={"training": training}))
     params = parameters(options, settings.space)
-    if params is not None:
+    if params is None:
+        print("the space does not contain the base, which is not tried")
+    else:
         study.enqueue_trial(params, skip_if_exists=True)
 
 

@@ -60,7 +60,7 @@ class SearchSettings(Settings):
         1, ge=1, description="trials train for epochs / shorten; the best is trained for all"
     )
     max_seconds: float | None = Field(
-        None, gt=0, description="trials that would take longer are pruned"
+        None, gt=0, description="trials that would take more seconds of processor time are pruned"
     )
     pruning: bool = Field(True, description="end trials that are worse than the median")
 
