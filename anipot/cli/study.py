@@ -133,6 +133,36 @@ def lennard_jones(
 
 
 @study_app.command()
+def invariance(
+    potential: Annotated[
+        str,
+        typer.Argument(help="A saved potential, or a name such as ani1x.", metavar="POTENTIAL"),
+    ] = "anipot-hcno",
+    molecules: Annotated[
+        int | None,
+        typer.Option("--molecules", min=2, help="At most so many of the 63 bundled ones."),
+    ] = None,
+    out: Out = None,
+) -> None:
+    """What must hold of any potential: the symmetries, forces, cutoffs and crystals, in numbers.
+
+    The largest deviations over a conformer of each bundled molecule (and random clusters, for
+    elements that the bundled data lacks), in float32 and in float64: size extensivity, permutation,
+    translation, rotation, reflection, batches, forces against finite differences, smoothness at the
+    cutoffs, cells. Less than a minute.
+
+    In Python:
+
+    \b
+    from anipot.studies import invariance
+    invariance.run("POTENTIAL.safetensors")
+    """
+    from anipot.studies.invariance import run
+
+    run(potential, out, molecules=molecules)
+
+
+@study_app.command()
 def symmetry(
     quick: Annotated[
         bool, typer.Option("--quick", help="One seed and half the updates: in a minute.")
