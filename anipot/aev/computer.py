@@ -36,14 +36,31 @@ def _load_native() -> AEVFunction:
     return native.aev
 
 
+def _load_torchani_cuda() -> AEVFunction:
+    from anipot.aev import torchani_engine
+
+    torchani_engine.import_cuaev()
+    return torchani_engine.aev_cuda
+
+
+def _load_triton() -> AEVFunction:
+    from anipot.aev import triton_engine
+
+    triton_engine.load()
+    return triton_engine.aev
+
+
 #: Engines by name. A loader returns the engine's function, or raises with the reason why it cannot.
 ENGINES: dict[str, Callable[[], AEVFunction]] = {
     "native": _load_native,
     "reference": _load_reference,
     "torchani": _load_torchani,
+    "torchani-cuda": _load_torchani_cuda,
+    "triton": _load_triton,
 }
 
-#: What ``"auto"`` tries, in this order; a name that is not in ENGINES is passed over.
+#: What ``"auto"`` tries, in this order; a name that is not in ENGINES is passed over. On a GPU
+#: ``AEVComputer.engine_on`` decides.
 AUTO_ORDER: tuple[str, ...] = ("native", "reference")
 
 
@@ -98,10 +115,17 @@ class AEVComputer(torch.nn.Module):
         self._auto = engine == "auto"
 
     def engine_on(self, device: torch.device | str) -> str:
-        """Name of the engine in use on a device: ``"auto"`` is the native one only on the CPU."""
-        if self._auto and self.engine_name == "native" and torch.device(device).type != "cpu":
-            return "reference"
-        return self.engine_name
+        """Name of the engine in use on a device.
+
+        ``"auto"`` is the native one only on the CPU, and elsewhere the Triton engine where that
+        agrees with the reference engine, which is used where it does not.
+        """
+        device = torch.device(device)
+        if not self._auto or device.type == "cpu":
+            return self.engine_name
+        from anipot.aev import triton_engine
+
+        return "reference" if triton_engine.usable(device) else "triton"
 
     @property
     def length(self) -> int:
@@ -136,9 +160,9 @@ class AEVComputer(torch.nn.Module):
             raise SettingsError(
                 f"cells have shape {tuple(cells.shape)}, the batch needs {(len(batch), 3, 3)}"
             )
-        if self.engine_on(coordinates.device) != self.engine_name:
-            return _load_reference()(self.settings, batch, coordinates, cells)
-        return self._aev(self.settings, batch, coordinates, cells)
+        name = self.engine_on(coordinates.device)
+        aev = self._aev if name == self.engine_name else ENGINES[name]()
+        return aev(self.settings, batch, coordinates, cells)
 
     def vjp(self, batch: Batch, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
         """Gradients of ``gradient . AEV`` by coordinates (N, 3) and cells (B, 3, 3), or None.
@@ -147,10 +171,19 @@ class AEVComputer(torch.nn.Module):
         angstrom, is differentiable in it and in nothing else, so that a loss on forces needs no
         derivative of AEVs beyond the first with the native engine.
         """
-        if self.engine_on(gradient.device) == "native":
+        engine = self.engine_on(gradient.device)
+        if engine == "native":
             from anipot.aev import native
 
             return native.vjp(self.settings, batch, batch.coordinates, batch.cells, gradient)
+        if engine == "triton":
+            from anipot.aev import triton_engine
+
+            by_coordinates = triton_engine.vjp(self.settings, batch, gradient)
+            if by_coordinates is not None:
+                return by_coordinates, None if batch.cells is None else torch.zeros_like(
+                    batch.cells
+                )
         with torch.enable_grad():
             variables = [batch.coordinates.detach().requires_grad_()]
             if batch.cells is not None:

@@ -32,15 +32,54 @@ def import_torchani() -> Any:
     return torchani.aev
 
 
-def aev(settings: AEVSettings, batch: Batch, coordinates: Tensor, cells: Tensor | None) -> Tensor:
+def import_cuaev() -> None:
+    """Raise SettingsError, with the way out, unless TorchANI's CUDA extension can be used."""
+    import_torchani()
+    from torchani.csrc import CUAEV_IS_INSTALLED
+
+    if not CUAEV_IS_INSTALLED:
+        raise SettingsError(
+            "TorchANI's CUDA extension is not installed; with the CUDA toolkit at hand, "
+            "'ani build-extensions' builds it"
+        )
+    if not torch.cuda.is_available():
+        raise SettingsError("there is no CUDA device")
+
+
+def aev_cuda(
+    settings: AEVSettings, batch: Batch, coordinates: Tensor, cells: Tensor | None
+) -> Tensor:
+    """As ``aev``, by TorchANI's CUDA extension: molecules in float32, on a CUDA device.
+
+    Raises also SettingsError for another device or precision, and DataError for cells. anipot has
+    not been run with this extension yet.
+    """
+    if coordinates.device.type != "cuda" or coordinates.dtype != torch.float32:
+        raise SettingsError(
+            "the engine 'torchani-cuda' takes float32 on CUDA devices, and the coordinates are "
+            f"{coordinates.dtype} on {coordinates.device}; use engine='auto'"
+        )
+    if periodic_conformers(batch, cells) is not None:
+        raise DataError("the engine 'torchani-cuda' takes no cells; use engine='reference'")
+    return aev(settings, batch, coordinates, None, "cuaev")
+
+
+def aev(
+    settings: AEVSettings,
+    batch: Batch,
+    coordinates: Tensor,
+    cells: Tensor | None,
+    strategy: str = "pyaev",
+) -> Tensor:
     """(N, L) AEVs by row, L = ``settings.length``, as TorchANI computes them; no unit.
 
     ``coordinates`` (N, 3) by row and ``cells`` (B, 3, 3), in angstrom, stand in for the batch's
     own. float32 or float64, as ``coordinates``, the constants too. Raises DataError for what
     TorchANI would silently get wrong: several conformers of which any is periodic, and periodicity
-    in some directions only; SettingsError for settings that it cannot express.
+    in some directions only; SettingsError for settings that it cannot express. ``strategy`` is
+    TorchANI's name for its implementation.
     """
-    computer = _computer(settings, coordinates.dtype, coordinates.device)
+    computer = _computer(settings, coordinates.dtype, coordinates.device, strategy)
     check_finite(batch, coordinates.detach(), None if cells is None else cells.detach())
     periodic = periodic_conformers(batch, cells)
     cell = pbc = None
@@ -83,15 +122,17 @@ def aev(settings: AEVSettings, batch: Batch, coordinates: Tensor, cells: Tensor 
 
 
 @lru_cache(maxsize=8)
-def _computer(settings: AEVSettings, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
+def _computer(
+    settings: AEVSettings, dtype: torch.dtype, device: torch.device, strategy: str
+) -> torch.nn.Module:
     try:
-        return torchani_computer(settings, dtype, device)
+        return torchani_computer(settings, dtype, device, strategy)
     except SettingsError as e:
         raise SettingsError(f"the engine 'torchani': {e}; use engine='reference'") from None
 
 
 def torchani_computer(
-    settings: AEVSettings, dtype: torch.dtype, device: torch.device
+    settings: AEVSettings, dtype: torch.dtype, device: torch.device, strategy: str = "pyaev"
 ) -> torch.nn.Module:
     """A TorchANI ``AEVComputer`` whose constants have all digits that ``dtype`` can hold.
 
@@ -118,7 +159,7 @@ def torchani_computer(
                 settings.angular_cutoff,
             ),
             num_species=settings.n_elements,
-            strategy="pyaev",
+            strategy=strategy,
         ).to(device=device, dtype=dtype)
         # TorchANI rounds its constants to float32 before it is moved to float64.
         radial, angular = computer.get_submodule("radial"), computer.get_submodule("angular")
