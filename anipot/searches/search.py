@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from anipot.config import RunSettings
-from anipot.errors import SettingsError, TrainingError
+from anipot.errors import AnipotError, SettingsError, TrainingError
 from anipot.files import write_text
 from anipot.iterations.runs import cores
 from anipot.iterations.settings import options_of
@@ -84,6 +84,12 @@ def run_search(
 ) -> tuple[Search, bool]:
     """Begin a search, or go on with it; with False where it was interrupted."""
     storage.need_optuna()
+    threads = settings.base.training.threads or 1
+    if workers > 1 and workers * threads > cores():
+        raise SettingsError(
+            f"{workers} workers of {threads} thread{'s' * (threads > 1)} are more than the "
+            f"{cores()} cores there are: have fewer workers"
+        )
     data = absolute_paths(settings.base.data)
     base = settings.base.model_copy(update={"data": data})
     settings = settings.model_copy(update={"base": base})
@@ -105,8 +111,13 @@ def run_search(
     elif folder.exists() and any(folder.iterdir()):
         raise SettingsError(f"{folder} exists and holds no search; name another folder")
     name = name or _default_name(settings)
-    study = storage.open_study(where or str(folder / JOURNAL), name, settings)
-    storage.join(study, settings, parts.fingerprint)
+    try:
+        study = storage.open_study(where or str(folder / JOURNAL), name, settings)
+        storage.join(study, settings, parts.fingerprint)
+    except AnipotError:
+        if folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()  # its name is free for the next attempt
+        raise
     write_text(folder / ABOUT, _as_json(settings, where, name, parts))
     return _go_on(study, folder, settings, parts, workers)
 
@@ -169,12 +180,6 @@ def _default_name(settings: SearchSettings) -> str:
 def _go_on(
     study: optuna.study.Study, folder: Path, settings: SearchSettings, parts: Parts, workers: int
 ) -> tuple[Search, bool]:
-    threads = settings.base.training.threads or 1
-    if workers > 1 and workers * threads > cores():
-        raise SettingsError(
-            f"{workers} workers of {threads} thread{'s' * (threads > 1)} are more than the "
-            f"{cores()} cores there are: have fewer workers"
-        )
     print(f"{folder}: search {study.study_name!r}, objective validation {results.name(settings)}")
     print(f"{parts.about}; the test part is not looked at")
     killed = storage.bury(study)

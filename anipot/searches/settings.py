@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,13 +81,14 @@ def search_settings(values: Mapping[str, Any]) -> SearchSettings:
             "a search needs a space, such as {learning_rate: {low: 3e-4, high: 1e-2, log: true}, "
             "batch_size: [32, 64, 128]}"
         )
+    bases = _bases(RunSettings(**dict(base)), given)
     space: dict[str, Range] = {}
     for name, found in given.items():
         option = full_name(str(name))
         if option in space:
             raise SettingsError(f"space: {option} is there twice")
         try:
-            space[option] = _range(RunSettings(**dict(base)), option, found)
+            space[option] = _range(bases, option, found)
         except SettingsError as e:
             raise SettingsError(f"space, {name}: {e}") from None
     settings = checked(SearchSettings, {**values, "base": base, "space": space})
@@ -116,7 +118,28 @@ def read_space(path: str | Path) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def _range(base: RunSettings, option: str, given: Any) -> Range:
+def _bases(base: RunSettings, space: Mapping[str, Any]) -> list[RunSettings]:
+    """The base, and the base with each value of each option: what an option cannot be with the
+    base, it may be with one of these.
+    """
+    bases = [base]
+    for name, given in space.items():
+        values = given.get("values") if isinstance(given, Mapping) else given
+        for value in values if isinstance(values, list) else []:
+            with suppress(SettingsError):
+                bases.append(with_option(base, full_name(str(name)), value))
+    return bases
+
+
+def _value(bases: Sequence[RunSettings], option: str, value: Any) -> Any:
+    """A value as it is after checking. Raises SettingsError where no base can have it."""
+    for base in bases[1:]:
+        with suppress(SettingsError):
+            return options_of(with_option(base, option, value))[option]
+    return options_of(with_option(bases[0], option, value))[option]
+
+
+def _range(bases: Sequence[RunSettings], option: str, given: Any) -> Range:
     """A range, checked against its option; values as they are after checking."""
     if option.startswith("data."):
         raise SettingsError("trials on other data cannot be compared: put it into the base")
@@ -139,10 +162,10 @@ def _range(base: RunSettings, option: str, given: Any) -> Range:
         if found.log and found.low <= 0:
             raise SettingsError(f"low={found.low:g} must be above 0 where log is true")
         for end in (found.low, found.high):
-            options_of(with_option(base, option, end))
+            _value(bases, option, end)
     if found.values is None:
         return found
-    values = [options_of(with_option(base, option, v))[option] for v in found.values]
+    values = [_value(bases, option, v) for v in found.values]
     if len({repr(v) for v in values}) < len(values):
         raise SettingsError("a value is there twice")
     return found.model_copy(update={"values": values})
