@@ -19,6 +19,7 @@ import numpy as np
 from anipot.errors import SettingsError
 from anipot.plots import parity
 from anipot.studies.common import Study
+from anipot.studies.features import evaluation
 from anipot.studies.symmetry_figures import (
     digits,
     error_figure,
@@ -33,7 +34,6 @@ from anipot.studies.symmetry_models import (
     TRANSFORMATIONS,
     augmented,
     create,
-    evaluation,
     noisy,
     train,
     transformed,

@@ -10,13 +10,11 @@ from torch import Tensor
 
 from anipot.aev import AEVSettings
 from anipot.aev.computer import AEVComputer
-from anipot.batches import Batch
 from anipot.conformers import Conformers
 from anipot.model import ANIModel
-from anipot.networks import AtomicNetworks
 from anipot.studies.common import finished
+from anipot.studies.features import Features, MoleculeFeatures, network_on
 from anipot.training.history import History
-from anipot.training.metrics import Evaluation
 from anipot.training.trainer import ANITrainer
 
 #: The exercise's molecule (4, 2). It has no units: here they are angstrom and hartree.
@@ -32,6 +30,7 @@ PAIRS = np.triu_indices(len(MOLECULE), k=1)
 PERMUTATION = (3, 0, 1, 2)
 
 
+HIDDEN = (32, 64, 64, 32)
 BATCH_SIZE = 32
 
 
@@ -158,7 +157,7 @@ def sorted_distances_of(x: Tensor) -> Tensor:
 
 
 #: Features of a whole molecule (B, 4, 3) -> (B, L), and L. AEVs are features of an atom: None.
-FEATURES: dict[str, tuple[Callable[[Tensor], Tensor], int] | None] = {
+FEATURES: dict[str, tuple[Features, int] | None] = {
     "positions": (positions_of, 2 * len(MOLECULE)),
     "distances": (distances_of, len(PAIRS[0])),
     "sorted distances": (sorted_distances_of, len(PAIRS[0])),
@@ -166,38 +165,14 @@ FEATURES: dict[str, tuple[Callable[[Tensor], Tensor], int] | None] = {
 }
 
 
-class MoleculeFeatures(AEVComputer):
-    """Features of the whole molecule in the place of AEVs, the same for each of its atoms.
-
-    The sum over the atoms' networks is then 4 f(features), f a plain multilayer perceptron, and the
-    trainer and the loss are those of every other model.
-    """
-
-    def __init__(self, settings: AEVSettings, of: Callable[[Tensor], Tensor], length: int) -> None:
-        super().__init__(settings, "reference")
-        self.of, self._length = of, length
-
-    @property
-    def length(self) -> int:
-        return self._length
-
-    def forward(
-        self, batch: Batch, coordinates: Tensor | None = None, cells: Tensor | None = None
-    ) -> Tensor:
-        """(N, L); all atoms are of one element, so that rows stand in the order of the atoms."""
-        x = batch.coordinates if coordinates is None else coordinates
-        return self.of(x.view(len(batch), -1, 3))[batch.conformer]
-
-
 def create(feature: str, seed: int) -> ANIModel:
     """A new model of the exercise's size, 32-64-64-32, on one of FEATURES."""
+    chosen = FEATURES[feature]
+    if chosen is not None:
+        return network_on(MoleculeFeatures(ELEMENT, *chosen), HIDDEN, seed)
     # Far enough for the ends of the molecule to see each other.
     aev = AEVSettings.cover(ELEMENT, 6.0, 6.0, 16, 4, 4, radial_start=0.8)
-    chosen = FEATURES[feature]
-    computer = AEVComputer(aev) if chosen is None else MoleculeFeatures(aev, *chosen)
-    networks = AtomicNetworks([ELEMENT], computer.length, (32, 64, 64, 32), "gelu")
-    networks.initialize(seed)
-    return ANIModel(computer, networks, output_unit="hartree")
+    return network_on(AEVComputer(aev), HIDDEN, seed)
 
 
 # ---- training ------------------------------------------------------------------------------------
@@ -213,11 +188,3 @@ def train(
         "target_unit": "hartree", "aev_cache": "ram", **options,
     }  # fmt: skip
     return finished(ANITrainer(model, **given).train(training, validation, quiet=True))
-
-
-def evaluation(model: ANIModel, data: Conformers) -> Evaluation:
-    """Predictions beside the labels, in hartree."""
-    # Not ``evaluate``: its fast way computes AEVs itself, whatever the model's features are.
-    predicted = model.evaluate_batch(model.batch(data)).energies
-    own = model.self_energies.of(data)
-    return Evaluation.of(data, predicted, own).in_unit("hartree")
