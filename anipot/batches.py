@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anipot import shuffling
 from anipot.conformers import LABELS, Conformers
 from anipot.devices import free_memory
 from anipot.elements import index_table, symbol_of
@@ -101,9 +102,12 @@ class BatchLoader:
 
     The data set lies on ``device`` as flat arrays, and batches are put together there; one that
     would fill more than half of a GPU's free memory stays in the computer's, and batches travel.
-    ``labels``: which labels batches carry. ``epoch(e, start)`` can begin at any batch, so that an
-    interrupted epoch goes on where it was. Raises DataError when the data contains an element that
-    is not in ``elements``.
+    A large part of a store stays on the disk, and each batch is read when its turn comes
+    (``streams``). ``prepare`` changes the labels (and nothing else) of all conformers at the start,
+    or of each batch that is read. ``labels``: which labels batches carry. ``periodic``: whether
+    batches carry cells (default: where any conformer is periodic). ``epoch(e, start)`` can begin at
+    any batch, so that an interrupted epoch goes on where it was. Raises DataError when the data
+    contains an element that is not in ``elements``; of what is streamed, when it is read.
     """
 
     def __init__(
@@ -117,16 +121,27 @@ class BatchLoader:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         labels: Collection[str] = tuple(LABELS),
+        prepare: Callable[[Conformers], Conformers] | None = None,
+        periodic: bool | None = None,
     ) -> None:
         if batch_size < 1:
             raise SettingsError(f"batch_size must be at least 1, not {batch_size}")
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
-        self.n_elements = len(elements)
-        self.dtype, self.device = dtype, torch.device(device)
-        species = known_species(conformers, elements)
+        self.elements, self.n_elements = tuple(elements), len(elements)
+        self.dtype, self.device, self.labels = dtype, torch.device(device), tuple(labels)
+        self.n_conformers, self.n_atoms = len(conformers), conformers.total_atoms
+        periodic = conformers.periodic if periodic is None else periodic
+        self._prepare, self._periodic = prepare, periodic
         self._home = self.device
         if self.device.type != "cpu" and conformers.nbytes > free_memory(self.device) / 2:
             self._home = torch.device("cpu")
+        self._stream: Conformers | None = None
+        if self._home.type == "cpu" and conformers.streams:
+            self._stream = conformers
+            return
+        if prepare is not None:
+            conformers = prepare(conformers)
+        species = known_species(conformers, elements)
 
         def tensor(array: np.ndarray) -> Tensor:
             if not array.flags.writeable:  # a memory-mapped file: torch would warn
@@ -136,7 +151,6 @@ class BatchLoader:
         self._species = tensor(species)
         self._coordinates = tensor(conformers.coordinates)
         self._offsets = tensor(conformers.offsets)
-        periodic = conformers.periodic
         self._cells = (
             tensor(conformers.cells) if periodic and conformers.cells is not None else None
         )
@@ -163,12 +177,9 @@ class BatchLoader:
         return -(-self.n_conformers // self.batch_size)
 
     @property
-    def n_conformers(self) -> int:
-        return len(self._offsets) - 1
-
-    @property
-    def n_atoms(self) -> int:
-        return len(self._species)
+    def streams(self) -> bool:
+        """Whether the data stays on the disk, so that a batch's ``data_atoms`` are its own."""
+        return self._stream is not None
 
     @property
     def atoms_per_batch(self) -> float:
@@ -177,16 +188,30 @@ class BatchLoader:
 
     def order(self, epoch: int) -> Tensor:
         """(M,) int64: the conformers in the order of an epoch."""
-        if not self.shuffle:
-            return torch.arange(self.n_conformers, device=self._home)
-        rng = np.random.default_rng([self.seed, epoch])
-        return torch.as_tensor(rng.permutation(self.n_conformers)).to(self._home)
+        return torch.as_tensor(np.concatenate(list(self._order(epoch)))).to(self._home)
+
+    def _order(self, epoch: int, start: int = 0) -> Iterator[np.ndarray]:
+        """The order from the ``start``-th conformer on, in pieces (k,) int64.
+
+        The one place that decides it, for any number of processes that share batches.
+        """
+        if self.shuffle:
+            yield from shuffling.order(self.n_conformers, self.seed, epoch, start)
+            return
+        for first in range(start, self.n_conformers, shuffling.PERMUTED):
+            yield np.arange(first, min(first + shuffling.PERMUTED, self.n_conformers))
 
     def indices(self, epoch: int = 0, start: int = 0) -> Iterator[Tensor]:
         """The numbers (B,) of the conformers in each batch of an epoch, from ``start`` on."""
-        order = self.order(epoch)
-        for k in range(start, len(self)):
-            yield order[k * self.batch_size : (k + 1) * self.batch_size]
+        waiting = torch.zeros(0, dtype=torch.int64, device=self._home)
+        for piece in self._order(epoch, start * self.batch_size):
+            # To the device piece by piece: a copy for each batch would wait for it.
+            waiting = torch.cat([waiting, torch.as_tensor(piece).to(self._home)])
+            cut = len(waiting) - len(waiting) % self.batch_size
+            yield from waiting[:cut].split(self.batch_size) if cut else ()
+            waiting = waiting[cut:]
+        if len(waiting):
+            yield waiting
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from batch number ``start`` on."""
@@ -195,6 +220,8 @@ class BatchLoader:
     def batch(self, index: Tensor) -> Batch:
         """The batch of the conformers with the numbers ``index`` (B,) int64."""
         index = index.to(self._home)
+        if self._stream is not None:
+            return self._read(self._stream, index)
         first = self._offsets[index]
         n_atoms = self._offsets[index + 1] - first
         offsets = torch.zeros(len(index) + 1, dtype=torch.int64, device=self._home)
@@ -228,11 +255,48 @@ class BatchLoader:
         )
         return batch if self._home == self.device else batch.to(self.device)
 
+    def _read(self, data: Conformers, index: Tensor) -> Batch:
+        part = data.gather(index.numpy())
+        part = part if self._prepare is None else self._prepare(part)
+        loader = BatchLoader(
+            part, max(len(part), 1), self.elements, dtype=self.dtype, labels=self.labels,
+            periodic=self._periodic,
+        )  # fmt: skip
+        return replace(loader.batch(torch.arange(len(part))), index=index).to(self.device)
 
-def known_species(conformers: Conformers, elements: Sequence[str]) -> np.ndarray:
+    def composition(self, index: Tensor) -> Tensor:
+        """(B, E) int64: how often each element occurs in the conformers ``index`` (B,)."""
+        index = index.to(self._home)
+        if self._stream is not None:
+            numbers, offsets = self._stream.atoms_at(index.numpy())
+            species = torch.as_tensor(index_table(self.elements)[numbers])
+            n_atoms = torch.as_tensor(np.diff(offsets))
+            conformer = torch.repeat_interleave(n_atoms)
+        else:
+            first = self._offsets[index]
+            n_atoms = self._offsets[index + 1] - first
+            conformer = torch.repeat_interleave(n_atoms)
+            before = torch.cumsum(n_atoms, 0) - n_atoms
+            place = torch.arange(len(conformer), device=self._home)
+            species = self._species[place + (first - before)[conformer]].long()
+        cells = conformer * self.n_elements + species
+        counts = torch.bincount(cells, minlength=len(index) * self.n_elements)
+        return counts.reshape(len(index), self.n_elements)
+
+
+def check_known(conformers: Conformers, elements: Sequence[str]) -> None:
+    """Raise DataError, naming the first atom, for an element that is not among ``elements``."""
+    if set(conformers.elements) - set(elements):
+        for start, part in conformers.blocks():
+            if set(part.elements) - set(elements):
+                known_species(part, elements, start)
+
+
+def known_species(conformers: Conformers, elements: Sequence[str], first: int = 0) -> np.ndarray:
     """(A,) int16: the place of each atom's element in ``elements``.
 
-    Raises DataError naming the first atom whose element is not among them.
+    Raises DataError naming the first atom whose element is not among them; ``first`` is the number
+    of the first conformer.
     """
     # int16 before the look-up: in int64 the table of 11 million atoms would take 90 MB.
     species: np.ndarray = index_table(elements).astype(np.int16)[conformers.atomic_numbers]
@@ -243,6 +307,6 @@ def known_species(conformers: Conformers, elements: Sequence[str]) -> np.ndarray
     conformer = int(np.searchsorted(conformers.offsets, atom, side="right")) - 1
     symbol = symbol_of(int(conformers.atomic_numbers[atom]))
     raise DataError(
-        f"atom {atom - conformers.offsets[conformer]} of {conformers.describe(conformer)} is "
-        f"{symbol}, which this model does not know; it knows {', '.join(elements)}"
+        f"atom {atom - conformers.offsets[conformer]} of {conformers.describe(conformer, first)} "
+        f"is {symbol}, which this model does not know; it knows {', '.join(elements)}"
     )

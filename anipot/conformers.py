@@ -198,6 +198,11 @@ class Conformers:
         return len(self.atomic_numbers)
 
     @property
+    def streams(self) -> bool:
+        """Whether this is so much of a store that it is read as it is needed, never as a whole."""
+        return len(self) > VIEW_FROM and self.mapped
+
+    @property
     def mapped(self) -> bool:
         """Whether the coordinates are a file mapped into memory (a store), and not read."""
         array: object = self.coordinates
@@ -211,12 +216,15 @@ class Conformers:
             return np.zeros(len(self), dtype=bool)
         return self.masks.get(label, np.ones(len(self), dtype=bool))
 
-    def describe(self, index: int) -> str:
-        """A conformer in words, for messages: its number, formula and molecule."""
+    def describe(self, index: int, first: int = 0) -> str:
+        """A conformer in words, for messages: its number, formula and molecule.
+
+        ``first`` is the number of the first conformer where these are a piece of a data set.
+        """
         index = int(index)
         name = self.molecule_names[self.molecule[index]]
         numbers = self.atomic_numbers[self.offsets[index] : self.offsets[index + 1]]
-        return f"conformer {index} ({el.formula(numbers)}, {self.grouped_by} {name!r})"
+        return f"conformer {first + index} ({el.formula(numbers)}, {self.grouped_by} {name!r})"
 
     # ---- composition -------------------------------------------------------------------------
 
@@ -269,16 +277,20 @@ class Conformers:
     def numbers_at(self, indices: np.ndarray | Sequence[int] | slice) -> np.ndarray:
         """(n,) integers from 0: the conformers that ``indices`` or a (M,) bool array mean."""
         m = len(self)
-        small = np.int32 if m < 2**31 else np.int64
         if isinstance(indices, slice):
-            return np.arange(*indices.indices(m), dtype=small)
+            return np.arange(*indices.indices(m), dtype=np.int32 if m < 2**31 else np.int64)
         index = np.asarray(indices)
         if index.dtype == bool and index.shape == (m,):
-            return nonzero(index)
+            return splits.nonzero(index)
         if index.dtype.kind == "i" and (not len(index) or (index.min() >= 0 and index.max() < m)):
             return index
         numbers: np.ndarray = np.arange(m)[indices]
         return numbers
+
+    def atoms_at(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Atomic numbers of the conformers ``index`` (n,), and their offsets (n+1,)."""
+        atoms, offsets = atoms_of(self.offsets, index)
+        return self.atomic_numbers[atoms], offsets
 
     def blocks(self, atoms: int = 1 << 20) -> Iterator[tuple[int, Conformers]]:
         """All conformers in pieces of about so many atoms: (number of the first, the piece)."""
@@ -634,14 +646,3 @@ def atoms_of(offsets: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.nda
     own = np.zeros(len(index) + 1, dtype=np.int64)
     np.cumsum(counts, out=own[1:])
     return np.repeat(first - own[:-1], counts) + np.arange(own[-1]), own
-
-
-def nonzero(mask: np.ndarray) -> np.ndarray:
-    """``np.flatnonzero`` of a long mask, in 32 bits where they do."""
-    index = np.empty(int(np.count_nonzero(mask)), np.int32 if len(mask) < 2**31 else np.int64)
-    done = 0
-    for start in range(0, len(mask), 1 << 20):
-        here = np.flatnonzero(mask[start : start + (1 << 20)])
-        index[done : done + len(here)] = here + start
-        done += len(here)
-    return index

@@ -13,6 +13,10 @@ from anipot.errors import DataError, SettingsError
 #: A part of a split: a fraction of all conformers, a number of conformers, or None for the rest.
 Part = float | int | None
 
+#: From so many conformers on, indices have 32 bits and are made in blocks of ``_BLOCK``.
+LARGE = 1 << 20
+_BLOCK = 1 << 16
+
 
 def part_sizes(total: int, parts: Sequence[Part]) -> list[int]:
     """Number of conformers in each part.
@@ -74,11 +78,37 @@ def _check_not_percent(parts: Sequence[Part], total: int) -> None:
 
 
 def by_conformer(total: int, parts: Sequence[Part], seed: int) -> list[np.ndarray]:
-    """Random parts, sorted index arrays (n_k,) int64. Every conformer is in at most one part."""
+    """Random parts, sorted index arrays (n_k,). Every conformer is in at most one part.
+
+    All splits into parts of these sizes are equally likely. Of more than ``LARGE`` conformers the
+    indices have 32 bits, and are drawn block by block: how many of a block go into each part, then
+    which, so that nothing else of the length of the data is held.
+    """
     sizes = part_sizes(total, parts)
+    if total > LARGE:
+        return _by_conformer_in_blocks(total, sizes, seed)
     order = np.random.default_rng(seed).permutation(total)
     ends = np.cumsum(sizes)
     return [np.sort(order[end - size : end]) for end, size in zip(ends, sizes, strict=True)]
+
+
+def _by_conformer_in_blocks(total: int, sizes: list[int], seed: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    dtype = np.int32 if total < 2**31 else np.int64
+    parts = [np.empty(size, dtype) for size in sizes]
+    left = np.array([*sizes, total - sum(sizes)])  # the last: in no part
+    done = [0] * len(sizes)
+    for start in range(0, total, _BLOCK):
+        size = min(_BLOCK, total - start)
+        share = rng.multivariate_hypergeometric(left, size, method="marginals")
+        left -= share
+        order = rng.permutation(size)
+        drawn = np.split(order, np.cumsum(share)[:-1])  # the last of them is of no part
+        for k, part in enumerate(parts):
+            mine = drawn[k]
+            part[done[k] : done[k] + len(mine)] = np.sort(mine) + start
+            done[k] += len(mine)
+    return parts
 
 
 def by_group(group: np.ndarray, parts: Sequence[Part], seed: int) -> list[np.ndarray]:
@@ -90,8 +120,7 @@ def by_group(group: np.ndarray, parts: Sequence[Part], seed: int) -> list[np.nda
     """
     total = len(group)
     sizes = part_sizes(total, parts)
-    _, group = np.unique(group, return_inverse=True)
-    counts = np.bincount(group)
+    present, counts = _occurring(group)
     asked = sorted((k for k in range(len(parts)) if sizes[k] > 0), key=lambda k: sizes[k])
     if len(counts) < len(asked):
         raise DataError(
@@ -118,8 +147,35 @@ def by_group(group: np.ndarray, parts: Sequence[Part], seed: int) -> list[np.nda
             smallest = min(waiting, key=lambda g: counts[g])
             home[smallest] = k
             waiting.remove(smallest)
-    part_of = home[group]
-    return [np.flatnonzero(part_of == k) for k in range(len(parts))]
+    part_of = np.full(len(group), -1, dtype=np.int8 if len(parts) < 128 else np.int64)
+    for start in range(0, total, _BLOCK):
+        here = slice(start, start + _BLOCK)
+        part_of[here] = home[np.searchsorted(present, group[here])]
+    return [nonzero(part_of == k) for k in range(len(parts))]
+
+
+def _occurring(group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The groups that occur, ascending, and how often each does."""
+    counts: dict[int, int] = {}
+    for start in range(0, len(group), _BLOCK):
+        values, often = np.unique(group[start : start + _BLOCK], return_counts=True)
+        for value, n in zip(values.tolist(), often.tolist(), strict=True):
+            counts[value] = counts.get(value, 0) + n
+    present = np.array(sorted(counts))
+    return present, np.array([counts[g] for g in present.tolist()], dtype=np.int64)
+
+
+def nonzero(mask: np.ndarray) -> np.ndarray:
+    """``np.flatnonzero``; of more than ``LARGE``, in 32 bits where they do, and block by block."""
+    if len(mask) <= LARGE:
+        return np.flatnonzero(mask)
+    index = np.empty(int(np.count_nonzero(mask)), np.int32 if len(mask) < 2**31 else np.int64)
+    done = 0
+    for start in range(0, len(mask), _BLOCK):
+        here = np.flatnonzero(mask[start : start + _BLOCK])
+        index[done : done + len(here)] = here + start
+        done += len(here)
+    return index
 
 
 def folds(

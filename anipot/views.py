@@ -60,10 +60,13 @@ class ConformersView(Conformers):
     def gather(self, index: np.ndarray | slice) -> Conformers:
         return self.base.gather(self.index[index])
 
+    def atoms_at(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.base.atoms_at(self.index[index])
+
     def take(self, indices: np.ndarray | Sequence[int] | slice) -> Conformers:
         return self.base.take(self.index[self.numbers_at(indices)])
 
-    def blocks(self, atoms: int = 1 << 20) -> Iterator[tuple[int, Conformers]]:
+    def blocks(self, atoms: int = 1 << 18) -> Iterator[tuple[int, Conformers]]:
         average = max(self.base.total_atoms // max(len(self.base), 1), 1)
         step = max(atoms // average, 1)
         for start in range(0, len(self), step):
@@ -101,9 +104,9 @@ class ConformersView(Conformers):
     def molecules_of(self, indices: np.ndarray | slice) -> np.ndarray:
         return self.base.molecules_of(self.index[indices])
 
-    def describe(self, index: int) -> str:
-        one = self.gather(slice(int(index), int(index) + 1)).describe(0)
-        return one.replace("conformer 0", f"conformer {int(index)}", 1)
+    def describe(self, index: int, first: int = 0) -> str:
+        number = int(index)
+        return self.gather(slice(number, number + 1)).describe(0, first + number)
 
     def by_formula(self) -> Conformers:
         return ConformersView(self.base.by_formula(), self.index)
