@@ -111,6 +111,8 @@ def _along(axes: Axes, option: str, found: Range, values: list[Any]) -> np.ndarr
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.set_xlim(min([*edge.values(), low]) - step / 3, high + step / 3)
     ticks = [t for t in axes.get_xticks() if low <= t <= high]
+    if len(ticks) > 5:  # their numbers would touch
+        ticks = ticks[len(ticks) % 2 :: 2]
     words = [f"{t:g}" if not found.log or 1e-4 <= t < 1e-3 else log_tick(t) for t in ticks]
     axes.set_xticks([*edge.values(), *ticks], [*(value_in_words(option, v) for v in apart), *words])
     return places
