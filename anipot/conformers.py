@@ -216,6 +216,13 @@ class Conformers:
             return np.zeros(len(self), dtype=bool)
         return self.masks.get(label, np.ones(len(self), dtype=bool))
 
+    def has_at(self, label: str, index: np.ndarray) -> np.ndarray:
+        """(n,) bool: which of the conformers ``index`` (n,) have a label."""
+        if getattr(self, label) is None:
+            return np.zeros(len(index), dtype=bool)
+        mask = self.masks.get(label)
+        return np.ones(len(index), dtype=bool) if mask is None else mask[index]
+
     def describe(self, index: int, first: int = 0) -> str:
         """A conformer in words, for messages: its number, formula and molecule.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,29 +53,46 @@ class SelfEnergies:
         return cls(elements, np.array([values[e] for e in elements]), "given")
 
     @classmethod
-    def fit(cls, conformers: Conformers, elements: Sequence[str]) -> SelfEnergies:
+    def fit(
+        cls,
+        conformers: Conformers,
+        elements: Sequence[str],
+        prepare: Callable[[Conformers], Conformers] | None = None,
+    ) -> SelfEnergies:
         """Least squares of the energies on the composition, in float64, for a training set.
 
         Conformers without an energy are left out. Where the compositions do not determine all
         values (a rank deficient fit), the answer with the smallest norm is taken and ``note``
-        explains what that means. Raises DataError when there is no energy, one that is not finite,
+        explains what that means. ``prepare`` changes labels first, a piece of the data at a time.
+        Raises DataError when there is no energy, one that is not finite,
         or an element that is not among ``elements``.
         """
         elements = parse_elements(elements)
-        labelled = conformers.has("energies")
-        if conformers.energies is None or not labelled.any():
-            raise DataError("self energies cannot be fitted: no conformer has an energy")
-        counts = _counts(conformers, elements)[labelled].astype(np.float64)
-        energies = conformers.energies[labelled]
-        if not np.isfinite(energies).all():
-            raise DataError("self energies cannot be fitted: an energy is not finite")
         # Equal compositions are one row weighted by how often it occurs: millions of conformers
         # become some thousands of rows, and the normal equations stay well scaled.
-        unique, group = np.unique(counts, axis=0, return_inverse=True)
-        group = group.reshape(-1)
-        n = np.bincount(group)
-        weight = np.sqrt(n)
-        mean = np.bincount(group, weights=energies) / n
+        found: dict[bytes, list[float]] = {}
+        for start, part in conformers.blocks():
+            part = part if prepare is None else prepare(part)
+            labelled = part.has("energies")
+            if part.energies is None or not labelled.any():
+                continue
+            counts = _counts(part, elements, start)[labelled]
+            energies = part.energies[labelled]
+            if not np.isfinite(energies).all():
+                raise DataError("self energies cannot be fitted: an energy is not finite")
+            rows, group = np.unique(counts, axis=0, return_inverse=True)
+            before = [found.setdefault(row.tobytes(), [0, 0.0]) for row in rows]
+            n, sums = np.array(before).T
+            group = group.reshape(-1)
+            np.add.at(sums, group, energies)
+            for of, here, total in zip(before, n + np.bincount(group), sums, strict=True):
+                of[:] = here, total
+        if not found:
+            raise DataError("self energies cannot be fitted: no conformer has an energy")
+        order = sorted((tuple(np.frombuffer(row, dtype=np.int64)), row) for row in found)
+        unique = np.array([row for row, _ in order], dtype=np.float64)
+        n, sums = np.array([found[key] for _, key in order]).T
+        weight, mean = np.sqrt(n), sums / n
         values, _, rank, _ = np.linalg.lstsq(unique * weight[:, None], mean * weight, rcond=1e-12)
         return cls(elements, values, _explain(unique, elements, int(rank)))
 
@@ -98,13 +115,13 @@ class SelfEnergies:
         return "\n".join(lines + ([self.note] if self.note else []))
 
 
-def _counts(conformers: Conformers, elements: Sequence[str]) -> np.ndarray:
+def _counts(conformers: Conformers, elements: Sequence[str], first: int = 0) -> np.ndarray:
     """(M, E) int64 composition. DataError for other elements, which would count for nothing."""
     counts = conformers.composition(elements)
     lacking = np.flatnonzero(counts.sum(axis=1) != conformers.n_atoms)
     if len(lacking):
         raise DataError(
-            f"{conformers.describe(lacking[0])} contains an element without a self energy; "
+            f"{conformers.describe(lacking[0], first)} contains an element without a self energy; "
             f"there are self energies of {', '.join(elements)}"
         )
     return counts

@@ -78,6 +78,9 @@ class ConformersView(Conformers):
         mask = self.base.masks.get(label)
         return np.ones(len(self), dtype=bool) if mask is None else mask[self.index]
 
+    def has_at(self, label: str, index: np.ndarray) -> np.ndarray:
+        return self.base.has_at(label, self.index[index])
+
     def content_hash(self) -> str:
         if "_known_hash" not in self.__dict__:
             digest = hashlib.sha256()

@@ -63,14 +63,11 @@ class Anipot:
         self.loader = BatchLoader(conformers, len(conformers), self.model.elements)
         self.index = torch.arange(len(conformers))
         aevs = AEVSource(self.model.aev, [self.loader], "auto")
-        composition = conformers.composition(self.model.elements)
         self.steps = {}
         for forces in (False, True):
             settings = TrainingSettings(target_unit="hartree", force_weight=float(forces))
             terms = loss_terms(settings, conformers, self.model.device)
-            self.steps[forces] = TrainingStep(
-                self.model, self.loader, aevs, terms, 1.0, composition
-            )
+            self.steps[forces] = TrainingStep(self.model, self.loader, aevs, terms, 1.0)
         for p in parameters:
             p.grad = torch.zeros_like(p)
 

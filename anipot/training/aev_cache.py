@@ -8,6 +8,7 @@ from torch import Tensor
 from anipot.aev.computer import AEVComputer
 from anipot.batches import Batch, BatchLoader
 from anipot.devices import free_memory
+from anipot.errors import SettingsError
 
 #: "auto" fills at most this fraction of the memory that is free.
 SHARE_OF_FREE_MEMORY = 0.5
@@ -38,7 +39,14 @@ class AEVSource:
         atoms = sum(loader.n_atoms for loader in loaders)
         size = atoms * computer.length * itemsize
         reason = "aev_cache=off"
-        if where == "auto" and computer.engine_on(device) == "native":
+        if any(loader.streams for loader in loaders):
+            if where not in ("auto", "off"):
+                raise SettingsError(
+                    f"aev_cache={where} keeps AEVs of all conformers, and these are read from a "
+                    "store batch by batch; take aev_cache=off, or data that fits into memory"
+                )
+            where, reason = "off", "the data is read from the disk batch by batch"
+        elif where == "auto" and computer.engine_on(device) == "native":
             where, reason = "off", "the native engine is as fast as a cache"
         elif where == "auto":
             reason = f"{_gb(size)} would not fit in half of the memory that is free"
@@ -56,9 +64,7 @@ class AEVSource:
         self.report = f"AEVs of {atoms:,} atoms kept in {_place(home)}: {_gb(size)}"
 
     def _fill(self, loader: BatchLoader, home: torch.device) -> Tensor:
-        cache = torch.empty(
-            loader.n_atoms, self.computer.length, dtype=loader.dtype, device=home
-        )
+        cache = torch.empty(loader.n_atoms, self.computer.length, dtype=loader.dtype, device=home)
         with torch.no_grad():
             for start in range(0, loader.n_conformers, CHUNK):
                 stop = min(start + CHUNK, loader.n_conformers)

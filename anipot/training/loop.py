@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -65,11 +66,7 @@ class Place:
 
 
 class Part:
-    """A data set made ready: batches with what the networks are to learn, and the loss's terms.
-
-    ``targets`` (M,) float64 are the energies of the batches in the target unit, NaN where a
-    conformer has none.
-    """
+    """A data set made ready: batches with what the networks are to learn, and the loss's terms."""
 
     def __init__(
         self,
@@ -80,14 +77,11 @@ class Part:
         shuffle: bool = False,
     ) -> None:
         self.data = data
-        left = network_targets(model, data)
         self.loader = BatchLoader(
-            left, batch_size, model.elements, shuffle=shuffle, seed=settings.seed,
-            dtype=model.dtype, device=model.device, labels=weights(settings),
+            data, batch_size, model.elements, shuffle=shuffle, seed=settings.seed,
+            dtype=model.dtype, device=model.device, labels={"energies", *weights(settings)},
+            prepare=partial(network_targets, model),
         )  # fmt: skip
-        assert left.energies is not None
-        targets = torch.as_tensor(left.energies * units.hartree_to(settings.target_unit))
-        self.targets = targets.to(model.device)
         self.terms: list[Term] = loss_terms(settings, data, model.device)
 
 
@@ -130,7 +124,6 @@ class TrainingLoop:
             self.aevs,
             self.train.terms,
             self.to_target,
-            train.composition(model.elements),
         )
         self.trainable = self._freeze()
         kind = OPTIMIZERS[settings.optimizer]
@@ -257,10 +250,10 @@ class TrainingLoop:
         place.pending.clear()
         for step, value in enumerate(values, start=first):
             if not math.isfinite(value):
-                members = part.loader.order(place.epoch)[step * size : (step + 1) * size].cpu()
-                far = torch.argsort(
-                    part.targets.cpu()[members].abs().nan_to_num(), descending=True
-                )[:3]
+                members = next(part.loader.indices(place.epoch, step))
+                targets = part.loader.batch(members).energies
+                assert targets is not None
+                far = torch.argsort(targets.abs().nan_to_num(), descending=True)[:3]
                 names = "; ".join(part.data.describe(int(i)) for i in members[far])
                 raise TrainingError(
                     f"the loss is {value} in epoch {place.epoch + 1}, batch {step + 1} of "
@@ -327,7 +320,8 @@ class TrainingLoop:
                     graph=False,
                 )
                 losses += torch.stack([term.sum(outputs, batch) for term in val.terms])
-                energies += _error_sums(outputs.energies, val.targets[batch.index])
+                assert batch.energies is not None
+                energies += _error_sums(outputs.energies, batch.energies * scale)
                 if batch.forces is not None and outputs.forces is not None:
                     forces += _error_sums(*forces_of(outputs, batch, scale))
         everything = torch.arange(len(val.data), device=self.device)

@@ -60,15 +60,15 @@ class Term:
     """The part of a loss that one label has: ``weight`` times the mean over what is labelled.
 
     ``needs`` is the label (``"energies"``, ``"forces"``, ``"stress"``). The mean is over
-    conformers, over the components of forces, or over those of stress. ``items`` (M,) float64 is
-    how many of these each conformer of the data has: none where it lacks the label.
+    conformers, over the components of forces, or over those of stress. ``items`` of conformers
+    (B,) are how many of these each has, (B,) float64: none where it lacks the label.
     """
 
     needs: str
     weight: float
     pair: Callable[[Outputs, Batch, float], Pair]
     shape: Callable[[Tensor, Tensor], Tensor]
-    items: Tensor
+    items: Callable[[Tensor], Tensor]
     complete: bool
     scale: float
 
@@ -83,7 +83,7 @@ class Term:
 
     def count(self, index: Tensor) -> Tensor:
         """How much is labelled among the conformers ``index`` (a scalar; at least 1)."""
-        return self.items[index].sum().clamp(min=1.0)
+        return self.items(index).sum().clamp(min=1.0)
 
 
 def loss_terms(settings: TrainingSettings, data: Conformers, device: torch.device) -> list[Term]:
@@ -96,21 +96,34 @@ def loss_terms(settings: TrainingSettings, data: Conformers, device: torch.devic
     """
     terms = []
     for label, weight in weights(settings).items():
-        has = data.has(label)
-        per = {"energies": np.ones_like(data.n_atoms), "forces": 3 * data.n_atoms}
-        items = np.where(has, per.get(label, np.full_like(data.n_atoms, 9)), 0).astype(np.float64)
         terms.append(
             Term(
                 label,
                 weight,
                 PAIRS[label],
                 _shape(settings, label),
-                torch.as_tensor(items).to(device),
-                bool(has.all()),
+                _items(data, label, device),
+                bool(data.has(label).all()),
                 units.hartree_to(settings.target_unit),
             )
         )
     return terms
+
+
+def _items(data: Conformers, label: str, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """How much of a label each of some conformers has; see ``Term``."""
+
+    def of(index: np.ndarray) -> Tensor:
+        has = data.has_at(label, index)
+        each: np.ndarray | int = {"energies": 1, "stress": 9}.get(label, 0)
+        if label == "forces":
+            each = 3 * np.diff(data.atoms_at(index)[1])
+        return torch.as_tensor(np.where(has, each, 0).astype(np.float64)).to(device)
+
+    if data.streams:
+        return lambda index: of(index.cpu().numpy())
+    everything = of(np.arange(len(data)))
+    return lambda index: everything[index]
 
 
 def weights(settings: TrainingSettings) -> dict[str, float]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -43,8 +42,7 @@ class TrainingStep:
     This pays with the native engine, where AEVs cost little, and for parts of thousands of atoms.
 
     The batches of ``loader`` hold labels without what the networks are not to learn (self
-    energies). ``to_target`` turns the networks' unit into that of the loss; ``composition`` (M, E)
-    is that of the loader's conformers.
+    energies). ``to_target`` turns the networks' unit into that of the loss.
     """
 
     def __init__(
@@ -54,7 +52,6 @@ class TrainingStep:
         aevs: AEVSource,
         terms: Sequence[Term],
         to_target: float,
-        composition: np.ndarray,
     ) -> None:
         self.model, self.loader, self.aevs = model, loader, aevs
         self.terms, self.to_target = terms, to_target
@@ -65,10 +62,6 @@ class TrainingStep:
             and loader.atoms_per_batch >= DIVIDE_FROM
             and len(model.elements) < 63  # a bit each
         )
-        #: (M,) which elements occur in a conformer, a bit each
-        bits = (composition > 0) @ (1 << np.arange(len(model.elements)))
-        self._bits = torch.as_tensor(bits.astype(np.int64))
-        self._atoms = torch.as_tensor(composition.sum(axis=1))
         self._made: dict[int, _Elements] = {}
         self._ranks = ranks()
         self._together: DistributedDataParallel | None = None
@@ -109,7 +102,10 @@ class TrainingStep:
         if not self.divides:
             yield everything, index
             return
-        bits, atoms = self._bits[index], self._atoms[index]
+        composition = self.loader.composition(index)
+        # (B,) which elements occur in a conformer, a bit each
+        bits = ((composition > 0) << torch.arange(composition.shape[1])).sum(1)
+        atoms = composition.sum(1)
         rest = torch.ones(len(index), dtype=torch.bool)
         for b in torch.unique(bits).tolist():
             mine = bits == b

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from anipot import plots
-from anipot.batches import known_species
+from anipot.batches import check_known
 from anipot.config import MACHINE_OPTIONS, TrainingSettings, checked
 from anipot.conformers import LABELS, Conformers
 from anipot.devices import pick_device
@@ -96,7 +97,8 @@ class ANITrainer:
         elif settings.self_energies == "fit" or (
             settings.self_energies == "auto" and not model.self_energies.values.any()
         ):
-            model.self_energies = SelfEnergies.fit(without_repulsion(model, train), model.elements)
+            less = partial(without_repulsion, model)
+            model.self_energies = SelfEnergies.fit(train, model.elements, less)
         loop = TrainingLoop(model, settings, train, val)
         quiet = quiet or not ranks().first
         self.history = loop.place.history
@@ -133,7 +135,7 @@ class ANITrainer:
         for name, data in (("training", train), ("validation", val)):
             if len(data) == 0:
                 raise DataError(f"the {name} set is empty")
-            known_species(data, self.model.elements)
+            check_known(data, self.model.elements)
             self._check_labels(name, data)
         lacking_elements = [e for e in val.elements if e not in train.elements]
         if lacking_elements:
@@ -156,25 +158,30 @@ class ANITrainer:
                     f"no {name} conformer has {label}, which {option}={trained[label]} needs; "
                     f"set {option}=0 or give data with {label}"
                 )
-            values = np.asarray(getattr(data, label))
-            wrong: np.ndarray = np.any(~np.isfinite(values).reshape(len(values), -1), axis=1)
-            if LABELS[label] == "A":
-                atoms = np.repeat(np.arange(len(data)), data.n_atoms)
-                wrong = np.bincount(atoms[wrong], minlength=len(data)).astype(bool)
-            if (bad := np.flatnonzero(wrong & has)).size:
-                noun = {"energies": "the energy", "forces": "a force"}.get(label, "the stress")
-                raise DataError(f"{noun} of {name} {data.describe(bad[0])} is not finite")
-            if label == "stress" and (flat := np.flatnonzero(has & ~whole_cells(data))).size:
-                raise DataError(
-                    f"{name} {data.describe(flat[0])} has a stress, but no cell that is periodic "
-                    "in all three directions"
-                )
+            for start, part in data.blocks():
+                self._check_values(name, label, part, start)
         lacking = ~np.any([data.has(label) for label in trained], axis=0)
         if lacking.any():
             raise DataError(
                 f"{int(lacking.sum()):,} of {len(data):,} {name} conformers have no "
                 f"{' or '.join(trained)} to train on; leave them out with "
                 "data.take(data.has('energies'))"
+            )
+
+    def _check_values(self, name: str, label: str, data: Conformers, first: int) -> None:
+        """Labels of a piece of the data, which begins with conformer number ``first``."""
+        has, values = data.has(label), np.asarray(getattr(data, label))
+        wrong: np.ndarray = np.any(~np.isfinite(values).reshape(len(values), -1), axis=1)
+        if LABELS[label] == "A":
+            atoms = np.repeat(np.arange(len(data)), data.n_atoms)
+            wrong = np.bincount(atoms[wrong], minlength=len(data)).astype(bool)
+        if (bad := np.flatnonzero(wrong & has)).size:
+            noun = {"energies": "the energy", "forces": "a force"}.get(label, "the stress")
+            raise DataError(f"{noun} of {name} {data.describe(bad[0], first)} is not finite")
+        if label == "stress" and (flat := np.flatnonzero(has & ~whole_cells(data))).size:
+            raise DataError(
+                f"{name} {data.describe(flat[0], first)} has a stress, but no cell that is "
+                "periodic in all three directions"
             )
 
     def _fingerprint(self, settings: TrainingSettings, train: Conformers, val: Conformers) -> str:

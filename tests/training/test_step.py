@@ -37,7 +37,7 @@ def make(model: ANIModel, data: Conformers, **weights: float) -> TrainingStep:
     loader = BatchLoader(data, len(data), model.elements, dtype=model.dtype)
     source = AEVSource(model.aev, [loader], "off")
     terms = loss_terms(TrainingSettings(**weights), data, model.device)
-    return TrainingStep(model, loader, source, terms, 1.3, data.composition(model.elements))
+    return TrainingStep(model, loader, source, terms, 1.3)
 
 
 @pytest.mark.parametrize("hidden", [[7, 5], []])
