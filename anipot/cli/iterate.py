@@ -33,7 +33,7 @@ def iterate(
         typer.Option(
             "--protocol",
             metavar="NAME",
-            help="With --preset: controlled (default), or as-described.",
+            help="With --preset: controlled (default), as-described, or as-written.",
         ),
     ] = None,
     data: Annotated[
@@ -86,7 +86,9 @@ def iterate(
 
     '--preset source --data FILE' has the seven rows of the source report, with its numbers beside
     those measured, and says which of its conclusions survive. A second, shorter table, in which
-    each row's learning rate is tuned first, follows in the folder tuned/ of the first.
+    each row's learning rate is tuned first, follows in the folder tuned/ of the first. With
+    '--protocol as-written' the rows are trained as the source's notebook does it, and each of its
+    defects is shown by numbers.
 
     In Python:
 
@@ -99,6 +101,11 @@ def iterate(
     from anipot.iterations.presets import source, source_tuned
     from anipot.iterations.settings import read_parts, table_settings
 
+    if preset == "source" and protocol == "as-written":
+        # Without a FILE the first word takes its place.
+        words = [str(file), *(words or [])] if file is not None else words
+        _as_written(words or [], data, updates, seeds, workers, out, resume)
+        return
     given = (preset, protocol, data, updates, seeds, out)
     if preset is None and (protocol is not None or data):
         raise SettingsError("--protocol and --data go with --preset source")
@@ -133,3 +140,24 @@ def iterate(
         table = run_table(first, out, workers, dict(zip(list(tables)[1:], further, strict=True)))
     if not table.complete:
         raise typer.Exit(130)  # as shells have it for what Ctrl-C ended
+
+
+def _as_written(
+    words: list[str],
+    data: list[Path] | None,
+    updates: int | None,
+    seeds: int | None,
+    workers: int,
+    out: Path | None,
+    resume: Path | None,
+) -> None:
+    from anipot.config import with_words
+    from anipot.iterations.as_written_run import run_as_written
+
+    if seeds not in (None, 1) or workers > 1 or resume is not None:
+        raise SettingsError(
+            "as-written has one run a row, one after another, as the notebook: leave out --seeds, "
+            "--workers and --resume (seed=1 is another seed)"
+        )
+    files = {"data": {"files": [str(path) for path in data]}} if data else {}
+    run_as_written(with_words(files, words), updates, out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -60,24 +60,34 @@ def table_figure(table: IterationTable) -> Figure:
     if not any(row.marks for row in table.rows):
         shown = shown[:-1]
     texts = [[c.title, c.unit, *(c.cell(row) for row in table.rows)] for c in shown]
+    best = table.best_row
+    return _cells(texts, None if best is None else table.rows.index(best))
+
+
+@styled
+def cells_figure(texts: list[list[str]]) -> Figure:
+    """Columns of title, unit and cells as a figure, as wide as its text needs."""
+    return _cells(texts)
+
+
+def _cells(texts: list[list[str]], bold: int | None = None) -> Figure:
     gap, line, margin = 9.0, 12.0, 6.0  # points
     widths = [max(_width(text) for text in column) + gap for column in texts]
-    n = len(table.rows)
+    n = len(texts[0]) - 2
     width, height = sum(widths) + 2 * margin, (n + 2.6) * line + 2 * margin
     figure = Figure(figsize=(width / 72, height / 72))
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.axis("off")
-    best = table.best_row
     top = margin + 2.3 * line
     x = margin
     for k, (column, w) in enumerate(zip(texts, widths, strict=True)):
-        left = k == 0 or shown[k].title == "note"
+        left = k == 0 or column[0] == "note"
         at, align = (x + gap / 2, "left") if left else (x + w - gap / 2, "right")
         for j, text in enumerate(column):
             y = margin + (j + 0.7) * line if j < 2 else top + (j - 2 + 0.75) * line
-            weight = "bold" if j >= 2 and best is table.rows[j - 2] and k == 0 else "normal"
+            weight = "bold" if j - 2 == bold and k == 0 else "normal"
             shown_text = raised(plain(text)) if j == 1 else plain(text)
             axes.text(
                 at, y, shown_text, ha=align, va="center", fontsize=_FONT, weight=weight,
@@ -141,6 +151,25 @@ def curves(table: IterationTable) -> Figure:
     axes.set_xlabel("Updates")
     axes.set_ylabel("Validation MAE (kcal/mol)")
     figure.legend(loc="outside right upper", title="Best epoch: diamond", title_fontsize=_FONT)
+    return figure
+
+
+@styled
+def notebook_curves(losses: Mapping[str, tuple[list[float], list[float]]]) -> Figure:
+    """Training losses (solid) and what is called validation losses (dashed), by row, by epoch."""
+    figure = Figure(figsize=(PAGE, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    for k, (name, (train, val)) in enumerate(losses.items()):
+        epochs, colour = range(1, len(train) + 1), colormaps["tab10"](k)
+        marker = "." if len(train) == 1 else ""
+        axes.plot(epochs, train, color=colour, label=plain(name), linewidth=0.9, marker=marker)
+        axes.plot(epochs, val, color=colour, linewidth=0.9, linestyle=(0, (3, 2)), marker=marker)
+    log_axis(axes, "y", np.array([v for pair in losses.values() for part in pair for v in part]))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+    axes.set_xlabel("Epoch")
+    axes.set_ylabel(raised("Loss (hartree^2)"))
+    title = 'Solid: training\nDashed: its "validation"'
+    figure.legend(loc="outside right upper", title=title, title_fontsize=_FONT)
     return figure
 
 

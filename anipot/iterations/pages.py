@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from anipot.iterations.columns import columns, with_spread
 from anipot.iterations.comparison import RULE, compare, effects, verdict
+from anipot.iterations.markup import Row, html_list, html_page, html_table, markdown_table
 from anipot.iterations.table import IMPROVING_RULE, IterationTable
 from anipot.iterations.tuning import tried, tuning_notes
 
@@ -83,25 +84,12 @@ def rule(table: IterationTable) -> str:
 
 def to_markdown(table: IterationTable, figures: Sequence[str] = ()) -> str:
     """The page: table, notes, comparisons, what each setting did by itself, figures by name."""
-    shown = columns(table)
-    units = [c.unit if c.unit.startswith("(") or not c.unit else f"({c.unit})" for c in shown]
-    heads = [f"{c.title} {unit}".rstrip() for c, unit in zip(shown, units, strict=True)]
-    rows = [[c.cell(row).replace("|", "\\|") for c in shown] for row in table.rows]
-    lines = [f"# {table.title}", ""]
-    lines += [f"| {' | '.join(cells)} |" for cells in (heads, [":--"] + ["--:"] * (len(shown) - 1))]
-    lines += [f"| {' | '.join(cells)} |" for cells in rows]
+    lines = [f"# {table.title}", "", *markdown_table(*_cells(table))]
     lines += [f"\nThen: [{below.title}]({below.folder.name}/table.md)" for below in table.further]
     lines += ["", *(f"- {note}" for note in notes(table))]
     found = tried(table)
     if found is not None:
-        lines += ["", f"## {found.title}", ""]
-        lines += [
-            f"| {' | '.join(cells)} |" for cells in (found.heads, [":--", *["--:"] * found.n])
-        ]
-        lines += [
-            f"| {' | '.join(f'**{c}**' if k == chosen else c for k, c in enumerate(cells))} |"
-            for cells, chosen in found.rows
-        ]
+        lines += ["", f"## {found.title}", "", *markdown_table(found.heads, found.rows)]
     lines += ["", "## Comparisons", "", *(f"- {line}" for line in comparisons(table))]
     lines += ["", rule(table)]
     by_option = effect_lines(table)
@@ -121,20 +109,7 @@ def to_markdown(table: IterationTable, figures: Sequence[str] = ()) -> str:
 
 def to_html(table: IterationTable) -> str:
     """A fragment: table, notes, comparisons, what each setting did by itself, conclusions."""
-    text = html.escape
-    shown = columns(table)
-
-    def items(lines: list[str]) -> str:
-        return "<ul>" + "".join(f"<li>{text(line)}</li>" for line in lines) + "</ul>"
-
-    heads = "".join(
-        f"<th>{text(c.title)}" + (f"<br><small>{text(c.unit)}</small>" if c.unit else "") + "</th>"
-        for c in shown
-    )
-    body = "".join(
-        "<tr>" + "".join(f"<td>{text(c.cell(row))}</td>" for c in shown) + "</tr>\n"
-        for row in table.rows
-    )
+    text, items = html.escape, html_list
     further = "".join(
         f'<p>Then: <a href="{text(below.folder.name)}/table.html">{text(below.title)}</a></p>\n'
         for below in table.further
@@ -142,10 +117,12 @@ def to_html(table: IterationTable) -> str:
     by_option = "".join(
         f"<h3>{text(option)}</h3>{items(those)}" for option, those in effect_lines(table).items()
     )
+    found = tried(table)
+    values = "" if found is None else html_table(found.heads, found.rows)
     return (
-        f'<div class="wide"><table class="iterations">\n<thead><tr>{heads}</tr></thead>\n'
-        f"<tbody>{body}</tbody></table></div>\n{further}{items(notes(table))}\n"
-        f"{_tried_html(table)}<h2>Comparisons</h2>\n"
+        f"{html_table(*_cells(table))}{further}{items(notes(table))}\n"
+        + ("" if found is None else f"<h2>{text(found.title)}</h2>\n{values}")
+        + "<h2>Comparisons</h2>\n"
         f"{items(comparisons(table))}\n<p>{text(rule(table))}</p>\n"
         + (f"<h2>What each setting did by itself</h2>\n{by_option}\n" if by_option else "")
         + (
@@ -156,41 +133,14 @@ def to_html(table: IterationTable) -> str:
     )
 
 
-def _tried_html(table: IterationTable) -> str:
-    found = tried(table)
-    if found is None:
-        return ""
-    heads = "".join(f"<th>{html.escape(head)}</th>" for head in found.heads)
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f"<td><strong>{cell}</strong></td>" if k == chosen else f"<td>{cell}</td>"
-            for k, cell in enumerate(map(html.escape, cells))
-        )
-        + "</tr>\n"
-        for cells, chosen in found.rows
-    )
-    return (
-        f'<h2>{html.escape(found.title)}</h2>\n<div class="wide"><table>\n'
-        f"<thead><tr>{heads}</tr></thead>\n<tbody>{body}</tbody></table></div>\n"
-    )
-
-
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:90em;padding:0 1em}"
-    ".wide{overflow-x:auto}table{border-collapse:collapse;font-size:13px}"
-    "th,td{padding:.3em .7em;text-align:right;white-space:nowrap;border-bottom:1px solid #ddd}"
-    "th:first-child,td:first-child{text-align:left}th{vertical-align:bottom}"
-    "img{max-width:100%;background:#fff}"
-)
+def _cells(table: IterationTable) -> tuple[list[tuple[str, str]], list[Row]]:
+    shown = columns(table)
+    return [(c.title, c.unit) for c in shown], [
+        ([c.cell(row) for c in shown], None) for row in table.rows
+    ]
 
 
 def to_page(table: IterationTable, figures: Sequence[str] = ()) -> str:
     """The same as a page, with figures from the folder beside it."""
-    title = html.escape(table.title)
     images = "".join(f'<p><img src="plots/{f}.png" alt="{FIGURES[f]}"></p>\n' for f in figures)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n'
-        f"<body><h1>{title}</h1>\n{to_html(table)}{images}</body></html>\n"
-    )
+    return html_page(table.title, f"{to_html(table)}{images}")

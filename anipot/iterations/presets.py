@@ -55,7 +55,7 @@ RATES = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 #: Updates of each run on the source's file: 85 batches of 8,192 conformers, 30 epochs.
 SOURCE_UPDATES = 2550
 
-_SOURCE_EPOCHS = 30
+SOURCE_EPOCHS = 30
 
 #: What both protocols share: Adam with L2 in its gradient, errors in hartree, a constant rate.
 _SOURCE_BASE: dict[str, Any] = {
@@ -144,7 +144,9 @@ def source(
     what the text says.
     """
     if protocol not in PROTOCOLS:
-        raise SettingsError(f"protocol must be {' or '.join(PROTOCOLS)}, not {protocol!r}")
+        raise SettingsError(
+            f"protocol must be {', '.join(PROTOCOLS)} or as-written, not {protocol!r}"
+        )
     base = copy.deepcopy(_SOURCE_BASE)
     rows = copy.deepcopy(_SOURCE_ROWS)
     if files:
@@ -159,10 +161,10 @@ def source(
         return {**parts, "updates": updates or SOURCE_UPDATES, "notes": _CONTROLLED}
     if updates is not None:
         raise SettingsError(
-            f"updates are of the protocol controlled; as-described trains {_SOURCE_EPOCHS} epochs "
+            f"updates are of the protocol controlled; as-described trains {SOURCE_EPOCHS} epochs "
             "(epochs=60 would change that)"
         )
-    base["training"] |= {"epochs": _SOURCE_EPOCHS, "patience": _SOURCE_EPOCHS}
+    base["training"] |= {"epochs": SOURCE_EPOCHS, "patience": SOURCE_EPOCHS}
     for option in ("output_dropout", "output_activation"):
         del rows[5][option]
     del rows[6]["learning_rate"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from anipot.iterations.comparison import number
+from anipot.iterations.markup import Row
 from anipot.iterations.settings import value_in_words
 from anipot.iterations.table import IterationTable, Tuning
 
@@ -13,13 +14,8 @@ class Tried(NamedTuple):
     """What was tried: headings, and a row of validation MAE with the place of the chosen one."""
 
     title: str
-    heads: list[str]
-    rows: list[tuple[list[str], int | None]]
-
-    @property
-    def n(self) -> int:
-        """Values that were tried."""
-        return len(self.heads) - 1
+    heads: list[tuple[str, str]]
+    rows: list[Row]
 
 
 def tried(table: IterationTable) -> Tried | None:
@@ -30,7 +26,7 @@ def tried(table: IterationTable) -> Tried | None:
     first = found[0][1]
     return Tried(
         f"Validation MAE ({table.unit}) by {_name(first)}",
-        ["iteration", *(value_in_words(first.option, value) for value in first.values)],
+        [("iteration", ""), *((value_in_words(first.option, v), "") for v in first.values)],
         [
             ([name, *_cells(tuning)], None if tuning.chosen is None else tuning.chosen + 1)
             for name, tuning in found

@@ -57,7 +57,11 @@ def in_terminal(table: IterationTable) -> str:
     values = tried(table)
     if values is not None:
         cells = [[c + "*" if k == at else c for k, c in enumerate(row)] for row, at in values.rows]
-        text += ["", f"{values.title}; *: the chosen one", *aligned([values.heads, *cells])]
+        text += [
+            "",
+            f"{values.title}; *: the chosen one",
+            *aligned([[h for h, _ in values.heads], *cells]),
+        ]
         text += tuning_notes(table)[1:]
     text += ["", *comparisons(table), "", rule(table)]
     for option, found in effect_lines(table).items():

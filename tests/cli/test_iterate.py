@@ -63,7 +63,10 @@ def test_a_table_with_words_and_seeds(anipot, file, tmp_path, quick_figures):
         (["FILE", "--resume", "nowhere"], "--resume goes on with the table as it was begun"),
         (["none.yaml"], "none.yaml: cannot be read"),
         (["--preset", "sorce"], "there is no preset 'sorce'; known: source"),
-        (["--preset", "source", "--protocol", "x"], "protocol must be controlled or as-described"),
+        (
+            ["--preset", "source", "--protocol", "x"],
+            "protocol must be controlled, as-described or as-written, not",
+        ),
         (["FILE", "--protocol", "controlled"], "--protocol and --data go with --preset"),
     ],
 )
@@ -89,11 +92,32 @@ def test_the_source_rows(anipot, tmp_path, quick_figures):
     assert result.code == 0
     table = load_table(folder)
     assert [row.runs[0].updates for row in table.rows] == [2] * 7
+    (tuned,) = table.further
+    assert tuned.complete
+    assert [row.runs[0].updates for row in tuned.rows] == [1] * 6
+    assert all(row.tuning.chosen is not None for row in tuned.rows)
+    assert "Validation MAE (kcal/mol) by learning rate; *: the chosen one" in result.out
+    assert f"In the folder tuned: {tuned.title}." in (folder / "table.md").read_text()
     assert {row.loss_unit for row in table.rows} == {"(hartree)^2"}
     text = (folder / "table.md").read_text()
     assert "## Which conclusions survive" in text
     assert "reported MAE (kcal/mol)" in text
     assert "- Sigmoid is worse than ReLU: cannot be decided: row 1 is " in text
+
+
+@pytest.mark.slow
+def test_the_source_as_written(anipot, tmp_path, quick_figures):
+    words = ("heavy_atoms=1", "per_molecule=16", "batch_size=20")
+    options = ("--preset", "source", "--protocol", "as-written", "--updates", 3)
+    result = anipot("iterate", *words, *options, "-o", tmp_path / "w")
+    assert result.code == 0
+    assert "Its validation MAE minus its test MAE is exactly 0 kcal/mol" in result.out
+    assert "4 updates" in result.out  # two batches, so two epochs
+    assert "## Defects, by numbers" in (tmp_path / "w" / "table.md").read_text()
+    for refused in (("--seeds", 2), ("--workers", 2)):
+        result = anipot("iterate", *options, *refused)
+        assert result.code == 2
+        assert "as-written has one run a row" in result.err
 
 
 @pytest.mark.slow
