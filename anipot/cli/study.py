@@ -186,3 +186,29 @@ def symmetry(
     from anipot.studies.symmetry import QUICK, run
 
     run(out, threads=threads, **{**(QUICK if quick else {}), **({"seeds": seeds} if seeds else {})})
+
+
+@study_app.command()
+def regression(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One seed, fewer epochs: in half a minute.")
+    ] = False,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Sets of points.")] = None,
+    threads: Threads = None,
+    out: Out = None,
+) -> None:
+    """A line with noise, scaling, self energies, and the scale of targets.
+
+    What R2 says of a line with noise 1, 10 and 20; a wide range that makes gradient descent
+    diverge, and scaling that mends it; then self energies as a linear model of the composition, and
+    networks that learn energies in several scales. About a minute on two cores.
+
+    In Python:
+
+    \b
+    from anipot.studies import regression
+    regression.run()
+    """
+    from anipot.studies.regression import QUICK, run
+
+    run(out, threads=threads, **{**(QUICK if quick else {}), **({"seeds": seeds} if seeds else {})})

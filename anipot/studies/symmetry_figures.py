@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -105,7 +106,7 @@ def error_figure(
                 color="white" if abs(shade[i, j]) > 2.4 else "black",
             )  # fmt: skip
         axes.set_yticks(range(len(by_network)), list(by_network))
-        axes.set_xticks(range(len(tests)), list(tests))
+        axes.set_xticks(range(len(tests)), [re.sub(" (?=by|at)", "\n", t) for t in tests])
         axes.tick_params(length=0, labeltop=axes is panels[0], labelbottom=False)
         axes.spines[:].set_visible(False)
         axes.set_ylabel(f"label: {label}")
@@ -116,5 +117,7 @@ def error_figure(
 
 
 def digits(value: float) -> str:
-    """Two digits: 0.28, 16, and 5.5e-04 below a hundredth."""
-    return f"{value:.1e}" if value < 0.01 else f"{value:.3g}" if value >= 10 else f"{value:.2g}"
+    """Two or three digits: 0.28, 2.0, 14.8, and 5.5e-04 below a hundredth."""
+    if value < 0.01:
+        return f"{value:.1e}"
+    return f"{value:.3g}" if value >= 10 else f"{value:#.2g}"
