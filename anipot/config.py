@@ -34,7 +34,7 @@ DEFAULT_EPOCHS = (20, 500)
 
 
 #: Options of a training that say where and how it runs, and not what comes out of it.
-MACHINE_OPTIONS = {"device", "threads", "aev_cache", "checkpoint_minutes"}
+MACHINE_OPTIONS = {"device", "threads", "aev_cache", "checkpoint_minutes", "cuda_graph"}
 
 
 class Settings(BaseModel):
@@ -287,6 +287,9 @@ class TrainingSettings(Settings):
     )
     checkpoint_minutes: float = Field(
         5.0, gt=0, description="minutes between checkpoints within an epoch"
+    )
+    cuda_graph: bool = Field(
+        True, description="on a GPU replay updates as a CUDA graph, where batches allow it"
     )
 
     @field_validator("target_unit")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from anipot.errors import SettingsError, TrainingError
 from anipot.model import ANIModel
 from anipot.networks import AtomicNet
 from anipot.training.aev_cache import AEVSource
+from anipot.training.captured import CapturedStep, portable_state, set_rate
 from anipot.training.checkpoints import CheckpointFile
 from anipot.training.history import EpochRecord, History
 from anipot.training.interruption import Interruption
@@ -132,6 +134,16 @@ class TrainingLoop:
         self.optimizer = kind(
             self.trainable, settings.learning_rate, weight_decay=settings.l2, fused=True
         )
+        self.captured: CapturedStep | None = None
+        #: How updates are made on a GPU, for people.
+        self.updates_report = ""
+        if self.device.type == "cuda":
+            reason = CapturedStep.why_not(self.step) if settings.cuda_graph else "cuda_graph=false"
+            self.updates_report = f"updates are not captured: {reason}"
+            if not reason:
+                composition = train.composition(model.elements)
+                self.captured = CapturedStep(self.step, self.optimizer, composition, settings.clip)
+                self.updates_report = self.captured.report
         self.average: AveragedModel | None = None
         if settings.ema:
             averaging = get_ema_multi_avg_fn(settings.ema)
@@ -209,20 +221,26 @@ class TrainingLoop:
         check_every = 1 if self.device.type == "cpu" else GPU_CHECK_EVERY
         began = time.monotonic() - place.seconds
         model.train()
-        for index in part.loader.indices(place.epoch, place.step):
+        indices = part.loader.indices(place.epoch, place.step)
+        captured = self.captured
+        for index, fits in captured.batches(indices) if captured else zip(indices, repeat(False)):
             rate = learning_rate(settings, place.updates, self.total)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            # Zeros and not None: a network without atoms in the batch has a gradient, too.
-            self.optimizer.zero_grad(set_to_none=not self.step.divides)
-            loss = self.step(index)
+            set_rate(self.optimizer, rate)
+            if captured and fits:
+                loss = captured(index)
+            else:
+                # Zeros and not None: a network without atoms in the batch has a gradient, too, and
+                # a graph knows gradients by where they lie.
+                self.optimizer.zero_grad(set_to_none=not (self.step.divides or captured))
+                loss = self.step(index)
             place.step += 1
             place.pending.append(loss)
             if len(place.pending) == check_every or place.step == len(part.loader):
                 self._look_at_losses()  # on the CPU before the weights are touched
-            if settings.clip is not None:
-                nn.utils.clip_grad_norm_(self.trainable, settings.clip)
-            self.optimizer.step()
+            if not fits:
+                if settings.clip is not None:
+                    nn.utils.clip_grad_norm_(self.trainable, settings.clip)
+                self.optimizer.step()
             if self.average is not None:
                 self.average.update_parameters(model.networks)
             place.updates += 1
@@ -359,7 +377,7 @@ class TrainingLoop:
             "networks": self.model.networks.state_dict(),
             "self_energies": torch.as_tensor(self.model.self_energies.values),
             "self_energies_note": self.model.self_energies.note,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": portable_state(self.optimizer),
             "average": None if self.average is None else self.average.state_dict(),
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state(self.device) if cuda else None,

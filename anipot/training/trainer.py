@@ -105,6 +105,8 @@ class ANITrainer:
         if not quiet:
             print(model.self_energies.table())
             print(f"{loop.aevs.report}; {self._engine} AEV engine on {self.device}")
+            if loop.updates_report:
+                print(loop.updates_report)
         try:
             loop.run(file, state, early_stop, on_epoch, quiet)
         finally:
