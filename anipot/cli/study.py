@@ -189,6 +189,46 @@ def symmetry(
 
 
 @study_app.command()
+def explore(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="HDF5, extended XYZ or .npz files; default: the bundled data.", metavar="FILE"
+        ),
+    ] = None,
+    new: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--new",
+            help="Ask how well the data covers the conformers of this file, any number of times "
+            "(default: a part of the molecules is left out of the training, and asked).",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Less of everything, to see how it goes.")
+    ] = False,
+    threads: Threads = None,
+    out: Out = None,
+) -> None:
+    """What is in a data set: composition, atomic environments, clusters, coverage.
+
+    Energies against size and composition; principal components of AEVs; clusters of carbon
+    environments beside their hybridisation; how far new environments are from those trained on,
+    and whether that tells the error of a potential; an autoencoder beside PCA. Needs scikit-learn
+    (pip install 'anipot[explore]'). About two minutes on two cores.
+
+    In Python:
+
+    \b
+    from anipot.studies import explore
+    explore.run(["FILE"])
+    """
+    from anipot.studies.explore import run
+
+    run(files or (), out, new=new or (), quick=quick, threads=threads)
+
+
+@study_app.command()
 def regression(
     quick: Annotated[
         bool, typer.Option("--quick", help="One seed, fewer epochs: in half a minute.")
