@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from anipot.iterations import presets
 from anipot.iterations.collecting import load_table
 
 TABLE = """
@@ -84,7 +85,8 @@ def test_a_file_whose_base_is_none(anipot, file):
 
 
 @pytest.mark.slow
-def test_the_source_rows(anipot, tmp_path, quick_figures):
+def test_the_source_rows(anipot, tmp_path, quick_figures, monkeypatch):
+    monkeypatch.setattr(presets, "RATES", (1e-4, 1e-3))  # fewer than there are, for time
     words = ("heavy_atoms=1", "per_molecule=16", "batch_size=40")
     folder = tmp_path / "s"
     options = ("--preset", "source", "--updates", 2, "-s", 1, "-o", folder)
