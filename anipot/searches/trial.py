@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 #: schedule that rises and falls errors can be compared at no other places.
 TENTHS = 10
 
-#: Epochs after which it is known how long a training will take.
-_KNOWN_AFTER = 2
+#: Epochs after which it is known how long a training will take; the first has what is done once.
+_KNOWN_AFTER = 4
 
 
 class Parts(NamedTuple):
@@ -145,11 +145,11 @@ def _watch(
     """What is done after each epoch; it raises where the training is to end."""
     parent = multiprocessing.parent_process()
     # Processor time is the same whatever else the machine does.
-    began, signed = time.process_time(), time.monotonic()
+    first, signed = 0.0, time.monotonic()
     reported = 0
 
     def watch(history: History) -> None:
-        nonlocal signed, reported
+        nonlocal first, signed, reported
         now, epoch = time.monotonic(), len(history)
         if parent is not None and not parent.is_alive():
             raise _Interrupted("killed")
@@ -164,8 +164,10 @@ def _watch(
             trial.report(_error(settings, history), tenth)
             if epoch < epochs and trial.should_prune():
                 raise _Pruned(f"worse than the median after {epoch} of {epochs} epochs")
+        if epoch == 1:
+            first = time.process_time()
         if settings.max_seconds is not None and _KNOWN_AFTER <= epoch < epochs:
-            takes = (time.process_time() - began) / epoch * epochs
+            takes = (time.process_time() - first) / (epoch - 1) * epochs
             if takes > settings.max_seconds:
                 raise _Pruned(
                     f"would take {takes:.0f} s, more than max_seconds={settings.max_seconds:g}"
