@@ -248,7 +248,8 @@ def clusters(
             ("By the number of bonded neighbours", f"By {best} ({by[best]['clusters']} clusters)"),
         ),
         "chemistry",
-        f"Environments of {element} in the first two components of their AEVs.",
+        f"Environments of {element} in the first two components of their AEVs. Grey: the smaller "
+        "clusters, and what is in none.",
     )  # fmt: skip
     return result
 
