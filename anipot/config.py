@@ -278,6 +278,9 @@ class TrainingSettings(Settings):
     )
     freeze_layers: int = Field(0, ge=0, description="layers of each network left as they are")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, order and dropout")
+    precision: Literal["float32", "tf32"] = Field(
+        "float32", description="in which a GPU multiplies matrices in training; tf32 keeps 3 digits"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
     threads: int | None = Field(
         None, ge=1, description="CPU threads; none: as many as the size of the batches can use"

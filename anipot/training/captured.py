@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from anipot.aev import triton_engine
 from anipot.batches import Batch, BatchLoader
 from anipot.training.outputs import Outputs
+from anipot.training.precision import matrix_products
 from anipot.training.ranks import ranks
 from anipot.training.step import TrainingStep
 
@@ -133,9 +134,10 @@ class CapturedStep:
         optimizer: torch.optim.Optimizer,
         composition: np.ndarray,
         clip: float | None,
+        precision: str = "float32",
     ) -> None:
         loader = step.loader
-        self.step, self.optimizer, self.clip = step, optimizer, clip
+        self.step, self.optimizer, self.clip, self.precision = step, optimizer, clip, precision
         size = loader.batch_size
         self.padded = PaddedBatches(loader, capacities(composition, size), size)
         kind = torch.int32
@@ -225,8 +227,9 @@ class CapturedStep:
         """One update for the conformers in ``_index``, whose loss is left in ``_loss``."""
         # Zeros and not None: a graph knows gradients by where they lie.
         self.optimizer.zero_grad(set_to_none=False)
-        loss = self.loss(self._index)
-        loss.backward()
+        with matrix_products(self.precision, self._index.device):
+            loss = self.loss(self._index)
+            loss.backward()
         self._loss.copy_(loss.detach())
         if self.clip is not None:
             trained = [p for group in self.optimizer.param_groups for p in group["params"]]

@@ -30,6 +30,7 @@ from anipot.training.interruption import Interruption
 from anipot.training.losses import Term, forces_of, loss_terms, loss_unit, weights
 from anipot.training.normalization import normalize_inputs
 from anipot.training.outputs import outputs_of
+from anipot.training.precision import matrix_products
 from anipot.training.progress import Progress
 from anipot.training.ranks import ranks
 from anipot.training.schedules import learning_rate
@@ -141,8 +142,13 @@ class TrainingLoop:
             reason = CapturedStep.why_not(self.step) if settings.cuda_graph else "cuda_graph=false"
             self.updates_report = f"updates are not captured: {reason}"
             if not reason:
-                composition = train.composition(model.elements)
-                self.captured = CapturedStep(self.step, self.optimizer, composition, settings.clip)
+                self.captured = CapturedStep(
+                    self.step,
+                    self.optimizer,
+                    train.composition(model.elements),
+                    settings.clip,
+                    settings.precision,
+                )
                 self.updates_report = self.captured.report
         self.average: AveragedModel | None = None
         if settings.ema:
@@ -232,7 +238,8 @@ class TrainingLoop:
                 # Zeros and not None: a network without atoms in the batch has a gradient, too, and
                 # a graph knows gradients by where they lie.
                 self.optimizer.zero_grad(set_to_none=not (self.step.divides or captured))
-                loss = self.step(index)
+                with matrix_products(settings.precision, self.device):
+                    loss = self.step(index)
             place.step += 1
             place.pending.append(loss)
             if len(place.pending) == check_every or place.step == len(part.loader):

@@ -30,6 +30,7 @@ from anipot.training.captured import (
 )
 from anipot.training.loop import OPTIMIZERS, TrainingLoop
 from anipot.training.losses import loss_terms
+from anipot.training.precision import matrix_products
 from anipot.training.step import TrainingStep
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -289,6 +290,19 @@ def test_a_checkpoint_of_a_captured_training_is_any_training_s(data):
     other.load_state_dict(state)
     set_rate(other, 0.5)
     assert other.param_groups[0]["lr"] == 0.5
+
+
+def test_only_updates_are_made_in_tf32(data, monkeypatch):
+    """And what the user has set is as it was."""
+    seen = []
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", seen.append)
+    for precision in ("tf32", "float32"):
+        with matrix_products(precision, torch.device("cuda")):
+            seen.append("here")
+    with matrix_products("tf32", torch.device("cpu")):
+        pass
+    assert seen == ["high", "here", "medium", "highest", "here", "medium"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="graphs are captured on CUDA devices")
