@@ -233,6 +233,9 @@ class TrainingSettings(Settings):
     epochs: int | None = Field(
         None, ge=1, description="passes over the training data; none: about 28,000 updates"
     )
+    updates: int | None = Field(
+        None, ge=1, description="most updates, within an epoch if need be; none: epochs decide"
+    )
     learning_rate: float = Field(2e-3, gt=0, description="the highest learning rate")
     optimizer: Literal["adamw", "adam", "sgd"] = Field(
         "adamw",
@@ -311,11 +314,14 @@ class TrainingSettings(Settings):
         """These settings with ``epochs`` decided for a training set of that size.
 
         The number of updates decides how far a training comes, so small sets get more epochs:
-        as many as make ``DEFAULT_UPDATES``, within ``DEFAULT_EPOCHS``.
+        as many as make ``DEFAULT_UPDATES``, within ``DEFAULT_EPOCHS``, or as many as ``updates``
+        need.
         """
         if self.epochs is not None:
             return self
         batches = -(-n_conformers // self.batch_size)
+        if self.updates is not None:
+            return self.model_copy(update={"epochs": -(-self.updates // max(batches, 1))})
         least, most = DEFAULT_EPOCHS
         epochs = min(max(round(DEFAULT_UPDATES / max(batches, 1)), least), most)
         return self.model_copy(update={"epochs": epochs})

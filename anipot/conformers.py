@@ -147,7 +147,12 @@ class Conformers:
     @property
     def elements(self) -> tuple[str, ...]:
         """The elements that occur, by atomic number."""
-        return self.elements_of(slice(None))
+        found: tuple[str, ...] | None = self.__dict__.get("_known_elements")
+        if found is None:
+            found = self.elements_of(slice(None))
+            if self.mapped:  # millions of atoms that cannot change
+                self.__dict__["_known_elements"] = found
+        return found
 
     def elements_of(self, indices: np.ndarray | slice) -> tuple[str, ...]:
         """The elements that occur in the conformers at ``indices``, by atomic number."""
@@ -531,9 +536,9 @@ class Conformers:
         others by formula. Where the level of theory of some parts is unknown, so is that of the
         whole, and a warning names the files.
         """
+        if len(parts) == 1:
+            return parts[0]
         joined = Joined(parts)
-        if len(joined.parts) == 1:
-            return joined.parts[0]
         arrays: dict[str, Any] = {c: np.concatenate(list(joined.pieces(c))) for c in joined.columns}
         masks = {label: arrays.pop(f"mask_{label}") for label in joined.masks}
         return Conformers(**arrays, **joined.about, masks=masks)
@@ -595,6 +600,10 @@ class Conformers:
                 digest.update(str(array.dtype).encode())
                 digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         return digest.hexdigest()
+
+    def identity(self) -> str:
+        """``content_hash``, or for a part of a store, quicker, a hash of that and of the part."""
+        return self.content_hash()
 
     def know_hash(self, content_hash: str) -> None:
         """Tell the content hash of data that cannot change any more: files mapped read-only."""

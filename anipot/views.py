@@ -93,6 +93,12 @@ class ConformersView(Conformers):
             self.know_hash(digest.hexdigest())  # the files are read-only
         return super().content_hash()
 
+    def identity(self) -> str:
+        digest = hashlib.sha256(self.base.identity().encode())
+        for start in range(0, len(self), 1 << 20):
+            digest.update(self.index[start : start + (1 << 20)].astype("<i8").data)
+        return digest.hexdigest()
+
     def composition(self, elements: Sequence[str] | None = None) -> np.ndarray:
         elements = self.elements if elements is None else elements
         return np.concatenate([part.composition(elements) for _, part in self.blocks()])

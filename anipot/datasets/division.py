@@ -89,8 +89,10 @@ class Division:
                 "fold": self.fold,
             }
         )
+        # Millions of numbers are not worth the time that compressing them takes.
+        write = np.savez if len(self.train) > splits.LARGE else np.savez_compressed
         with atomic_write(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(
+            write(
                 file,
                 about=np.frombuffer(about.encode(), dtype=np.uint8),
                 train=self.train,
@@ -120,7 +122,8 @@ def read_data(settings: DataSettings) -> Conformers:
         names = set(ReadSettings.model_fields)
         options = read_options(**settings.model_dump(include=names))
         data = read_files(settings.files, options)
-        warn_of_unit(data, options)
+        if not data.mapped:  # a store is in hartree, and was looked at when it was packed
+            warn_of_unit(data, options)
     else:
         data = load_bundled()
     return select(data, settings)
@@ -282,7 +285,7 @@ def provenance(data: Conformers, division: Division, settings: DataSettings) -> 
     def molecules(index: np.ndarray) -> list[str]:
         if division.by == "conformer":
             return []
-        return [grouped.molecule_names[g] for g in np.unique(grouped.molecule[index])]
+        return [grouped.molecule_names[g] for g in grouped.molecules_of(index)]
 
     used = np.zeros(len(data), dtype=bool)
     for part in division:
@@ -300,7 +303,7 @@ def provenance(data: Conformers, division: Division, settings: DataSettings) -> 
             **{p: len(i) for p, i in zip(PARTS, division, strict=True)},
             "validation_molecules": molecules(division.validation),
             "test_molecules": molecules(division.test),
-            "unused_molecules": molecules(np.flatnonzero(~used)),
+            "unused_molecules": molecules(splits.nonzero(~used)),
             "train_sha256": _hash(division.train),
         },
         # Without paths, which mean nothing elsewhere; what lists said is in the split.
@@ -361,4 +364,7 @@ def _unit(by: str) -> str:
 
 
 def _hash(index: np.ndarray) -> str:
-    return hashlib.sha256(index.astype("<i8").tobytes()).hexdigest()
+    digest = hashlib.sha256()
+    for start in range(0, len(index), splits.LARGE):
+        digest.update(index[start : start + splits.LARGE].astype("<i8").data)
+    return digest.hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -116,7 +117,7 @@ class TrainingLoop:
         self.aevs = AEVSource(model.aev, [self.train.loader, self.val.loader], settings.aev_cache)
         if settings.normalize_aevs:
             normalize_inputs(model, self.train.loader, self.aevs)
-        self.total = self.epochs * len(self.train.loader)
+        self.total = min(self.epochs * len(self.train.loader), settings.updates or sys.maxsize)
         self.patience = settings.patience or -(-self.epochs // 2)
         self.to_target = units.hartree_to(settings.target_unit) / units.hartree_to(
             model.output_unit
@@ -202,11 +203,11 @@ class TrainingLoop:
                             if late:
                                 save()
                                 saved = time.monotonic()
-                        if place.step == len(self.train.loader):
+                        if place.step == len(self.train.loader) or place.updates == self.total:
                             progress.epoch(self._end_epoch())
                             if on_epoch is not None:
                                 on_epoch(history)
-                            if place.epoch == self.epochs:
+                            if place.updates == self.total:
                                 history.stopped = "finished"
                             elif early_stop and place.since_best >= self.patience:
                                 history.stopped = "patience"
@@ -230,6 +231,8 @@ class TrainingLoop:
         indices = part.loader.indices(place.epoch, place.step)
         captured = self.captured
         for index, fits in captured.batches(indices) if captured else zip(indices, repeat(False)):
+            if place.updates == self.total:  # options ask for no more, within the epoch
+                break
             rate = learning_rate(settings, place.updates, self.total)
             set_rate(self.optimizer, rate)
             if captured and fits:
@@ -242,7 +245,8 @@ class TrainingLoop:
                     loss = self.step(index)
             place.step += 1
             place.pending.append(loss)
-            if len(place.pending) == check_every or place.step == len(part.loader):
+            last = place.step == len(part.loader) or place.updates + 1 == self.total
+            if len(place.pending) == check_every or last:
                 self._look_at_losses()  # on the CPU before the weights are touched
             if not fits:
                 if settings.clip is not None:
@@ -269,7 +273,6 @@ class TrainingLoop:
         place, part = self.place, self.train
         if not place.pending:
             return
-        size, n = self.settings.batch_size, len(part.data)
         first = place.step - len(place.pending)
         values = self.ranks.sum(torch.stack(place.pending)).tolist()
         place.pending.clear()
@@ -285,7 +288,11 @@ class TrainingLoop:
                     f"{len(part.loader)}, after {place.updates} updates. Its {len(members)} "
                     f"conformers include (highest energies first) {names}. {WHAT_TO_TRY}"
                 )
-            place.loss_sum += value * (min(n, (step + 1) * size) - step * size)
+            place.loss_sum += value * (self._seen(step + 1) - self._seen(step))
+
+    def _seen(self, step: int) -> int:
+        """Conformers in the first ``step`` batches of an epoch."""
+        return min(len(self.train.data), step * self.settings.batch_size)
 
     def _end_epoch(self) -> EpochRecord:
         """Validate, remember the weights if they are the best, and move to the next epoch."""
@@ -308,7 +315,7 @@ class TrainingLoop:
             epoch=place.epoch + 1,
             updates=place.updates,
             learning_rate=learning_rate(self.settings, place.updates - 1, self.total),
-            train_loss=place.loss_sum / len(self.train.data),
+            train_loss=place.loss_sum / self._seen(place.step),
             val_loss=found.loss,
             val_mae=found.mae,
             val_rmse=found.rmse,

@@ -196,7 +196,7 @@ class ANITrainer:
             "output_unit": self.model.output_unit,
             "repulsion": None if repulsion is None else repulsion.to_dict(),
             "dtype": str(self.model.dtype),
-            "data": [train.content_hash(), val.content_hash()],
+            "data": [train.identity(), val.identity()],
         }
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
@@ -211,7 +211,7 @@ class ANITrainer:
         model.about = {
             "level_of_theory": train.level_of_theory,
             "data": {
-                part: {"conformers": len(data), "sha256": data.content_hash()}
+                part: {"conformers": len(data), "sha256": data.identity()}
                 for part, data in (("train", train), ("validation", val))
             },
             "training": settings.model_dump(exclude=MACHINE_OPTIONS),
