@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from anipot.cli.fetch import fetch
 from anipot.cli.pack import pack
 from anipot.cli.reading import NO_OPTIONS, reads_data
 from anipot.cli.resolve import resolve
@@ -18,7 +19,8 @@ from anipot.datasets.mapping import ReadOptions
 
 data_app = typer.Typer(
     help="Look at data sets: what they hold (info), what is wrong with them (check), how AEVs "
-    "resolve them (resolve). Large ones become a store that is never read into memory (pack).",
+    "resolve them (resolve). Large ones become a store that is never read into memory (pack); "
+    "published ones are downloaded (fetch).",
     short_help="What data files hold, what is wrong; large data.",
     no_args_is_help=True,
 )
@@ -84,3 +86,4 @@ def check(
 
 data_app.command()(resolve)
 data_app.command()(pack)
+data_app.command()(fetch)

@@ -121,7 +121,7 @@ def _read_part(file: Path, part: Path, options: ReadOptions) -> Messages:
     building.mkdir()
     with _heard() as messages:
         conformers = read_file(
-            file, options, lambda shape, dtype: _on_disk(part.parent, shape, dtype)
+            file, options, lambda shape, dtype: array_on_disk(part.parent, shape, dtype)
         )
         warn_of_unit(conformers.take(slice(0, LOOKED_AT)), options)
     joined = Joined([conformers])
@@ -132,7 +132,7 @@ def _read_part(file: Path, part: Path, options: ReadOptions) -> Messages:
     return messages
 
 
-def _on_disk(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def array_on_disk(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """An array in a file without a name, so that nothing is left of it even after a kill."""
     if not math.prod(shape):
         return np.empty(shape, dtype)

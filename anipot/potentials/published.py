@@ -8,12 +8,10 @@ it), whoever put it there.
 from __future__ import annotations
 
 import hashlib
-import http.client
 import logging
 import os
 import shutil
 import tempfile
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -22,10 +20,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
-from urllib.error import HTTPError
 
-from tqdm import tqdm
-
+from anipot.downloading import DownloadError, download
 from anipot.errors import PotentialError
 from anipot.files import atomic_write
 
@@ -36,7 +32,6 @@ ARCHIVE = "https://github.com/aiqm/ani-model-zoo/archive/refs/tags/ani-2x.zip"
 CACHE_VARIABLE = "ANIPOT_CACHE"
 ADDRESS_VARIABLE = "ANIPOT_ZOO_URL"
 
-_TIMEOUT = 30  # seconds without a byte
 _MOST_ARCHIVE = 1 << 30  # bytes
 _MOST_FILE = 1 << 24  # bytes; the largest published file has 1 MB
 
@@ -239,25 +234,9 @@ def _download(address: str, file: IO[bytes], wanted: list[Published]) -> None:
     names = ", ".join(p.name for p in wanted)
     _logger.info("fetching %s from %s", names, address)
     try:
-        request = urllib.request.Request(address, headers={"User-Agent": "anipot"})
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-            told = answer.headers.get("Content-Length")
-            total = int(told) if told and told.isdigit() else None
-            with tqdm(
-                total=total, unit="B", unit_scale=True, desc=names, disable=None, leave=False
-            ) as bar:
-                while part := answer.read(1 << 16):
-                    file.write(part)
-                    bar.update(len(part))
-                    if file.tell() > _MOST_ARCHIVE:
-                        raise OSError(f"more than {_MOST_ARCHIVE:,} bytes came")
-        if total is not None and file.tell() != total:
-            raise OSError(f"only {file.tell():,} of {total:,} bytes came")
-    # ValueError: an address that is none
-    except (OSError, http.client.HTTPException, ValueError) as e:
-        # Of a URLError, which has no more to say than that it is one, the reason.
-        reason = str(e) if isinstance(e, HTTPError) else str(getattr(e, "reason", "") or e)
-        raise PotentialError(_offline(wanted, address, reason or type(e).__name__)) from None
+        download(address, file, names, _MOST_ARCHIVE)
+    except DownloadError as e:
+        raise PotentialError(_offline(wanted, address, str(e))) from None
 
 
 def _offline(wanted: list[Published], address: str, reason: str) -> str:

@@ -16,6 +16,7 @@ from helpers import random_conformers
 from neurochem_files import write_ensemble
 
 import anipot
+from anipot import downloading
 from anipot.errors import PotentialError
 from anipot.potentials import published
 from anipot.potentials.neurochem import read_neurochem
@@ -261,7 +262,7 @@ def test_what_comes_is_not_what_was_published(original, server, no_caches):
 
 
 def test_a_server_that_says_nothing(original, server, monkeypatch):
-    monkeypatch.setattr(published, "_TIMEOUT", 0.05)
+    monkeypatch.setattr(downloading, "TIMEOUT", 0.05)
     with pytest.raises(PotentialError, match="timed out"):
         published.find("ani1x", address=server(archive_of(original), delay=0.5))
 

@@ -1,0 +1,181 @@
+"""The ANI-1 data set: its published archive, fetched, unpacked and merged into one file.
+
+Smith, Isayev, Roitberg, Sci. Data 4, 170193 (2017): 22 million conformers of molecules with one to
+eight heavy atoms, a file for each number of heavy atoms.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+from tqdm import tqdm
+
+from anipot.datasets.ani_hdf5 import read_ani_hdf5
+from anipot.datasets.mapping import ReadOptions, log
+from anipot.datasets.store_pack import array_on_disk
+from anipot.downloading import DownloadError, download_file
+from anipot.errors import DataError, SettingsError
+from anipot.files import atomic_write
+
+ADDRESS = "https://ndownloader.figshare.com/files/9057631"
+
+#: Environment variable: another address of the archive.
+ADDRESS_VARIABLE = "ANIPOT_ANI1_URL"
+
+#: Conformers of files that are known, by the (least, most) heavy atoms: what must come out.
+CONFORMERS = {(1, 1): 10_800, (1, 4): 864_898}
+
+HEAVY_ATOMS = range(1, 9)
+
+_MOST = 1 << 36  # bytes of the archive
+
+
+def file_name(least: int, most: int) -> str:
+    """The name of the file with so many heavy atoms: that of the archive, or the source's."""
+    return f"ani_gdb_s{least:02d}" + (f"_to_s{most:02d}" if most > least else "") + ".h5"
+
+
+def heavy_atoms_of(text: str) -> tuple[int, int]:
+    """(least, most) of "4" or "1-4". Raises SettingsError for anything else."""
+    found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", text)
+    least, most = (0, 0) if found is None else (int(found[1]), int(found[2] or found[1]))
+    if not (least in HEAVY_ATOMS and most in HEAVY_ATOMS and least <= most):
+        raise SettingsError(
+            f"heavy atoms are a number from 1 to 8, or a range as 1-4: not {text!r}"
+        )
+    return least, most
+
+
+def fetch_ani1(
+    heavy_atoms: tuple[int, int] = (1, 4),
+    out: str | Path | None = None,
+    *,
+    archive: str | Path | None = None,
+    address: str | None = None,
+) -> tuple[Path, int, int]:
+    """Fetch ANI-1's archive and write its files of so many heavy atoms as one HDF5 file.
+
+    ``out``: the file (default: as in the source, ``ani_gdb_s01_to_s04.h5``), which appears whole
+    and checked, with the groups of the archive's files. ``archive``: one that has been downloaded
+    already; else it is fetched from ``address`` ($ANIPOT_ANI1_URL, or figshare) to a file beside
+    ``out``, which stays there when the download breaks off, goes on from there the next time, and
+    is removed at the end. Returns the file, its molecules and its conformers. Raises DataError that
+    says what could not be had, SettingsError for an ``out`` that exists.
+    """
+    least, most = heavy_atoms
+    out = Path(out or file_name(least, most))
+    if out.exists():
+        raise SettingsError(f"{out} exists and is never overwritten; remove it, or name another")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if archive is not None and not Path(archive).is_file():
+        raise DataError(f"no file {archive}")
+    here = Path(archive) if archive is not None else out.with_name(".ANI-1_release.tar.gz")
+    if archive is None:
+        address = address or os.environ.get(ADDRESS_VARIABLE) or ADDRESS
+        log.info("fetching the ANI-1 archive, some GB, from %s", address)
+        try:
+            download_file(address, here, "ANI-1", _MOST)
+        except DownloadError as e:
+            raise DataError(_offline(address, str(e), here, heavy_atoms, out)) from None
+    names = [file_name(k, k) for k in range(least, most + 1)]
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        try:
+            files = _unpack(here, names, Path(folder))
+        except DataError:
+            if archive is None:
+                here.unlink(missing_ok=True)  # another attempt must not meet it again
+            raise
+        with atomic_write(out) as temporary:
+            _merge(files, temporary)
+            molecules, conformers = _count(temporary, Path(folder))
+            known = CONFORMERS.get(heavy_atoms)
+            if known is not None and conformers != known:
+                raise DataError(
+                    f"{', '.join(names)}: {conformers:,} conformers in all, and {known:,} were "
+                    "published; this is not the ANI-1 archive, or not the whole of it"
+                )
+    if archive is None:
+        here.unlink()
+    return out, molecules, conformers
+
+
+def _offline(address: str, reason: str, here: Path, heavy_atoms: tuple[int, int], out: Path) -> str:
+    least, most = heavy_atoms
+    kept = (
+        f"\nWhat has come is kept ({here}, {here.stat().st_size:,} bytes): the same command goes "
+        "on with it."
+        if here.exists() and here.stat().st_size
+        else ""
+    )
+    if not kept:
+        here.unlink(missing_ok=True)
+    return (
+        f"the ANI-1 archive is not to be had from {address} ({reason}).{kept}\n"
+        f"On a machine with a network, download {ADDRESS}, copy it here, and run\n"
+        f"    anipot data fetch ani1 --heavy-atoms {least}-{most} --archive FILE -o {out}"
+    )
+
+
+def _unpack(archive: Path, names: Sequence[str], folder: Path) -> list[Path]:
+    """The files ``names`` of the archive, whatever folders they are in; nothing else of it."""
+    found: dict[str, Path] = {}
+    try:
+        with (
+            tqdm(
+                total=archive.stat().st_size, unit="B", unit_scale=True, desc="unpacking",
+                disable=None, leave=False,
+            ) as bar,
+            archive.open("rb") as raw,
+            tarfile.open(fileobj=raw, mode="r|*") as tar,
+        ):  # fmt: skip
+            for member in tar:
+                bar.update(raw.tell() - bar.n)
+                name = member.name.rsplit("/", 1)[-1]
+                if name not in names or name in found or not member.isfile():
+                    continue
+                stream = tar.extractfile(member)
+                assert stream is not None
+                with (folder / name).open("wb") as out:
+                    shutil.copyfileobj(stream, out, 1 << 20)
+                found[name] = folder / name
+                if len(found) == len(names):
+                    break
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as e:
+        raise DataError(f"{archive}: not a whole tar archive ({e}); fetch it again") from None
+    missing = [n for n in names if n not in found]
+    if missing:
+        raise DataError(f"{archive}: {', '.join(missing)} is not in this archive")
+    return [found[n] for n in names]
+
+
+def _merge(files: Sequence[Path], out: Path) -> None:
+    """Copy all groups of several HDF5 files into one, under their own names."""
+    try:
+        with h5py.File(out, "w") as target:
+            for file in tqdm(files, desc="merging", unit=" files", disable=None, leave=False):
+                with h5py.File(file, "r") as source:
+                    for name in source:
+                        if name in target:
+                            raise DataError(f"{file.name}: its group {name!r} is in another, too")
+                        source.copy(name, target)
+    except (OSError, RuntimeError, KeyError) as e:
+        raise DataError(f"{', '.join(f.name for f in files)}: cannot be merged ({e})") from None
+
+
+def _count(file: Path, folder: Path) -> tuple[int, int]:
+    """Molecules and conformers of a file, read as any other: shapes, numbers, elements."""
+    try:
+        data = read_ani_hdf5(
+            file, ReadOptions(), lambda shape, dtype: array_on_disk(folder, shape, dtype)
+        )
+    except DataError as e:
+        raise DataError(f"what the archive holds cannot be used: {e}") from None
+    return data.n_molecules, len(data)
