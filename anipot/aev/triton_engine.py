@@ -29,7 +29,8 @@ from anipot.aev.settings import AEVSettings
 from anipot.batches import Batch
 from anipot.errors import SettingsError
 
-#: Beyond so many atoms in a conformer, lists of neighbours are faster than all pairs.
+#: Beyond so many atoms in a conformer, lists of neighbours should be faster than all pairs (the
+#: number is a guess, not a measurement).
 MOST_ATOMS = 256
 
 #: Largest tile of AEV columns that one program holds in registers.

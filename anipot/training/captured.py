@@ -12,6 +12,7 @@ The update with fixed shapes is tested on the CPU. Its capture has not been run 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -217,6 +218,11 @@ class CapturedStep:
                 self._update()
         except RuntimeError as e:
             self.failure = str(e)
+            warnings.warn(
+                f"updates could not be captured as a CUDA graph, and run one operation at a time: "
+                f"{e}",
+                stacklevel=2,
+            )
             torch.cuda.synchronize()
             self._update()
         else:

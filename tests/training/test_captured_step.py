@@ -292,6 +292,36 @@ def test_a_checkpoint_of_a_captured_training_is_any_training_s(data):
     assert other.param_groups[0]["lr"] == 0.5
 
 
+def test_a_capture_that_fails_costs_no_update(data, monkeypatch):
+    class Refused:
+        def __init__(self, graph): ...
+
+        def __enter__(self):
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+        def __exit__(self, *_): ...
+
+    index = torch.arange(9, device=DEVICE)
+    weights = []
+    for refused in (False, True):
+        model, step = make(data)
+        update = captured(step, data)
+        update._index.copy_(index)
+        if refused:
+            monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+            monkeypatch.setattr(torch.cuda, "graph", Refused)
+            monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+            with pytest.warns(UserWarning, match="could not be captured.*not permitted"):
+                update._capture()
+            assert "not permitted" in update.failure
+        else:
+            update._update()
+        update(index)  # and goes on without
+        assert update._graph is None
+        weights.append(torch.cat([p.detach().flatten() for p in model.networks.parameters()]))
+    torch.testing.assert_close(*weights, rtol=1e-12, atol=1e-15)
+
+
 def test_only_updates_are_made_in_tf32(data, monkeypatch):
     """And what the user has set is as it was."""
     seen = []
