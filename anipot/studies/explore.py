@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from anipot.aev.settings import AEVSettings
 from anipot.config import DataSettings, checked
 from anipot.conformers import Conformers
 from anipot.datasets.bundled import load_bundled
@@ -276,7 +277,8 @@ class Parts:
 
 def coverage(study: Study, parts: Parts, size: Size, threads: int | None) -> dict[str, Any]:
     """How far new environments are from the training's, and what that says of errors."""
-    training, new = environments(parts.training), environments(parts.new)
+    settings = AEVSettings.ani1x(parts.training.elements)
+    training, new = environments(parts.training, settings), environments(parts.new, settings)
     away = learning.distances(training, new)
     # How far a training environment is from the others: a conformer is no neighbour of its own.
     half = training.conformer % 2 == 0
@@ -352,9 +354,10 @@ def coverage(study: Study, parts: Parts, size: Size, threads: int | None) -> dic
 
 def autoencoder(study: Study, parts: Parts, number: int, size: Size) -> dict[str, Any]:
     """What an autoencoder and PCA of equal width lose of environments that they have not seen."""
-    known = environments(parts.training).of(number)
+    settings = AEVSettings.ani1x(parts.training.elements)
+    known = environments(parts.training, settings).of(number)
     held = known.conformer % 10 == 0
-    new = environments(parts.new).of(number, size.environments)
+    new = environments(parts.new, settings).of(number, size.environments)
     sets = {"conformers": known.take(held).aevs, "molecules": new.aevs}
     if len(new) < 10:
         sets.pop("molecules")
@@ -451,6 +454,12 @@ def _parts(data: Conformers, new: Conformers | None) -> Parts:
     """The division by molecule (of the bundled data: its own lists), or ``new`` as what is new."""
     by = "molecule" if len(np.unique(data.molecule)) >= 10 else "conformer"
     if new is not None:
+        unknown = [e for e in new.elements if e not in data.elements]
+        if unknown:
+            raise DataError(
+                f"{', '.join(new.sources)}: no conformer of the data contains "
+                f"{', '.join(unknown)}, so nothing there can be near; leave those conformers out"
+            )
         training, validation = data.split(0.9, 0.1, by="conformer")
         return Parts(training, validation, new)
     return Parts(*divide(data, checked(DataSettings, {"split": by})).take(data))
