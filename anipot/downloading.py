@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.error import HTTPError
 
 from tqdm import tqdm
@@ -82,7 +82,7 @@ def download_file(address: str, path: Path, label: str, most: int) -> None:
     ``ATTEMPTS`` in a row that brought nothing.
     """
     beside = path.with_name(f"{path.name}.json")
-    known = {"address": address, "validator": "", "total": None}
+    known: dict[str, Any] = {"address": address, "validator": "", "total": None}
     with suppress(OSError, ValueError, TypeError, KeyError):
         before = json.loads(beside.read_text(encoding="utf-8"))
         known = before if before["address"] == address else known
