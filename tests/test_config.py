@@ -224,7 +224,7 @@ def test_every_training_option_reaches_the_trainer():
         "huber_delta": 2.0, "target_unit": "hartree", "patience": 2, "self_energies": "keep",
         "freeze_layers": 1, "seed": 9, "device": "cpu", "aev_cache": "off",
         "threads": 1, "checkpoint_minutes": 1.0, "per_atom": True, "energy_weight": 2.0,
-        "normalize_aevs": True, "cuda_graph": False, "precision": "tf32",
+        "normalize_aevs": True, "cuda_graph": False, "precision": "tf32", "updates": 5,
         "force_weight": 0.5, "stress_weight": 0.1,
     }  # fmt: skip
     assert set(other) == set(TrainingSettings.model_fields)
