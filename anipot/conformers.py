@@ -216,10 +216,14 @@ class Conformers:
         return isinstance(array, np.memmap | mmap.mmap)
 
     def has(self, label: str) -> np.ndarray:
-        """(M,) bool: which conformers have a label (``"energies"``, ``"forces"``, ``"stress"``)."""
-        if getattr(self, label) is None:
-            return np.zeros(len(self), dtype=bool)
-        return self.masks.get(label, np.ones(len(self), dtype=bool))
+        """(M,) bool: which conformers have a label (``"energies"``, ``"forces"``, ``"stress"``).
+
+        Read-only where all or none have it: one value that takes no memory for millions.
+        """
+        mask = self.masks.get(label)
+        if mask is None or getattr(self, label) is None:
+            return np.broadcast_to(getattr(self, label) is not None, len(self))
+        return mask
 
     def has_at(self, label: str, index: np.ndarray) -> np.ndarray:
         """(n,) bool: which of the conformers ``index`` (n,) have a label."""

@@ -73,10 +73,10 @@ class ConformersView(Conformers):
             yield start, self.gather(slice(start, start + step))
 
     def has(self, label: str) -> np.ndarray:
-        if getattr(self.base, label) is None:
-            return np.zeros(len(self), dtype=bool)
         mask = self.base.masks.get(label)
-        return np.ones(len(self), dtype=bool) if mask is None else mask[self.index]
+        if mask is None or getattr(self.base, label) is None:
+            return np.broadcast_to(getattr(self.base, label) is not None, len(self))
+        return mask[self.index]
 
     def has_at(self, label: str, index: np.ndarray) -> np.ndarray:
         return self.base.has_at(label, self.index[index])

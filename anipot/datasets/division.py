@@ -287,9 +287,9 @@ def provenance(data: Conformers, division: Division, settings: DataSettings) -> 
             return []
         return [grouped.molecule_names[g] for g in grouped.molecules_of(index)]
 
-    used = np.zeros(len(data), dtype=bool)
+    unused = np.ones(len(data), dtype=bool)
     for part in division:
-        used[part] = True
+        unused[part] = False
     return {
         "files": [Path(s).name for s in data.sources],
         "sha256": division.data_hash,
@@ -303,7 +303,7 @@ def provenance(data: Conformers, division: Division, settings: DataSettings) -> 
             **{p: len(i) for p, i in zip(PARTS, division, strict=True)},
             "validation_molecules": molecules(division.validation),
             "test_molecules": molecules(division.test),
-            "unused_molecules": molecules(splits.nonzero(~used)),
+            "unused_molecules": molecules(splits.nonzero(unused)),
             "train_sha256": _hash(division.train),
         },
         # Without paths, which mean nothing elsewhere; what lists said is in the split.

@@ -153,19 +153,20 @@ class ANITrainer:
             raise DataError(f"no {name} conformer has an energy to train on")
         trained = weights(self.settings)
         for label in trained:
-            has = data.has(label)
             option = f"{OPTION[label]}_weight"
-            if not has.any():
+            if not data.has(label).any():
                 raise DataError(
                     f"no {name} conformer has {label}, which {option}={trained[label]} needs; "
                     f"set {option}=0 or give data with {label}"
                 )
-            for start, part in data.blocks():
+        lacking = 0
+        for start, part in data.blocks():
+            for label in trained:
                 self._check_values(name, label, part, start)
-        lacking = ~np.any([data.has(label) for label in trained], axis=0)
-        if lacking.any():
+            lacking += int((~np.any([part.has(label) for label in trained], axis=0)).sum())
+        if lacking:
             raise DataError(
-                f"{int(lacking.sum()):,} of {len(data):,} {name} conformers have no "
+                f"{lacking:,} of {len(data):,} {name} conformers have no "
                 f"{' or '.join(trained)} to train on; leave them out with "
                 "data.take(data.has('energies'))"
             )
