@@ -49,7 +49,8 @@ class Load:
                 int(v) for v in stat.read_text().split("\n", 1)[0].split()[1:9]
             )
             busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-        return time.perf_counter(), busy, time.process_time()
+        # Processes that this one has started count when they have ended.
+        return time.perf_counter(), busy, sum(os.times()[:4])
 
     def others(self) -> float | None:
         wall, busy, own = (b - a for a, b in zip(self._start, self._now(), strict=True))

@@ -54,14 +54,17 @@ def molecules(n: int) -> Conformers:
 class Anipot:
     """anipot's step, as ``ANITrainer`` makes it (energies), and with forces."""
 
-    def __init__(self, conformers: Conformers) -> None:
+    def __init__(self, conformers: Conformers, device: str = "cpu") -> None:
+        engine = "native" if device == "cpu" else "auto"
         self.model = ANIModel.create(
-            "HCNO", hidden=HIDDEN, activation="relu", output_unit="hartree", engine="native"
-        )
+            "HCNO", hidden=HIDDEN, activation="relu", output_unit="hartree", engine=engine
+        ).to(device)
         parameters = list(self.model.networks.parameters())
         self.optimizer = torch.optim.AdamW(parameters, 1e-4, weight_decay=0.0, fused=True)
-        self.loader = BatchLoader(conformers, len(conformers), self.model.elements)
-        self.index = torch.arange(len(conformers))
+        self.loader = BatchLoader(
+            conformers, len(conformers), self.model.elements, device=self.model.device
+        )
+        self.index = torch.arange(len(conformers), device=self.model.device)
         aevs = AEVSource(self.model.aev, [self.loader], "auto")
         self.steps = {}
         for forces in (False, True):
@@ -79,15 +82,19 @@ class Anipot:
 
 
 class TorchANI:
-    """The same step in TorchANI's own classes."""
+    """The same step in TorchANI's own classes, forces where there are any.
 
-    def __init__(self, conformers: Conformers, like: ANIModel) -> None:
+    ``strategy``: pyaev (torch operations), or cuaev (its CUDA extension).
+    """
+
+    def __init__(self, conformers: Conformers, like: ANIModel, strategy: str = "pyaev") -> None:
         os.environ.setdefault("TORCHANI_NO_WARN_EXTENSIONS", "1")
         from torchani.nn import ANINetworks, AtomicNetwork
 
-        from anipot.aev.torchani_engine import _computer
+        from anipot.aev.torchani_engine import torchani_computer
 
-        self.computer = _computer(SETTINGS, torch.float32, torch.device("cpu"))
+        device = like.device
+        self.computer = torchani_computer(SETTINGS, torch.float32, device, strategy)
         widths = (SETTINGS.length, *HIDDEN, 1)
         nets = {
             e: AtomicNetwork(widths, activation=torch.nn.ReLU(), bias=True) for e in like.elements
@@ -96,11 +103,10 @@ class TorchANI:
             with torch.no_grad():
                 for mine, theirs in zip(net.parameters(), own.parameters(), strict=True):
                     mine.copy_(theirs)
-        self.networks = ANINetworks(nets)
+        self.networks = ANINetworks(nets).to(device)
         parameters = list(self.networks.parameters())
         self.optimizer = torch.optim.AdamW(parameters, 1e-4, weight_decay=0.0, fused=True)
         assert conformers.energies is not None
-        assert conformers.forces is not None
         n, m = int(conformers.n_atoms.max()), len(conformers)
         row = np.repeat(np.arange(m), conformers.n_atoms)
         column = np.arange(len(row)) - conformers.offsets[:-1][row]
@@ -109,10 +115,12 @@ class TorchANI:
         species[row, column] = [place[z] for z in conformers.atomic_numbers.tolist()]
         coordinates, forces = np.zeros((2, m, n, 3), dtype=np.float32)
         coordinates[row, column] = conformers.coordinates
-        forces[row, column] = conformers.forces
-        self.species = torch.as_tensor(species)
-        self.coordinates, self.forces = torch.as_tensor(coordinates), torch.as_tensor(forces)
-        self.energies = torch.as_tensor(conformers.energies).float()
+        if conformers.forces is not None:
+            forces[row, column] = conformers.forces
+        self.species = torch.as_tensor(species, device=device)
+        self.coordinates = torch.as_tensor(coordinates, device=device)
+        self.forces = torch.as_tensor(forces, device=device)
+        self.energies = torch.as_tensor(conformers.energies, device=device).float()
         self.n_forces = 3 * len(row)
 
     def step(self, forces: bool) -> Tensor:
@@ -128,11 +136,10 @@ class TorchANI:
         return loss.detach()
 
 
-def operations(model: ANIModel, conformers: Conformers, forces: bool) -> float:
+def operations(model: ANIModel, atoms: int, forces: bool) -> float:
     """Multiplications and additions of the matrix products of a step (not of the AEVs)."""
     weights = sum(p.numel() for p in model.networks["H"].parameters() if p.dim() == 2)
     first = SETTINGS.length * HIDDEN[0]
-    atoms = len(conformers.atomic_numbers)
     # Forward and weight gradient of every layer, input gradient of all but the first; with forces
     # the gradient by the AEVs as well, and the backward of that.
     products = 3 * weights - first if not forces else 6 * weights
@@ -178,7 +185,7 @@ def main(argv: list[str]) -> int:
             a, t = found["a"], found["t"]
             ratio = t.median / a.median
             worst[name] = min(ratio, worst.get(name, ratio))
-            share = operations(ours.model, conformers, forces) / a.median / rate
+            share = operations(ours.model, atoms, forces) / a.median / rate
             loaded = in_words(others)
             if "loaded" in loaded:
                 disturbed.add(name)
