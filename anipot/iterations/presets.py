@@ -49,8 +49,8 @@ def architectures(epochs: int = 30) -> dict[str, Any]:
 PROTOCOLS = ("controlled", "as-described")
 
 #: Updates of each run of the second table, and values of the learning rate tried for it.
-TUNED_UPDATES = 600
-RATES = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+TUNED_UPDATES = 400
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 
 #: Updates of each run on the source's file: 85 batches of 8,192 conformers, 30 epochs.
 SOURCE_UPDATES = 2550
@@ -175,7 +175,7 @@ def source_tuned(updates: int | None = None, files: Sequence[str] = ()) -> dict[
     """The second table of the protocol controlled: each row's learning rate is tuned first.
 
     It is shorter than the first, of ``updates`` (default 2,550), of which its runs make a quarter,
-    600 at most, and those that tune a third of that.
+    400 at most, and those that tune a third of that.
     """
     own = max(1, min(TUNED_UPDATES, (updates or SOURCE_UPDATES) // 4))
     parts = source("controlled", own, files)
