@@ -193,8 +193,12 @@ class Conformers:
     def molecules_of(self, indices: np.ndarray | slice) -> np.ndarray:
         """Ascending indices in ``molecule_names`` of the molecules of some conformers."""
         seen = np.zeros(len(self.molecule_names), dtype=bool)
-        for index in _pieces(self.numbers_at(indices)):
-            seen[self.molecule[index]] = True
+        if isinstance(indices, slice) and indices == slice(None):
+            for groups in _pieces(self.molecule):
+                seen[groups] = True
+        else:
+            for index in _pieces(self.numbers_at(indices)):
+                seen[self.molecule[index]] = True
         return np.flatnonzero(seen)
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,14 +101,18 @@ class Division:
             )
 
     @staticmethod
-    def load(path: str | Path) -> Division:
-        """Read what ``save`` wrote. Raises DataError for anything else."""
+    def load(path: str | Path, parts: Collection[str] = PARTS) -> Division:
+        """Read what ``save`` wrote; parts that are not asked for are left empty.
+
+        Raises DataError for anything else.
+        """
         try:
             with np.load(path, allow_pickle=False) as file:
                 about = json.loads(file["about"].tobytes())
                 about["listed"] = tuple(about.get("listed", ()))
                 about["fold"] = tuple(about["fold"]) if about.get("fold") else None
-                return Division(file["train"], file["validation"], file["test"], **about)
+                none = np.zeros(0, dtype=np.int64)
+                return Division(*(file[p] if p in parts else none for p in PARTS), **about)
         except Exception as e:  # whatever a damaged file makes of numpy's reader
             raise DataError(f"{path}: not the split of a run, or damaged ({e})") from None
 

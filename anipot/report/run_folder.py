@@ -77,7 +77,9 @@ class RunFolder:
         shown: dict[str, Any] = {"part": self.part, "results": results, "missing": ""}
         if results is None or self.part is None:
             return {**shown, "groups": [], "worst": [], "structures": []}
-        division = Division.load(self.folder / "split.npz")
+        # The training part may be of millions, and is needed for nothing but reading again.
+        needed = PARTS if evaluated is None else (self.part,)
+        division = Division.load(self.folder / "split.npz", needed)
         if evaluated is None:
             try:
                 data = read_data(self.settings.data)
