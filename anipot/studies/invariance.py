@@ -23,7 +23,8 @@ from anipot.networks import DTYPES
 from anipot.plotstyle import BLUE, COLUMN, ORANGE, log_ticks, styled
 from anipot.potentials import load
 from anipot.studies.common import Study
-from anipot.studies.invariance_checks import CHECKS, PERIODIC, molecules_for
+from anipot.studies.invariance_checks import CHECKS, PERIODIC
+from anipot.studies.invariance_systems import molecules_for
 from anipot.training.threads import threads as using_threads
 
 #: What may deviate, kcal/mol and kcal/mol/angstrom. float32: a hundredth of the errors of the best

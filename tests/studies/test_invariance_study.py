@@ -15,7 +15,8 @@ from anipot.model import ANIModel
 from anipot.prediction import Prediction
 from anipot.repulsion import Repulsion
 from anipot.studies import invariance
-from anipot.studies.invariance_checks import APART, CHECKS, molecules_for, random_cluster
+from anipot.studies.invariance_checks import CHECKS
+from anipot.studies.invariance_systems import APART, molecules_for, random_cluster
 
 Term = Callable[[np.ndarray, np.ndarray], float]  # hartree, of atomic numbers and coordinates
 
