@@ -11,6 +11,7 @@ from anipot import load_bundled
 from anipot.errors import SettingsError
 from anipot.self_energies import SelfEnergies
 from anipot.studies import regression
+from anipot.studies.regression_line import best_possible
 from anipot.studies.regression_models import (
     Scaling,
     Targets,
@@ -37,7 +38,7 @@ def test_points_lie_on_the_line_but_for_the_noise():
 def test_the_best_that_is_possible_is_what_the_true_line_has(noise):
     x, y = xy(points(400_000, noise, 10, seed=3))
     error = y - (2 * x + 5)
-    best = regression.best_possible(noise, 10)
+    best = best_possible(noise, 10)
     assert best["r2"] == pytest.approx(1 - (error**2).mean() / y.var(), abs=3e-3)
     assert best["mse"] == pytest.approx((error**2).mean(), rel=0.01)
     assert best["mae"] == pytest.approx(np.abs(error).mean(), rel=0.01)
