@@ -128,6 +128,22 @@ def test_neighbours_are_far_apart_and_batches_alike(windows):
     assert means.std() < 2 * random.std()
 
 
+def test_an_epoch_ends_with_batches_like_the_others(windows):
+    """1,040 = 4 windows of 256 and two blocks, which must not be a window of their own."""
+    for epoch in range(5):
+        order = np.concatenate(list(shuffling.order(1040, 0, epoch)))
+        assert len(np.unique(order[-16:] // 8)) > 8
+
+
+def test_no_two_generators_of_an_order_are_the_same(windows, monkeypatch):
+    plain, seeds = np.random.default_rng, []
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: seeds.append(seed) or plain(seed))
+    for epoch in range(3):
+        list(shuffling.order(1000, 7, epoch))
+    states = {tuple(np.random.SeedSequence(seed).generate_state(4)) for seed in seeds}
+    assert len(states) == len(seeds) > 9
+
+
 def test_ranks_share_the_same_order(windows):
     data = Conformers(np.ones(1000), np.zeros((1000, 3)), np.arange(1001))
     loader = BatchLoader(data, 30, "H", shuffle=True, seed=1)
