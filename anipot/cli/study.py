@@ -175,7 +175,7 @@ def symmetry(
 
     Networks on positions, distances, sorted distances and AEVs are tested on molecules rotated,
     translated and permuted, without and with augmentation, and with two labels, one of which
-    depends on the numbering of the particles. About two minutes on two cores.
+    depends on the numbering of the particles. About three minutes on two cores.
 
     In Python:
 
