@@ -112,7 +112,8 @@ class Division:
                 about["listed"] = tuple(about.get("listed", ()))
                 about["fold"] = tuple(about["fold"]) if about.get("fold") else None
                 none = np.zeros(0, dtype=np.int64)
-                return Division(*(file[p] if p in parts else none for p in PARTS), **about)
+                train, validation, test = (file[p] if p in parts else none for p in PARTS)
+                return Division(train, validation, test, **about)
         except Exception as e:  # whatever a damaged file makes of numpy's reader
             raise DataError(f"{path}: not the split of a run, or damaged ({e})") from None
 

@@ -348,6 +348,16 @@ def test_other_data_is_refused(data, tmp_path):
         divide_again(renamed, told)
 
 
+def test_parts_that_are_not_asked_for_are_not_read(tmp_path, data):
+    division = divide(data, SETTINGS["conformer"])
+    division.save(tmp_path / "split.npz")
+    loaded = Division.load(tmp_path / "split.npz", ["test"])
+    np.testing.assert_array_equal(loaded.test, division.test)
+    assert [len(part) for part in loaded][:2] == [0, 0]
+    assert loaded.describe().split(":")[0] == division.describe().split(":")[0]
+    assert loaded.data_hash == division.data_hash
+
+
 def test_files_that_are_no_split(tmp_path, data):
     path = tmp_path / "split.npz"
     divide(data, SETTINGS["conformer"]).save(path)
