@@ -29,7 +29,6 @@ PAIRS = np.triu_indices(len(MOLECULE), k=1)
 #: The exercise's permutation: particle 3 comes first.
 PERMUTATION = (3, 0, 1, 2)
 
-
 HIDDEN = (32, 64, 64, 32)
 BATCH_SIZE = 32
 
@@ -62,6 +61,12 @@ def noisy(n: int, label: str, seed: int, deviation: float = 0.1) -> Conformers:
     x = np.zeros((n, len(MOLECULE), 3))
     x[:, :, :2] = MOLECULE + np.random.default_rng(seed).normal(0, deviation, x[:, :, :2].shape)
     return conformers(x, label)
+
+
+def divided(molecules: int, label: str, seed: int) -> list[Conformers]:
+    """Training, validation and test set of a seed."""
+    # Few to stop by: what limits positions is how many molecules they have seen.
+    return noisy(molecules, label, seed).split(0.75, 0.05, 0.2, seed=seed)
 
 
 def conformers(x: np.ndarray, label: str) -> Conformers:
@@ -184,7 +189,7 @@ def train(
     """Train in place with about so many updates; ``options`` are those of ``ANITrainer``."""
     epochs = max(1, round(updates / -(-len(training) // BATCH_SIZE)))
     given: dict[str, Any] = {
-        "batch_size": BATCH_SIZE, "epochs": epochs, "patience": epochs, "learning_rate": 3e-3,
+        "batch_size": BATCH_SIZE, "epochs": epochs, "patience": epochs, "learning_rate": 2e-2,
         "target_unit": "hartree", "aev_cache": "ram", **options,
     }  # fmt: skip
     return finished(ANITrainer(model, **given).train(training, validation, quiet=True))

@@ -20,6 +20,7 @@ from anipot.studies.symmetry_models import (
     TRANSFORMATIONS,
     augmented,
     create,
+    divided,
     noisy,
     train,
     transformed,
@@ -116,8 +117,8 @@ def test_networks_on_features_of_molecules_are_plain_perceptrons():
 
 
 def test_no_test_molecule_is_trained_on_in_any_guise():
-    training, validation, test = symmetry._parts(100, "formula", seed=0)
-    assert (len(training), len(validation), len(test)) == (70, 10, 20)
+    training, validation, test = divided(100, "formula", seed=0)
+    assert (len(training), len(validation), len(test)) == (75, 5, 20)
 
     def known(data):
         return {tuple(np.sort(pdist(x)).round(9)) for x in places(data)}
@@ -140,7 +141,7 @@ def test_numbers_of_copies():
 
 
 def test_distances_learn_rotations_for_nothing_and_permutations_not():
-    training, validation, test = symmetry._parts(150, "formula", seed=0)
+    training, validation, test = divided(150, "formula", seed=0)
     model = create("distances", seed=0)
     train(model, training, validation, 250, threads=1)
     mse = {t: evaluation(model, transformed(test, t, "formula")).energy.rmse ** 2
