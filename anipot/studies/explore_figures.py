@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from anipot.plotstyle import BLUE, COLUMN, GREEN, GREY, ORANGE, log_axis, plain, styled
 
@@ -17,18 +17,31 @@ COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0
 
 @styled
 def overview(
-    sizes: np.ndarray, energies: np.ndarray | None, names: Sequence[str], matrix: np.ndarray
+    sizes: np.ndarray,
+    energies: np.ndarray | None,
+    counts: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    matrix: np.ndarray,
 ) -> Figure:
-    """Energies (hartree) against atoms, and the correlation matrix."""
-    figure = Figure(figsize=(2 * COLUMN, 3.0), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    """Energies (hartree) against atoms, conformers by their atoms of each element, and the
+    correlation matrix of ``names``.
+    """
+    figure = Figure(figsize=(2 * COLUMN, 3.6), layout="constrained")
+    panels = figure.subplot_mosaic([["size", "matrix"], ["counts", "matrix"]])
+    left, below, right = panels["size"], panels["counts"], panels["matrix"]
     if energies is not None:
         left.scatter(sizes, energies, s=4, color=BLUE, alpha=0.4, linewidths=0, rasterized=True)
         left.set_ylabel("Energy (hartree)")
     else:
-        left.hist(sizes, bins=np.arange(sizes.min(), sizes.max() + 2) - 0.5, color=BLUE)
+        left.bar(*np.unique(sizes, return_counts=True), color=BLUE)
         left.set_ylabel("Conformers")
     left.set_xlabel("Atoms")
+    for (element, of), colour in zip(counts.items(), COLOURS, strict=False):
+        below.plot(np.bincount(of), "o-", color=colour, label=element)
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    below.set_xlabel("Atoms of the element")
+    below.set_ylabel("Conformers")
+    below.legend(ncols=2)
     image = right.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1)
     right.set_xticks(range(len(names)), names, rotation=45, ha="right")
     right.set_yticks(range(len(names)), names)

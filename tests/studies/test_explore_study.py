@@ -12,9 +12,8 @@ from anipot.aev.settings import AEVSettings
 from anipot.conformers import Conformers
 from anipot.environments import Environments, environments, neighbours
 from anipot.errors import SettingsError
-from anipot.studies import explore
-from anipot.studies import explore_learning as learning
-from anipot.studies.explore import Size, coordination_names
+from anipot.studies import explore, explore_autoencoder, explore_clusters, explore_coverage
+from anipot.studies.explore import Size
 
 pytest.importorskip("sklearn")
 
@@ -32,7 +31,9 @@ def test_hybridisation_is_that_of_the_structure(name):
     found = environments(lowest(name)).of(6)
     assert sorted(found.coordination, reverse=True) == KNOWN[name]
     words = {4: "sp3", 3: "sp2", 2: "sp"}
-    assert sorted(coordination_names(found)) == sorted(words[c] for c in KNOWN[name])
+    assert sorted(explore_clusters.coordination_names(found)) == sorted(
+        words[c] for c in KNOWN[name]
+    )
 
 
 def test_neighbours_are_named_with_and_without_cells():
@@ -78,55 +79,60 @@ def blobs(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 def test_clusters_that_are_there_are_found_by_all_three_methods():
     points, truth = blobs(np.random.default_rng(0))
-    labels, silhouettes = learning.clusters(points)
-    assert max(silhouettes, key=silhouettes.get) == "k-means, 3"
+    labels, silhouettes = explore_clusters.clusters(points)
+    assert set(silhouettes) == set(labels)
+    by_k = {name: s for name, s in silhouettes.items() if name.startswith("k-means")}
+    assert max(by_k, key=by_k.get) == "k-means, 3"
+    # The same clusters have the same silhouette; DBSCAN's is without the points in none.
+    assert silhouettes["Gaussian mixture, 3"] == pytest.approx(by_k["k-means, 3"])
+    assert silhouettes["DBSCAN"] >= by_k["k-means, 3"] > 0.8
     for name in ("k-means, 3", "Gaussian mixture, 3"):
-        assert learning.agreement(labels[name], truth) == 1.0
-    assert learning.agreement(labels["DBSCAN"], truth) > 0.9
+        assert explore_clusters.agreement(labels[name], truth) == 1.0
+    assert explore_clusters.agreement(labels["DBSCAN"], truth) > 0.9
     shuffled = np.random.default_rng(1).permutation(truth)
-    assert abs(learning.agreement(labels["k-means, 3"], shuffled)) < 0.05
+    assert abs(explore_clusters.agreement(labels["k-means, 3"], shuffled)) < 0.05
 
 
 def test_principal_components_are_those_of_the_covariance():
     rng = np.random.default_rng(2)
     x = rng.normal(size=(500, 4)) * [5.0, 2.0, 1.0, 0.1] @ np.linalg.qr(rng.normal(size=(4, 4)))[0]
-    points, ratio = learning.principal(x)
+    points, ratio = explore_clusters.principal(x)
     values = np.sort(np.linalg.eigvalsh(np.cov(x.T)))[::-1]
     np.testing.assert_allclose(ratio, values / values.sum(), rtol=1e-6)
     np.testing.assert_allclose(points.var(axis=0, ddof=1), values, rtol=1e-6)
-    assert learning.components_for(ratio, ratio[0] - 1e-9) == 1
-    assert learning.components_for(ratio, 0.999999) == 4
+    assert explore_clusters.components_for(ratio, ratio[0] - 1e-9) == 1
+    assert explore_clusters.components_for(ratio, 0.999999) == 4
 
 
 def test_distances_are_to_the_nearest_of_the_same_element():
     training = made(np.array([[0.0, 0.0], [10.0, 0.0]]))
     other = made(np.array([[3.0, 4.0], [10.0, 0.5]]))
-    np.testing.assert_allclose(learning.distances(training, other), [5.0, 0.5], atol=1e-6)
-    assert np.isinf(learning.distances(training, made(np.zeros((1, 2)), 7))).all()
+    np.testing.assert_allclose(explore_coverage.distances(training, other), [5.0, 0.5], atol=1e-6)
+    assert np.isinf(explore_coverage.distances(training, made(np.zeros((1, 2)), 7))).all()
 
 
 def test_an_autoencoder_beats_pca_on_a_curve_and_cannot_on_a_plane():
     rng = np.random.default_rng(3)
     t = rng.uniform(0, 2 * np.pi, 1200)
     curve = np.stack([np.cos(t), np.sin(t), np.cos(2 * t), np.sin(2 * t)], axis=1)
-    lost = learning.reconstruction(curve[:1000], [curve[1000:]], 2, 500)
+    lost = explore_autoencoder.reconstruction(curve[:1000], [curve[1000:]], 2, 500)
     assert lost["PCA"][0] > 0.4  # two of four equal variances
     assert lost["autoencoder"][0] < 0.2
     plane = rng.normal(size=(1200, 2)) @ rng.normal(size=(2, 6))
-    lost = learning.reconstruction(plane[:1000], [plane[1000:]], 2, 100)
+    lost = explore_autoencoder.reconstruction(plane[:1000], [plane[1000:]], 2, 100)
     assert lost["PCA"][0] < 1e-9 < lost["autoencoder"][0]
 
 
 def test_bins_hold_all_in_order_and_ranks_are_spearmans():
     rng = np.random.default_rng(4)
     x = rng.uniform(size=100)
-    bins = learning.binned(x, 2 * x, 5)
+    bins = explore_coverage.binned(x, 2 * x, 5)
     assert [b["n"] for b in bins] == [20] * 5
     assert all(a["to"] <= b["from"] for a, b in pairwise(bins))
     assert all(b["mean"] == pytest.approx(2 * x[(x >= b["from"]) & (x <= b["to"])].mean())
                for b in bins)  # fmt: skip
-    assert learning.rank_correlation(x, np.exp(x)) == pytest.approx(1.0)
-    assert np.isnan(learning.rank_correlation(x, np.ones(100)))
+    assert explore_coverage.rank_correlation(x, np.exp(x)) == pytest.approx(1.0)
+    assert np.isnan(explore_coverage.rank_correlation(x, np.ones(100)))
 
 
 def test_without_scikit_learn_the_way_to_it_is_told(monkeypatch, tmp_path):
@@ -147,13 +153,13 @@ def test_carbon_of_real_molecules_falls_apart_as_chemists_say():
     """The nearest carbon of another molecule has the same hybridisation, far beyond chance."""
     data = load_bundled().select(per_molecule=20)
     found = environments(data).of(6, 600)
-    points, _ = learning.principal(found.aevs, learning.COMPONENTS)
+    points, _ = explore_clusters.principal(found.aevs, explore_clusters.COMPONENTS)
     molecule = data.molecule[found.conformer]
     chance = max(np.bincount(found.coordination)) / len(found)
     assert chance < 0.6
-    assert learning.nearest_agrees(points, found.coordination, molecule) > 0.85
+    assert explore_clusters.nearest_agrees(points, found.coordination, molecule) > 0.85
     shuffled = np.random.default_rng(0).permutation(found.coordination)
-    assert learning.nearest_agrees(points, shuffled, molecule) < 0.6
+    assert explore_clusters.nearest_agrees(points, shuffled, molecule) < 0.6
 
 
 @pytest.mark.slow
