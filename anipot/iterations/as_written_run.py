@@ -24,7 +24,13 @@ from anipot.iterations.as_written import (
     largest_difference,
 )
 from anipot.iterations.presets import SOURCE_EPOCHS, source
-from anipot.iterations.settings import RowSettings, TableSettings, row_settings, table_settings
+from anipot.iterations.settings import (
+    RowSettings,
+    TableSettings,
+    base_sections,
+    row_settings,
+    table_settings,
+)
 from anipot.model import ANIModel
 from anipot.self_energies import SelfEnergies
 from anipot.training.error_stats import ErrorStats
@@ -138,20 +144,18 @@ def _settings(base: Mapping[str, Any], updates: int | None) -> TableSettings:
     parts = source("controlled", 1)
     del parts["updates"], parts["claims"]
     as_it_is = table_settings(parts)
-    given = table_settings({**parts, "base": base}).base.model_dump()
-    blank = table_settings({**parts, "base": {}}).base.model_dump()
+    named = base_sections(base)
+    given = table_settings({**parts, "base": named}).base.model_dump()
     merged = as_it_is.base.model_dump()
-    for section, options in given.items():
-        for key, value in options.items():
+    for section, options in named.items():
+        for key in options:
             name = f"{section}.{key}"
-            if value == blank[section][key]:
-                continue
             if section != "data" and name not in CHANGEABLE:
                 raise SettingsError(
                     f"{name} cannot be changed: as-written does what the notebook does. It takes "
                     f"options of data, and {', '.join(n.split('.')[1] for n in CHANGEABLE)}"
                 )
-            merged[section][key] = value
+            merged[section][key] = given[section][key]
     if updates is not None and merged["training"]["epochs"] is not None:
         raise SettingsError("updates and epochs decide the same: leave out one of them")
     return table_settings({**parts, "base": merged})

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from anipot.errors import SettingsError
 from anipot.iterations.as_written import FrozenBatches, NotebookTrainer, draw_as_torch
 from anipot.iterations.as_written_defects import defects
 from anipot.iterations.as_written_page import in_terminal, to_csv, to_html, to_markdown
-from anipot.iterations.as_written_run import run_as_written
+from anipot.iterations.as_written_run import _settings, run_as_written
 from anipot.model import ANIModel
 from anipot.self_energies import SelfEnergies
 from anipot.training.run import make_model
@@ -233,7 +234,29 @@ def test_each_defect_is_told_with_its_numbers(table):
     assert "largest difference over all rows is 0" in text["Early stopping restores nothing"]
     assert "difference 0." in text["Iteration 1 goes on from the original's weights"]
     assert "the largest difference is 0." in text["The batch size of 512 never takes effect"]
-    assert "is 3.9 per (kcal/mol)^2" in text["L2 in the gradient of a loss in hartree^2"]
+    assert (
+        "is one of 3.9 beside a loss in (kcal/mol)^2"
+        in text["L2 in the gradient of a loss in hartree^2"]
+    )
+
+
+def test_the_last_digit_of_a_mean_is_no_difference(table):
+    """As where one part has more batches than the other, each a repeat of the same."""
+    run = table["2"]
+    loss, mae = run.said["test"]
+    said = {**run.said, "test": (loss, float(np.nextafter(np.float32(mae), np.float32(9e9))))}
+    other = replace(run, said=said, train_losses=[1.0, 2.0])
+    rows = tuple(other if r is run else r for r in table.runs)
+    text = {d.title: " ".join(d.lines) for d in defects(replace(table, runs=rows))}
+    assert (
+        "kcal/mol in the rows original, 1, 2, 3, 4, 6."
+        in text["Evaluation never sees a held-out conformer"]
+    )
+    assert "In row 2 they differ" not in text["Evaluation never sees a held-out conformer"]
+    assert (
+        "Row 2: from epoch 1 to 2 the training loss rose by 100.0%"
+        in text["Iterations 2 to 6 are unfinished, not worse"]
+    )
 
 
 def test_pages_have_all_of_it(table, folder):
@@ -260,6 +283,7 @@ def test_pages_have_all_of_it(table, folder):
     [
         ({"l2": 0}, None, r"training\.l2 cannot be changed: as-written does what the notebook"),
         ({"hidden": [9]}, None, r"model\.hidden cannot be changed"),
+        ({"activation": "celu"}, None, r"model\.activation cannot be"),  # though the default is
         ({"epochs": 3}, 5, "updates and epochs decide the same"),
         ({"epochz": 3}, None, "did you mean training.epochs"),
     ],
@@ -268,6 +292,13 @@ def test_what_would_be_another_notebook_is_refused(base, updates, message, tmp_p
     with pytest.raises(SettingsError, match=message):
         run_as_written(base, updates, tmp_path / "t")
     assert not (tmp_path / "t").exists()
+
+
+def test_an_option_given_as_its_default_is_taken():
+    default = RunSettings().training.batch_size
+    settings = _settings({"batch_size": default}, None)
+    assert settings.base.training.batch_size == default != 8192
+    assert _settings({}, None).base.training.batch_size == 8192
 
 
 def test_a_folder_is_never_overwritten(table, folder):
