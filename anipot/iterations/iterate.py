@@ -183,7 +183,13 @@ def _choose(folder: Path, rows: list[RowSettings], seeds: tuple[int, ...]) -> li
         assert tuning is not None
         assert row.settings is not None
         if not all(map(runs.ended, tuning_folders(folder, row, tune))):
-            continue  # for want of memory: it is tried again
+            print(
+                f"row {row.name!r}: {tune.option} is not chosen yet, since a run that tunes it "
+                "failed for want of memory; it is tried again by: anipot iterate --resume "
+                f"{_first(folder)}",
+                flush=True,
+            )
+            continue
         if tuning.chosen is None:
             reason = f"no value of {tune.option} that was tried can be trained with: "
             reason += next((run.reason for run in tuning.runs if run.reason), "")

@@ -112,6 +112,11 @@ def table_settings(values: Mapping[str, Any]) -> TableSettings:
         )
     if table.updates is not None and table.base.training.epochs is not None:
         raise SettingsError("updates and epochs decide the same: leave out one of them")
+    if table.updates is not None and table.base.training.updates is not None:
+        raise SettingsError(
+            "updates are given twice, for the table and by training.updates of the base: leave "
+            "out the latter (the command's --updates are the table's)"
+        )
     if table.tune is not None:
         table = table.model_copy(update={"tune": _tune(table, table.tune)})
     rows = row_settings(table)
@@ -266,6 +271,8 @@ def _row(table: TableSettings, given: Mapping[str, Any]) -> RowSettings:
         raise SettingsError(f"row {name!r}: {table.tune.option} is tuned: leave it out of the row")
     if table.updates is not None and "training.epochs" in changes:
         raise SettingsError(f"row {name!r}: updates and epochs decide the same: leave out one")
+    if table.updates is not None and "training.updates" in changes:
+        raise SettingsError(f"row {name!r}: the table has updates for all rows: leave out one")
     try:
         found = checked(Reported, given.get("reported") or {})
     except SettingsError as e:

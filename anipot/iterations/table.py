@@ -133,10 +133,13 @@ class Tuning:
 
     @property
     def at_edge(self) -> bool:
-        """Whether the chosen number is the lowest or highest of those tried."""
+        """Whether the chosen number is the lowest or highest of those tried; 0 is no edge, since
+        options are not negative.
+        """
         if self.chosen is None or not all(isinstance(v, int | float) for v in self.values):
             return False
-        return self.values[self.chosen] in (min(self.values), max(self.values))
+        value = self.values[self.chosen]
+        return value != 0 and value in (min(self.values), max(self.values))
 
 
 @dataclass(frozen=True)
