@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from anipot import plots
 from anipot.devices import free_memory, pick_device
@@ -196,7 +197,8 @@ def sizes_figure(rows: Sequence[Row]) -> Figure:
             axes.plot(x, y, "o-", color=colour, label=mode)
         axes.set_xlabel("conformers in the data set")
         axes.set_ylabel(label)
-        axes.set_ylim(0)
+        axes.set_ylim(0, 1.15 * max(r[key] for r in rows))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         log_axis(axes, "x", np.array([r["conformers"] for r in rows], dtype=float))
     panels[0].legend(loc="upper left")
     return figure

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # which the first optimizer imports: it is no memory of a training
 
 import anipot.conformers
 from anipot.batches import BatchLoader
@@ -36,7 +37,7 @@ from benchmarks.train import HIDDEN, SETTINGS, Anipot, TorchANI, operations
 #: Parts of a division into training, validation and test.
 PARTS = (0.8, 0.1, 0.1)
 
-#: Bytes of a store's page that are memory of the system and not of the process.
+#: Memory that is no page of a file: pages of a store belong to the system, which drops them.
 _ANONYMOUS = re.compile(rb"RssAnon:\s*(\d+) kB")
 
 
