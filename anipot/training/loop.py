@@ -185,8 +185,10 @@ class TrainingLoop:
             place, history = self.place, self.place.history
 
             def save() -> None:
-                if checkpoint is not None and self.ranks.first:
-                    checkpoint.write(self.state())
+                if checkpoint is not None:
+                    state = self.state()  # of all ranks: each has random numbers of its own
+                    if self.ranks.first:
+                        checkpoint.write(state)
 
             try:
                 with Progress(self.epochs, self.total, place.updates, not quiet) as progress:
@@ -265,8 +267,10 @@ class TrainingLoop:
         votes = torch.tensor(wishes, dtype=torch.int32, device=self.device)
         return [bool(n) for n in self.ranks.sum(votes).tolist()]
 
-    def _mean_loss(self) -> float:
-        return self.place.loss_sum / (self.place.step * self.settings.batch_size)
+    def _mean_loss(self) -> float | None:
+        """Of the batches of this epoch whose losses have been looked at, for people."""
+        seen = self._seen(self.place.step - len(self.place.pending))
+        return self.place.loss_sum / seen if seen else None
 
     def _look_at_losses(self) -> None:
         """Add up the losses of the last updates, in order; stop at one that is not finite."""
@@ -282,6 +286,7 @@ class TrainingLoop:
                 targets = part.loader.batch(members).energies
                 assert targets is not None
                 far = torch.argsort(targets.abs().nan_to_num(), descending=True)[:3]
+                far = far.to(members.device)  # where the data is not on the GPU
                 names = "; ".join(part.data.describe(int(i)) for i in members[far])
                 raise TrainingError(
                     f"the loss is {value} in epoch {place.epoch + 1}, batch {step + 1} of "
@@ -333,17 +338,16 @@ class TrainingLoop:
         """Errors of given networks on the validation set, in evaluation mode."""
         val, scale = self.val, units.hartree_to(self.settings.target_unit)
         networks.eval()
-        losses = torch.zeros(len(val.terms), dtype=torch.float64, device=self.device)
+        losses, counts = torch.zeros(2, len(val.terms), dtype=torch.float64, device=self.device)
         # n, sum of |error|, sum of error^2
         energies, forces = torch.zeros(2, 3, dtype=torch.float64, device=self.device)
         for k, index in enumerate(val.loader.indices()):
             if k % self.ranks.size != self.ranks.rank:
                 continue
             batch = val.loader.batch(index)
-            counts = batch.counts
             with torch.no_grad():
                 outputs = outputs_of(
-                    lambda x, counts=counts: networks(x, counts),  # type: ignore[misc]
+                    lambda x, slices=batch.counts: networks(x, slices),  # type: ignore[misc]
                     self.model.aev,
                     batch,
                     self.aevs(val.loader, batch),
@@ -352,19 +356,23 @@ class TrainingLoop:
                     graph=False,
                 )
                 losses += torch.stack([term.sum(outputs, batch) for term in val.terms])
+                counts += torch.stack([term.items(index).sum() for term in val.terms])
                 assert batch.energies is not None
                 energies += _error_sums(outputs.energies, batch.energies * scale)
                 if batch.forces is not None and outputs.forces is not None:
                     forces += _error_sums(*forces_of(outputs, batch, scale))
-        everything = torch.arange(len(val.data), device=self.device)
-        sums = self.ranks.sum(torch.cat([losses, energies, forces])).tolist()
+        rows = [losses, counts, energies, forces]
+        sums = self.ranks.sum(torch.cat(rows)).split([len(row) for row in rows])
+        of_losses, of_counts, of_energies, of_forces = (x.tolist() for x in sums)
         loss = sum(
-            value / float(term.count(everything)) * term.weight
-            for value, term in zip(sums, val.terms, strict=False)
+            value / max(count, 1.0) * term.weight
+            for value, count, term in zip(of_losses, of_counts, val.terms, strict=True)
         )
         to_kcal = units.HARTREE_TO_KCALMOL / scale
-        mae, rmse = _mean_errors(sums[-6:-3], to_kcal)
-        return Validation(mae, rmse, loss, *(_mean_errors(sums[-3:], to_kcal) if sums[-3] else ()))
+        mae, rmse = _mean_errors(of_energies, to_kcal)
+        return Validation(
+            mae, rmse, loss, *(_mean_errors(of_forces, to_kcal) if of_forces[0] else ())
+        )
 
     def _freeze(self) -> list[nn.Parameter]:
         """Freeze the layers that are to stay as they are; returns what is trained."""
@@ -383,9 +391,16 @@ class TrainingLoop:
     # ---- checkpoints -------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """Everything that ``restore`` needs to go on with the same bits, as plain data."""
+        """Everything that ``restore`` needs to go on with the same bits, as plain data.
+
+        All ranks must ask for it together.
+        """
         self._look_at_losses()
         cuda = self.device.type == "cuda"
+        random = {
+            "random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state(self.device) if cuda else None,
+        }
         return {
             "place": {**vars(self.place), "history": self.place.history.to_dict()},
             "networks": self.model.networks.state_dict(),
@@ -393,8 +408,8 @@ class TrainingLoop:
             "self_energies_note": self.model.self_energies.note,
             "optimizer": portable_state(self.optimizer),
             "average": None if self.average is None else self.average.state_dict(),
-            "random": torch.get_rng_state(),
-            "cuda_random": torch.cuda.get_rng_state(self.device) if cuda else None,
+            **random,
+            "random_of_other_ranks": self.ranks.gather(random)[1:],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -407,9 +422,12 @@ class TrainingLoop:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        torch.set_rng_state(state["random"])
-        if state["cuda_random"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_random"], self.device)
+        random = [state, *state.get("random_of_other_ranks", [])]
+        if self.ranks.rank < len(random):  # others, of which there were none, begin anew
+            own = random[self.ranks.rank]
+            torch.set_rng_state(own["random"])
+            if own["cuda_random"] is not None and self.device.type == "cuda":
+                torch.cuda.set_rng_state(own["cuda_random"], self.device)
 
 
 def _error_sums(predicted: Tensor, reference: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +48,14 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
+    def gather(self, value: Told) -> list[Told]:
+        """What each rank says, in their order (plain data)."""
+        if self.size == 1:
+            return [value]
+        values = [value] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
     def tell(self, value: Told) -> Told:
         """What the first rank says, for all (plain data); the others' own value counts nothing."""
         if self.size == 1:
@@ -54,6 +63,17 @@ class Ranks:
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+
+def started() -> int:
+    """How many processes ``torchrun`` has started, joined or not."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def on_this_machine() -> int:
+    """How many of the joined processes share this machine and its memory."""
+    size = ranks().size
+    return min(size, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
 
 
 def ranks() -> Ranks:
@@ -70,7 +90,7 @@ def joined() -> Iterator[Ranks]:
     Does nothing in a process that was not started so, or that has joined already. Raises
     TrainingError where the others cannot be reached.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or ranks().size > 1:
+    if started() == 1 or ranks().size > 1:
         yield ranks()
         return
     if torch.cuda.is_available():
@@ -78,7 +98,8 @@ def joined() -> Iterator[Ranks]:
         if local >= there:
             raise TrainingError(
                 f"process {local} of this machine has no GPU of its own: there are {there}; start "
-                f"torchrun with --nproc-per-node {there}"
+                f"torchrun with --nproc-per-node {there}, or with CUDA_VISIBLE_DEVICES= in the "
+                "environment to train on the CPU"
             )
         torch.cuda.set_device(local)
     try:
@@ -89,6 +110,9 @@ def joined() -> Iterator[Ranks]:
             "'torchrun --nproc-per-node 2 -m anipot train ...'"
         ) from e
     try:
-        yield ranks()
+        with warnings.catch_warnings():
+            # Of the one row of a last layer's weights, whose stride means nothing.
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+            yield ranks()
     finally:
         dist.destroy_process_group()

@@ -75,7 +75,8 @@ class TrainingStep:
         counts = [term.count(index) for term in self.terms]
         if self._ranks.size > 1:
             if self._together is None:  # by now it is known which layers are frozen
-                self._together = DistributedDataParallel(_Share(self))
+                # What normalizes AEVs is a buffer that never changes: nothing to send each time.
+                self._together = DistributedDataParallel(_Share(self), forward_sync_buffers=False)
             loss: Tensor = self._together(self._ranks.share(index), counts)
             (loss * self._ranks.size).backward()  # the engine takes the mean over the ranks
             return loss.detach()

@@ -1,0 +1,108 @@
+"""Two processes end a training together, however it ends, and go on with the same bits."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+#: What each of two processes does; trainings one after the other, as starting processes takes long.
+SCRIPT = """
+import hashlib, json, os, signal, sys
+from pathlib import Path
+import numpy as np, torch
+from anipot import ANIModel, ANITrainer, conformers
+from anipot.datasets import load_bundled, load_dataset
+from anipot.datasets.store_pack import pack
+from anipot.errors import TrainingError
+from anipot.training.ranks import joined
+
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+found = {}
+
+def train(name, train, val, interrupt=False, resume=False, file=None, dropout=0.0, **options):
+    model = ANIModel.create("HCNO", hidden=[8, 4], seed=1, dtype="float64", dropout=dropout)
+    trainer = ANITrainer(model, **{"batch_size": 50, "threads": 1, "device": "cpu", **options})
+    stop = interrupt and (lambda history: os.kill(os.getpid(), signal.SIGTERM))
+    failure = ""
+    try:
+        trainer.train(train, val, quiet=True, checkpoint=file, resume=resume, on_epoch=stop or None)
+    except TrainingError as e:
+        failure = str(e)
+    weights = torch.cat([p.detach().flatten() for p in model.networks.parameters()])
+    history = trainer.history
+    found[name] = {
+        "stopped": history.stopped, "updates": history["updates"], "failure": failure,
+        "losses": history["train_loss"], "errors": history["val_mae"],
+        "val_losses": history["val_loss"],
+        "bits": hashlib.sha256(weights.numpy().tobytes()).hexdigest(),
+    }
+
+with joined() as ranks:
+    data = load_bundled().select(heavy_atoms=2, per_molecule=12)
+    if ranks.first:
+        data.save(folder / "data.npz")
+        pack([folder / "data.npz"], folder / "store", progress=False)
+    ranks.tell(0)
+    parts = data.split(0.8, 0.2, seed=2)
+    train("updates", *parts, updates=6, force_weight=0.1, normalize_aevs=True)
+    conformers.VIEW_FROM = 10
+    stored = load_dataset(folder / "store").split(0.8, 0.2, seed=2)
+    assert all(part.streams for part in stored)
+    train("streamed", *stored, updates=6, force_weight=0.1, normalize_aevs=True)
+    train("patience", *parts, epochs=40, patience=1, schedule="constant", learning_rate=0.3)
+    train("failure", *parts, epochs=9, optimizer="sgd", schedule="constant", learning_rate=1e9)
+    dropped = {"epochs": 2, "dropout": 0.3, "checkpoint_minutes": 1e-9}
+    train("whole", *parts, file=folder / "whole.pt", **dropped)
+    file = folder / "part.pt"
+    # The signal reaches one process alone, and not the first.
+    train("interrupted", *parts, interrupt=not ranks.first, file=file, **dropped)
+    train("resumed", *parts, resume=True, file=file, **dropped)
+    (folder / f"found{ranks.rank}.json").write_text(json.dumps(found))
+"""
+
+
+def start(folder, processes):
+    """What each process of the script found."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        where = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
+    command = [sys.executable, "-c", SCRIPT, str(folder)]
+    running = []
+    try:
+        for rank in range(processes):
+            number = {"RANK": str(rank), "WORLD_SIZE": str(processes)}
+            running.append(subprocess.Popen(command, env={**os.environ, **where, **number}))
+        assert [process.wait(timeout=240) for process in running] == [0] * processes
+    finally:
+        for process in running:
+            process.kill()
+    return [json.loads((folder / f"found{rank}.json").read_text()) for rank in range(processes)]
+
+
+@pytest.mark.slow
+def test_two_processes_end_together_and_go_on(tmp_path):
+    (tmp_path / "alone").mkdir()
+    (alone,) = start(tmp_path / "alone", 1)
+    first, second = start(tmp_path, 2)
+    for name, ours in first.items():  # to the last bit of the weights
+        assert second[name] == ours, name
+    for name in ("updates", "streamed"):
+        assert first[name]["updates"][-1] == 6
+        assert len(first[name]["updates"]) == 2
+        assert first[name]["stopped"] == "finished"
+        for what in ("losses", "errors", "val_losses"):
+            for other in (alone[name], alone["updates"]):
+                assert first[name][what] == pytest.approx(other[what], rel=1e-9)
+    assert first["patience"]["stopped"] == "patience"
+    assert len(first["patience"]["updates"]) < 40
+    assert "the loss is" in first["failure"]["failure"]
+    assert first["failure"]["failure"] == alone["failure"]["failure"]
+    assert first["interrupted"]["stopped"] == "interrupted"
+    assert len(first["interrupted"]["updates"]) == 1
+    assert first["whole"]["bits"] != first["interrupted"]["bits"]
+    assert first["resumed"] == first["whole"]
+    assert first["whole"]["losses"] != alone["whole"]["losses"]  # each drops other neurons
