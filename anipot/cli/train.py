@@ -86,7 +86,7 @@ def train(
     if options:
         typer.echo(to_yaml(settings), nl=False)
         return
-    from anipot.training.ranks import joined
+    from anipot.training.ranks import joined, started
     from anipot.training.run import resume_run, run_settings, start_run
 
     if resume is not None:
@@ -96,6 +96,11 @@ def train(
 
         if learning_curve:
             raise SettingsError("--learning-curve is of a single potential: leave out members")
+        if started() > 1:
+            raise SettingsError(
+                f"torchrun has started {started()} processes, and each would train all members: "
+                "start 'anipot train' without torchrun; workers=2 trains two members side by side"
+            )
         many = resume_members(resume) if resume is not None else start_members(settings, out)
         if many.ensemble is None:
             raise typer.Exit(130)

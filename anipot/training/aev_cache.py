@@ -9,6 +9,7 @@ from anipot.aev.computer import AEVComputer
 from anipot.batches import Batch, BatchLoader
 from anipot.devices import free_memory
 from anipot.errors import SettingsError
+from anipot.training.ranks import on_this_machine
 
 #: "auto" fills at most this fraction of the memory that is free.
 SHARE_OF_FREE_MEMORY = 0.5
@@ -51,8 +52,12 @@ class AEVSource:
         elif where == "auto":
             reason = f"{_gb(size)} would not fit in half of the memory that is free"
             places = {"device": device, "ram": torch.device("cpu")}
+            # Each rank keeps the AEVs of all conformers: it may meet any in its share of a batch.
             fitting = [
-                p for p, d in places.items() if size <= free_memory(d) * SHARE_OF_FREE_MEMORY
+                p
+                for p, d in places.items()
+                if size * (on_this_machine() if d.type == "cpu" else 1)
+                <= free_memory(d) * SHARE_OF_FREE_MEMORY
             ]
             where = fitting[0] if fitting else "off"
         if where == "off":

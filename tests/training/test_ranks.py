@@ -12,6 +12,13 @@ import pytest
 import torch
 
 import anipot
+from anipot.aev import AEVComputer, AEVSettings
+from anipot.batches import BatchLoader
+from anipot.cli.train import train as train_command
+from anipot.conformers import Conformers
+from anipot.errors import SettingsError
+from anipot.training import aev_cache
+from anipot.training.aev_cache import AEVSource
 from anipot.training.ranks import Ranks, joined, ranks
 
 ALONE = [sys.executable, "-m", "anipot", "train"]
@@ -31,12 +38,24 @@ def together(n: int) -> list[str]:
 
 
 def run(command: list[str], folder: Path) -> str:
+    code, printed, errors = finish(command, folder)
+    assert code == 0, errors[-3000:]
+    return printed
+
+
+def finish(command: list[str], folder: Path) -> tuple[int, str, str]:
+    """Exit code, output and errors; torchrun that takes too long ends its processes, too."""
     environment = {k: v for k, v in os.environ.items() if k != "WORLD_SIZE"}
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=300, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        try:
+            printed, errors = process.communicate(timeout=300)
+        except BaseException:
+            process.terminate()  # and not kill, after which nobody would end the others
+            raise
+    return process.returncode, printed, errors
 
 
 def errors(folder: Path) -> np.ndarray:
@@ -97,9 +116,9 @@ def test_killed_and_resumed_with_another_number_of_ranks(tmp_path):
 @pytest.mark.slow
 def test_a_failure_before_training_is_told_and_ends_all(tmp_path):
     command = [*together(2), "no_such_file.h5", "-o", "run"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode != 0
-    assert "no_such_file.h5" in done.stderr
+    code, _, errors = finish(command, tmp_path)
+    assert code != 0
+    assert "no_such_file.h5" in errors
     assert not (tmp_path / "run").exists()
 
 
@@ -109,6 +128,24 @@ def test_shares_of_a_batch_are_disjoint_and_complete():
         shares = [Ranks(rank, 3).share(index) for rank in range(3)]
         assert torch.equal(torch.cat(shares), index)
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_an_ensemble_is_not_trained_by_every_process(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SettingsError, match=r"each would train all members.*workers=2"):
+        train_command(["members=2"], None, tmp_path / "run", None, False, None, False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("processes", "cached"), [(1, True), (2, True), (3, False)])
+def test_processes_of_a_machine_share_its_memory(monkeypatch, processes, cached):
+    data = Conformers(np.ones(4), np.arange(12.0).reshape(4, 3), np.array([0, 2, 4]))
+    loader = BatchLoader(data, 2, "HCNO")
+    size = 4 * 384 * 4
+    monkeypatch.setattr(aev_cache, "free_memory", lambda device: 4 * size)
+    monkeypatch.setattr(aev_cache, "on_this_machine", lambda: processes)
+    source = AEVSource(AEVComputer(AEVSettings.ani1x(), "reference"), [loader], "auto")
+    assert (loader in source) == cached
 
 
 def test_alone_nothing_is_joined(monkeypatch):
