@@ -50,9 +50,10 @@ def html_list(lines: Sequence[str]) -> str:
 
 
 _STYLE = (
+    ":root{color-scheme:light dark}"
     "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:90em;padding:0 1em}"
     ".wide{overflow-x:auto}table{border-collapse:collapse;font-size:13px}"
-    "th,td{padding:.3em .7em;text-align:right;white-space:nowrap;border-bottom:1px solid #ddd}"
+    "th,td{padding:.3em .7em;text-align:right;white-space:nowrap;border-bottom:1px solid #8886}"
     "th:first-child,td:first-child{text-align:left}th{vertical-align:bottom}"
     "img{max-width:100%;background:#fff}"
 )

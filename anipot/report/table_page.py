@@ -12,8 +12,9 @@ from anipot.iterations.collecting import OPTIONS, load_table
 from anipot.iterations.columns import columns, with_spread
 from anipot.iterations.comparison import compare
 from anipot.iterations.pages import FIGURES as TABLE_FIGURES
-from anipot.iterations.pages import comparisons, effect_lines, notes, rule
+from anipot.iterations.pages import claim_lines, comparisons, effect_lines, notes, rule
 from anipot.iterations.table import IterationRow, IterationTable, SeedResult
+from anipot.iterations.tuning import tried
 from anipot.report.options import options
 from anipot.report.rendering import figures, render
 from anipot.report.run_folder import RunFolder, files_in
@@ -73,6 +74,8 @@ def _values(table: IterationTable, best: IterationRow) -> dict[str, Any]:
         "machine": run.machine,
         "asks": asks(run),
         "notes": notes(table),
+        "tried": tried(table),
+        "claims": claim_lines(table),
         "comparisons": comparisons(table),
         "rule": rule(table),
         "effects": effect_lines(table),

@@ -70,6 +70,16 @@ def test_runs_that_tune_cannot_see_the_test_part(tuned):
     assert (tried.validation == whole.validation).all()
 
 
+def test_the_report_has_what_was_tried(tuned):
+    page = (tuned.folder / "report.html").read_text()
+    chosen = tuned["base"].tuning.chosen
+    error = f"{tuned['base'].tuning.errors[chosen]:.3g}"
+    assert page.count("Validation MAE (kcal/mol) by learning rate") == 1
+    (line,) = (li for li in page.splitlines() if "diverged" in li and ">base<" in li)
+    assert line.split('<td class="n">')[1 + chosen].startswith(f"<strong>{error}</strong>")
+    assert line.count("<strong>") == 1
+
+
 def test_what_was_tried_stands_below_the_table(tuned):
     chosen = tuned["base"].tuning.chosen
     error = f"{tuned['base'].tuning.errors[chosen]:.3g}"
@@ -112,6 +122,7 @@ def tuning(values, maes):
         ([1, 2, 3], [1.0, 1.0, 2.0], 0, True),  # of equal ones the first
         ([3, 1, 2], [1.0, 3.0, 2.0], 0, True),  # the highest, though first
         ([1, 2, 3], [2.0, 1.0, None], 1, False),  # what lies beyond was tried
+        ([0, 1, 2], [1.0, 2.0, 3.0], 0, False),  # nothing lies beyond none
         (["celu", "relu"], [2.0, 1.0], 1, False),
         ([1, 2], [None, None], None, False),
     ],
@@ -174,6 +185,27 @@ def test_what_cannot_be_tuned_is_refused(tune, message):
         table_settings({"rows": [{}], "tune": tune})
 
 
+def test_a_tuning_without_memory_is_told_of(tmp_path, quick_figures, monkeypatch, capsys):
+    def full(folder, data):
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "resume_run", full)
+        table = iterate(BASE, [{}], seeds=1, updates=3, tune=TUNE, folder=tmp_path / "t")
+    assert not table.complete
+    told = capsys.readouterr().out
+    assert "row 'base': training.learning_rate is not chosen yet" in told
+    assert f"anipot iterate --resume {tmp_path / 't'}" in told
+
+
+@pytest.mark.parametrize(
+    ("base", "rows"), [({"updates": 5}, [{}]), ({}, [{}, {"training.updates": 5}])]
+)
+def test_updates_are_those_of_the_table(base, rows):
+    with pytest.raises(SettingsError, match="leave out"):
+        table_settings({"base": base, "rows": rows, "updates": 9})
+
+
 def test_a_row_cannot_set_what_is_tuned():
     rows = [{"learning_rate": 0.1}]
     with pytest.raises(SettingsError, match="is tuned: leave it out of the row"):
@@ -195,6 +227,7 @@ def test_a_table_follows_another(tmp_path, quick_figures, monkeypatch):
         table = run_table(first, folder, then={"then": second})
     assert table.rows[0].runs[0].ended
     assert not table.complete
+    assert 'href="then/table.html"' in (folder / "report.html").read_text()
     table = resume_table(folder)
     assert table.complete
     (below,) = table.further
@@ -218,7 +251,7 @@ def test_the_second_table_of_the_source_changes_rates_alone():
     assert first["base"] == second["base"]
     settings = table_settings(second)
     assert settings.tune.option == "training.learning_rate"
-    assert {"1e-05", "0.01"} <= {f"{v:g}" for v in settings.tune.values}
+    assert {"0.001", "0.01"} <= {f"{v:g}" for v in settings.tune.values}
 
 
 @pytest.mark.parametrize("updates", [None, 600, 40])

@@ -12,6 +12,7 @@ from anipot import plots
 from anipot.errors import SettingsError
 from anipot.iterations.collecting import stored_settings
 from anipot.iterations.iterate import iterate
+from anipot.iterations.pages import claim_lines
 from anipot.iterations.settings import read_parts, table_settings
 from anipot.report import write_report
 
@@ -21,6 +22,7 @@ ROWS = [
     {"name": "wider", "hidden": [16]},
     {"name": "impossible", "hidden": "no"},
 ]
+CLAIMS = [{"claim": "wider <is> better", "lower": "wider", "higher": "<small> & plain"}]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,9 @@ def table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables") / "widths"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "save_figure", lambda *_: None)
-        return iterate(BASE, rows=ROWS, seeds=2, folder=folder, title="<Widths> & more")
+        return iterate(
+            BASE, rows=ROWS, seeds=2, folder=folder, title="<Widths> & more", claims=CLAIMS
+        )
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +81,12 @@ def test_names_are_text_and_nothing_is_loaded(page):
     assert all(a.get("src", "data:").startswith("data:") for _, a in html.elements)
     structures = next(t for a, t in html.scripts if a.get("id") == "structures")
     assert json.loads(structures)
+
+
+def test_conclusions_stand_below_the_comparisons(table, page):
+    (line,) = claim_lines(table)
+    assert line.startswith("Wider <is> better: ")
+    assert " ".join(line.split()) in Elements(page).text
 
 
 def test_the_command_makes_the_same_table(table, page):
