@@ -25,7 +25,7 @@ from anipot.searches import results, storage
 from anipot.searches.results import Search
 from anipot.searches.settings import SearchSettings, search_settings
 from anipot.searches.space import parameters
-from anipot.searches.trial import Parts, read_parts, run_trial
+from anipot.searches.trial import Parts, orphaned, read_parts, run_trial
 from anipot.training.run import absolute_paths, new_folder
 from anipot.version import __version__
 
@@ -131,7 +131,8 @@ def resume_search(
     """
     settings = _about(Path(folder)).settings
     if minutes is not None or trials is not None:
-        settings = settings.model_copy(update={"minutes": minutes, "trials": trials})
+        given = settings.model_dump(mode="json") | {"minutes": minutes, "trials": trials}
+        settings = search_settings(given)
     return run_search(settings, folder, workers)
 
 
@@ -231,7 +232,12 @@ def work(
 ) -> None:
     """Trial after trial, until the time is over or there are as many as asked for."""
     repeats = 0
-    while time.time() < deadline and repeats < _REPEATS and not _enough(study, settings):
+    while (
+        time.time() < deadline
+        and repeats < _REPEATS
+        and not _enough(study, settings)
+        and not orphaned()
+    ):
         trial = study.ask()
         if settings.trials is not None and _rank(study, trial.number) >= settings.trials:
             # Another process was quicker.

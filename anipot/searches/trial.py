@@ -58,6 +58,12 @@ class _Interrupted(Exception):
     """The trial ends because the search does."""
 
 
+def orphaned() -> bool:
+    """Whether the process that began this one has ended: nobody asks for more."""
+    parent = multiprocessing.parent_process()
+    return parent is not None and not parent.is_alive()
+
+
 def run_trial(
     study: optuna.study.Study,
     trial: optuna.Trial,
@@ -143,7 +149,6 @@ def _watch(
     trial: optuna.Trial, settings: SearchSettings, epochs: int, deadline: float
 ) -> Callable[[History], None]:
     """What is done after each epoch; it raises where the training is to end."""
-    parent = multiprocessing.parent_process()
     # Processor time is the same whatever else the machine does.
     first, signed = 0.0, time.monotonic()
     reported = 0
@@ -151,7 +156,7 @@ def _watch(
     def watch(history: History) -> None:
         nonlocal first, signed, reported
         now, epoch = time.monotonic(), len(history)
-        if parent is not None and not parent.is_alive():
+        if orphaned():
             raise _Interrupted("killed")
         if epoch < epochs and time.time() > deadline:
             raise _Interrupted("the time was over")

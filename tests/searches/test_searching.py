@@ -163,6 +163,12 @@ def test_going_on_keeps_what_is_there(tmp_path):
         search(tmp_path / "other")
 
 
+def test_no_time_is_not_time_without_end(tmp_path):
+    search(tmp_path / "s", trials=1)
+    with pytest.raises(SettingsError, match="minutes"):
+        resume_search(tmp_path / "s", minutes=0)
+
+
 def test_one_storage_is_one_search(tmp_path):
     shared = f"sqlite:///{tmp_path / 'x.db'}"
     search(tmp_path / "a", trials=2, storage=shared, name="n")
