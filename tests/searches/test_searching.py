@@ -287,6 +287,37 @@ def test_killed_and_started_again(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="asks after processes as POSIX has them")
+def test_processes_of_a_killed_search_end(tmp_path):
+    file, folder = tmp_path / "space.yaml", tmp_path / "s"
+    file.write_text(json.dumps({
+        "base": {**BASE, "training": {"epochs": 100_000, "batch_size": 16}},
+        "space": {"learning_rate": {"low": 1e-4, "high": 1e-3}},
+    }))  # fmt: skip
+    process = _command(folder, file, "--trials", "50", "-w", "2")
+
+    def workers():
+        trials = _study(folder).trials if (folder / "search.json").exists() else []
+        return {t.user_attrs[storage.WHERE][1] for t in trials if storage.WHERE in t.user_attrs}
+
+    try:
+        _wait(lambda: len(workers()) == 2, "both processes train")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    _wait(lambda: not any(map(storage._alive, workers())), "both processes end")
+
+
+def _wait(condition, what):
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.2)
+    pytest.fail(f"it never came to this: {what}")
+
+
+@pytest.mark.slow
 def test_two_processes_share_a_storage_and_another_command_joins(tmp_path):
     file = tmp_path / "space.yaml"
     # Long enough for both processes to begin before the other has done all.
