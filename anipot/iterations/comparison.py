@@ -104,6 +104,13 @@ def verdict(table: IterationTable, claim: Claim) -> str:
     late = [row.name for row in (lower, higher) if any(run.still_improving for run in row.runs)]
     if late:
         said += f"; {' and '.join(late)} still improved when training ended"
+    differ = [
+        option.split(".")[1].replace("_", " ")
+        for option in {**lower.changes, **higher.changes}
+        if lower.changes.get(option) != higher.changes.get(option)
+    ]
+    if len(differ) > 1:
+        said += f"; these rows differ in {', '.join(differ[:-1])} and {differ[-1]} at once"
     return f"{word}: {said}"
 
 

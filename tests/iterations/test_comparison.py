@@ -171,3 +171,10 @@ def test_conclusions_survive_or_not(low, high, word):
     assert said.startswith(word)
     # Of two epochs each, the second halves the error.
     assert said.endswith("; low and high still improved when training ended")
+
+
+def test_a_conclusion_of_rows_that_differ_in_more_than_one_option_says_so():
+    more = {"model.dropout": 0.1, "model.output_dropout": True}
+    found = table(row("low", {}, [1.0, 1.01]), row("high", more, [2.0, 2.01]))
+    said = verdict(found, Claim("dropout does not help", "low", "high"))
+    assert said.endswith("; these rows differ in dropout and output dropout at once")
