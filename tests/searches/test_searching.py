@@ -201,6 +201,8 @@ def test_other_data_of_the_same_name(tmp_path):
 def test_an_interrupted_trial_is_tried_again(tmp_path, monkeypatch):
     settings = search_settings({"base": BASE, "space": SPACE, "trials": 3})
     train, calls = ANITrainer.train, []
+    # Processes in the background may have been started with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupted(self, *args, **kwargs):
         calls.append(self.settings)
@@ -209,7 +211,10 @@ def test_an_interrupted_trial_is_tried_again(tmp_path, monkeypatch):
         return train(self, *args, **kwargs)
 
     monkeypatch.setattr(ANITrainer, "train", interrupted)
-    found, finished = run_search(settings, tmp_path / "s")
+    try:
+        found, finished = run_search(settings, tmp_path / "s")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not finished
     assert [t.state for t in found.trials] == ["finished"]
     assert (tmp_path / "s" / "best.yaml").exists()

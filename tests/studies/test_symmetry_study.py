@@ -169,7 +169,8 @@ def test_the_study_shows_what_it_says(tmp_path, capsys):
     }
     plain = {f: mse[f, "none", "formula"] for f in FEATURES}
     assert all(by["as they are"] < 2e-3 for by in plain.values())
-    assert all(plain["positions"][t] > 0.05 for t in [*ROTATIONS, "translated", *PERMUTATIONS])
+    mean = 0.0134  # of always predicting the mean
+    assert all(plain["positions"][t] > mean for t in [*ROTATIONS, "translated", *PERMUTATIONS])
     assert all(plain["distances"][t] > 0.05 for t in PERMUTATIONS)
     for feature in ("sorted distances", "AEVs"):
         for t in TRANSFORMATIONS:
@@ -178,7 +179,7 @@ def test_the_study_shows_what_it_says(tmp_path, capsys):
     turned = mse["positions", "rotated by pi/2", "formula"]
     assert turned["rotated by pi/2"] < 0.02 < 0.1 < turned["rotated at random"]
     permuted = mse["distances", "permuted", "formula"]
-    assert permuted["permuted"] < 0.02 < 0.1 < permuted["permuted at random"]
+    assert permuted["permuted"] < 0.01 < 0.03 < permuted["permuted at random"]
     # Of the loop's labels, features without numbering miss what numbering decides.
     change = result["labels"]["loop"]["change_by_permutation"]
     assert result["labels"]["formula"]["change_by_permutation"] < 1e-20
