@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TextIO, cast
@@ -88,7 +88,7 @@ def start_run(settings: RunSettings, folder: str | Path | None = None) -> Run:
     folder behind.
     """
     _check_single(settings)
-    with new_run(settings, folder, CONTENTS) as prepared:
+    with _on_all_ranks(new_run(settings, folder, CONTENTS)) as prepared:
         return _train(*prepared)
 
 
@@ -100,10 +100,6 @@ def new_run(
 
     ``contents`` is what the folder will hold; it is printed first.
     """
-    if not ranks().first:
-        with _following() as prepared:
-            yield prepared
-        return
     if folder is None:
         folder = new_folder()
     folder = Path(folder)
@@ -121,9 +117,7 @@ def new_run(
             settings = resolved(settings, division)
             write_text(folder / "options.yaml", to_yaml(settings))
             division.save(folder / "split.npz")
-            prepared = Prepared(settings, folder, data, division)
-            _lead(prepared)
-            yield prepared
+            yield Prepared(settings, folder, data, division)
     except (DataError, SettingsError):
         # Found before there was anything to keep: the folder's name is free for the next attempt.
         if not any(folder.rglob("checkpoint.pt")):
@@ -165,7 +159,7 @@ def resume_run(folder: str | Path, data: Conformers | None = None) -> Run:
     (``anipot.training.members.resume_members``), DataError when its data files have changed.
     """
     _check_single(run_settings(folder))
-    with reopened_run(folder, data) as prepared:
+    with _on_all_ranks(reopened_run(folder, data)) as prepared:
         return _train(*prepared)
 
 
@@ -180,10 +174,6 @@ def run_settings(folder: str | Path) -> RunSettings:
 @contextmanager
 def reopened_run(folder: str | Path, data: Conformers | None = None) -> Iterator[Prepared]:
     """The run in a folder, as it was prepared; what is printed goes to its log too."""
-    if not ranks().first:
-        with _following() as prepared:
-            yield prepared
-        return
     folder = Path(folder)
     settings = run_settings(folder)
     with _logged(folder):
@@ -193,23 +183,20 @@ def reopened_run(folder: str | Path, data: Conformers | None = None) -> Iterator
         else:  # killed between the two files
             division = divide(data, settings.data)
             division.save(folder / "split.npz")
-        prepared = Prepared(settings, folder, data, division)
-        _lead(prepared)
-        yield prepared
-
-
-def _lead(prepared: Prepared) -> None:
-    """Tell the other ranks what is to be trained; they read the data themselves."""
-    ranks().tell((prepared.settings, prepared.folder, prepared.division))
+        yield Prepared(settings, folder, data, division)
 
 
 @contextmanager
-def _following() -> Iterator[Prepared]:
-    """What the first rank tells, on another one, which neither prints nor writes."""
+def _on_all_ranks(prepared: AbstractContextManager[Prepared]) -> Iterator[Prepared]:
+    """What the first rank prepares, on all; the others prepare, print and write nothing."""
+    if ranks().first:
+        with prepared as first:
+            ranks().tell((first.settings, first.folder, first.division))
+            yield first
+        return
     with open(os.devnull, "w", encoding="utf-8") as nothing, redirect_stdout(nothing):
         settings, folder, division = ranks().tell(cast(tuple[RunSettings, Path, Division], None))
-        data = read_data(settings.data)
-        yield Prepared(settings, folder, data, division)
+        yield Prepared(settings, folder, read_data(settings.data), division)
 
 
 def _check_single(settings: RunSettings) -> None:
