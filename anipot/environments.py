@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import ase
@@ -76,7 +75,7 @@ def environments(data: Conformers, settings: AEVSettings | None = None) -> Envir
     computer = AEVComputer(settings or AEVSettings.ani1x(data.elements))
     parts = []
     with torch.no_grad():
-        for chunk in _chunks(data):
+        for _, chunk in data.blocks(CHUNK_ATOMS):
             batch = Batch.of(chunk, computer.settings.elements)
             parts.append(batch.conformer_order(computer(batch)).numpy())
     return Environments(
@@ -106,12 +105,3 @@ def neighbours(data: Conformers) -> np.ndarray:
         names = symbols[own]
         found += ["".join(sorted(names[j[i == a]])) for a in range(len(radii))]
     return np.array(found, dtype=str)
-
-
-def _chunks(data: Conformers) -> Iterator[Conformers]:
-    start = 0
-    while start < len(data):
-        reach = data.offsets[start] + CHUNK_ATOMS
-        end = max(int(np.searchsorted(data.offsets, reach, side="right")) - 1, start + 1)
-        yield data.take(slice(start, end))
-        start = end
