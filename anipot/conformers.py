@@ -602,12 +602,18 @@ class Conformers:
             return known
         digest = hashlib.sha256()
         for name in ARRAYS:
-            array = getattr(self, name)
             digest.update(name.encode())
-            if array is not None:
-                digest.update(str(array.dtype).encode())
-                digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            for k, piece in enumerate(self._pieces(name)):
+                if k == 0:
+                    digest.update(str(piece.dtype).encode())
+                digest.update(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)
         return digest.hexdigest()
+
+    def _pieces(self, name: str) -> Iterator[np.ndarray]:
+        """An array in one piece or more; nothing where there is none."""
+        array = getattr(self, name)
+        if array is not None:
+            yield array
 
     def identity(self) -> str:
         """``content_hash``, or for a part of a store, quicker, a hash of that and of the part."""

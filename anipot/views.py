@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from anipot.conformers import Conformers, atoms_of
-from anipot.joining import ARRAYS, PER_ATOM
+from anipot.joining import PER_ATOM
 
 #: Conformers that are gathered at once.
 PIECE = 1 << 14
@@ -82,16 +82,9 @@ class ConformersView(Conformers):
         return self.base.has_at(label, self.index[index])
 
     def content_hash(self) -> str:
-        if "_known_hash" not in self.__dict__:
-            digest = hashlib.sha256()
-            for name in ARRAYS:
-                digest.update(name.encode())
-                for k, piece in enumerate(self._pieces(name)):
-                    if k == 0:
-                        digest.update(str(piece.dtype).encode())
-                    digest.update(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)
-            self.know_hash(digest.hexdigest())  # the files are read-only
-        return super().content_hash()
+        found = super().content_hash()
+        self.know_hash(found)  # the files are read-only
+        return found
 
     def identity(self) -> str:
         digest = hashlib.sha256(self.base.identity().encode())
