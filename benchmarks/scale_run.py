@@ -88,6 +88,8 @@ def train(
     start = time.perf_counter()
     history = trainer.train(parts[0], parts[1], early_stop=False, quiet=True)
     wall = time.perf_counter() - start
+    # Before the products below, which have matrices of their own.
+    peak, most = peak_mb(), watch.most
     seen = conformers_seen(len(parts[0]), batch, history.epochs[-1].updates)
     seconds = [float(e.seconds) for e in history]
     atoms = seen * data.total_atoms / len(data)
@@ -113,10 +115,10 @@ def train(
         "atoms_per_second": atoms / sum(seconds),
         "of_matmul": work / sum(seconds) / rate,
         "matmul_gflops": rate / 1e9,
-        "peak_mb": peak_mb(),
+        "peak_mb": peak,
         "imports_mb": imports,
-        "anonymous_peak_mb": watch.most,
-        "anonymous_above_imports_mb": watch.most - watch.before,
+        "anonymous_peak_mb": most,
+        "anonymous_above_imports_mb": most - watch.before,
         "device_peak_mb": torch.cuda.max_memory_allocated() / 1e6 if cuda else None,
         "validation_mae_kcalmol": history.epochs[-1].val_mae,
         "others_load": load.others(),
