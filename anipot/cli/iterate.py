@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from anipot.cli.many import Name, Resume, Words, change_base
 from anipot.errors import SettingsError
 
 Workers = Annotated[
@@ -18,12 +19,7 @@ def iterate(
     file: Annotated[
         Path | None, typer.Argument(help="YAML file with the table.", metavar="FILE.yaml")
     ] = None,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="OPTION=VALUE", help="Options of the base, such as epochs=50 per_molecule=20."
-        ),
-    ] = None,
+    words: Words = None,
     preset: Annotated[
         str | None,
         typer.Option("--preset", metavar="source", help="The source report's rows, not a FILE."),
@@ -48,6 +44,15 @@ def iterate(
         int | None, typer.Option("--seeds", "-s", min=1, help="Runs of each row (default: 3).")
     ] = None,
     workers: Workers = 1,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            "--storage",
+            help="Share the runs with other machines through this file, or an address such as "
+            "postgresql://...",
+        ),
+    ] = None,
+    name: Name = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -57,10 +62,7 @@ def iterate(
             "(default: runs/iterate-001, ...).",
         ),
     ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option("--resume", metavar="FOLDER", help="Go on with the table in this folder."),
-    ] = None,
+    resume: Resume = None,
 ) -> None:
     """Compare settings: train each from several seeds on one split, and write the table.
 
@@ -84,6 +86,10 @@ def iterate(
     reason. Finished runs are never run again; each is a folder that 'anipot evaluate' and the
     others read.
 
+    Several machines train one table by the same command with a --storage that all of them reach: a
+    file on a shared disk, or a data base on a server. Each takes runs that nobody has; all have the
+    whole table at the end, and the weights of a run lie where it was trained.
+
     '--preset source --data FILE' has the seven rows of the source report, with its numbers beside
     those measured, and says which of its conclusions survive. A second, shorter table, in which
     each row's learning rate is tuned first, follows in the folder tuned/ of the first. With
@@ -97,6 +103,7 @@ def iterate(
     anipot.iterate({"epochs": 20}, rows=[{}, {"hidden": [256, 192]}], seeds=3)
     """
     from anipot.config import with_words
+    from anipot.iterations.as_written_run import run_as_written
     from anipot.iterations.iterate import resume_table, run_table
     from anipot.iterations.presets import source, source_tuned
     from anipot.iterations.settings import read_parts, table_settings
@@ -104,9 +111,16 @@ def iterate(
     if preset == "source" and protocol == "as-written":
         # Without a FILE the first word takes its place.
         words = [str(file), *(words or [])] if file is not None else words
-        _as_written(words or [], data, updates, seeds, workers, out, resume)
+        alone = (seeds in (None, 1), workers == 1, not resume, not storage, not name)
+        if not all(alone):
+            raise SettingsError(
+                "as-written has one run a row, one after another, as the notebook: leave out "
+                "--seeds, --workers, --resume, --storage and --name (seed=1 is another seed)"
+            )
+        base = {"data": {"files": [str(path) for path in data]}} if data else {}
+        run_as_written(with_words(base, words or []), updates, out)
         return
-    given = (preset, protocol, data, updates, seeds, out)
+    given = (preset, protocol, data, updates, seeds, out, storage, name)
     if preset is None and (protocol is not None or data):
         raise SettingsError("--protocol and --data go with --preset source")
     if resume is not None:
@@ -131,33 +145,11 @@ def iterate(
             if updates is not None:
                 tables[""]["updates"] = updates
         for parts in tables.values():
-            base = parts.get("base") or {}
-            if words and isinstance(base, dict):  # else table_settings says what is wrong with it
-                parts["base"] = with_words(base, words)
+            change_base(parts, words)
             if seeds is not None:
                 parts["seeds"] = seeds
         first, *further = (table_settings(parts) for parts in tables.values())
-        table = run_table(first, out, workers, dict(zip(list(tables)[1:], further, strict=True)))
+        then = dict(zip(list(tables)[1:], further, strict=True))
+        table = run_table(first, out, workers, then, storage, name)
     if not table.complete:
         raise typer.Exit(130)  # as shells have it for what Ctrl-C ended
-
-
-def _as_written(
-    words: list[str],
-    data: list[Path] | None,
-    updates: int | None,
-    seeds: int | None,
-    workers: int,
-    out: Path | None,
-    resume: Path | None,
-) -> None:
-    from anipot.config import with_words
-    from anipot.iterations.as_written_run import run_as_written
-
-    if seeds not in (None, 1) or workers > 1 or resume is not None:
-        raise SettingsError(
-            "as-written has one run a row, one after another, as the notebook: leave out --seeds, "
-            "--workers and --resume (seed=1 is another seed)"
-        )
-    files = {"data": {"files": [str(path) for path in data]}} if data else {}
-    run_as_written(with_words(files, words), updates, out)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from anipot.cli.many import Name, Resume, Words, change_base
 from anipot.errors import SettingsError
 
 
@@ -14,12 +15,7 @@ def search(
     file: Annotated[
         Path | None, typer.Argument(help="YAML file with the space.", metavar="SPACE.yaml")
     ] = None,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="OPTION=VALUE", help="Options of the base, such as epochs=50 per_molecule=20."
-        ),
-    ] = None,
+    words: Words = None,
     minutes: Annotated[
         float | None, typer.Option("--minutes", "-m", help="End after so many minutes.")
     ] = None,
@@ -40,10 +36,7 @@ def search(
             "postgresql://... (default: trials.journal in the folder).",
         ),
     ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option("--name", help="What the search is called in its storage."),
-    ] = None,
+    name: Name = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -53,10 +46,7 @@ def search(
             "(default: runs/search-001, ...).",
         ),
     ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option("--resume", metavar="FOLDER", help="Go on with the search in this folder."),
-    ] = None,
+    resume: Resume = None,
 ) -> None:
     """Search for options with a low validation error, with Optuna. The test part is not looked at.
 
@@ -90,9 +80,9 @@ def search(
     import anipot
     anipot.search({"epochs": 40}, space={"batch_size": [32, 64, 128]}, minutes=30)
     """
-    from anipot.config import with_words
+    from anipot.iterations.settings import read_parts
     from anipot.searches.search import resume_search, run_search
-    from anipot.searches.settings import read_space, search_settings
+    from anipot.searches.settings import search_settings
 
     if resume is not None:
         if file is not None or words or any(o is not None for o in (storage, name, out)):
@@ -104,10 +94,8 @@ def search(
     elif file is None:
         raise SettingsError("name a YAML file with the space; 'anipot search --help' shows one")
     else:
-        parts = read_space(file)
-        base = parts.get("base") or {}
-        if words and isinstance(base, dict):  # else search_settings says what is wrong with it
-            parts["base"] = with_words(base, words)
+        parts = read_parts(file, "search")
+        change_base(parts, words)
         if minutes is not None or trials is not None:  # what the command says counts alone
             parts.update(minutes=minutes, trials=trials)
         _, finished = run_search(search_settings(parts), out, workers, storage, name)

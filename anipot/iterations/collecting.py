@@ -203,6 +203,11 @@ def _about(rows: tuple[IterationRow, ...], reports: list[dict[str, Any]]) -> lis
     ]
     shared = len({row.test_set for row in rows if row.test_set}) == 1
     options = checked(RunSettings, report["options"])
+    machines = {tuple(sorted(r["machine"].items())) for r in reports}
+    several = (
+        f"Runs were trained on {len(machines)} kinds of machines, of which this is the first: "
+        "their times and memory are not to be compared."
+    )
     return [
         f"{data['conformers']:,} conformers of {files}{level}.",
         f"{divided[0].capitalize()}, the same for every row and seed."
@@ -210,6 +215,7 @@ def _about(rows: tuple[IterationRow, ...], reports: list[dict[str, Any]]) -> lis
         else "Rows have data or divisions of their own; only rows of one test set are compared.",
         f"anipot {report['anipot']}, torch {machine['torch']}, Python {machine['python']}, "
         f"{machine['device']}, {options.training.threads} thread a run, {machine['platform']}.",
+        *([several] if len(machines) > 1 else []),
     ]
 
 

@@ -27,14 +27,17 @@ from anipot.iterations.collecting import (
     stored_settings,
     tuning_folders,
 )
+from anipot.iterations.queues import Queue, train_all
 from anipot.iterations.settings import (
     RowSettings,
     TableSettings,
+    check_same,
     folder_name,
     row_settings,
     table_settings,
     with_option,
 )
+from anipot.iterations.sharing import begin_sharing, sharing_of
 from anipot.iterations.table import IterationTable
 from anipot.iterations.writing import in_terminal, write_table
 from anipot.report.table_page import try_table_page
@@ -48,6 +51,8 @@ def iterate(
     seeds: int = 3,
     folder: str | Path | None = None,
     workers: int = 1,
+    storage: str | None = None,
+    name: str | None = None,
     **more: Any,
 ) -> IterationTable:
     """Compare settings: train every row from every seed on one split, and write the table.
@@ -59,7 +64,9 @@ def iterate(
     every combination. ``seeds`` runs a row, from ``training.seed`` of the base on. ``folder``:
     default the next of runs/iterate-001 ...; where it holds the same table already, finished runs
     are kept, and the others go on. ``workers`` runs are trained side by side (with more than one,
-    call it below ``if __name__ == "__main__":``). ``more``: ``title``, ``notes``, ``updates`` (of
+    call it below ``if __name__ == "__main__":``). ``storage``: an address of a data base, or a
+    file, through which several machines share the runs, each with the same call; ``name`` is what
+    the table is called there. ``more``: ``title``, ``notes``, ``updates`` (of
     each run, which then decide its epochs), ``claims``, ``tune`` (``{"option": "learning_rate",
     "values": [1e-4, 1e-3, 1e-2], "updates": 300}``: chosen for each row on validation first).
 
@@ -67,7 +74,7 @@ def iterate(
     unknown options and a folder that holds something else, DataError for data that cannot be read.
     """
     values = {"base": base, "rows": rows, "grid": grid, "seeds": seeds, **more}
-    return run_table(table_settings(values), folder, workers)
+    return run_table(table_settings(values), folder, workers, storage=storage, name=name)
 
 
 def run_table(
@@ -75,15 +82,27 @@ def run_table(
     folder: str | Path | None = None,
     workers: int = 1,
     then: Mapping[str, TableSettings] | None = None,
+    storage: str | None = None,
+    name: str | None = None,
 ) -> IterationTable:
     """Begin a table in a folder, or go on with it where the folder holds the same one.
 
     ``then``: tables that are run after it, by the names of their folders below its own.
     """
+    if name is not None and storage is None:
+        raise SettingsError("a name is what a table is called in its storage: give both")
     folder = new_folder(name="iterate") if folder is None else Path(folder)
-    _begin(settings, folder)
-    for name, further in (then or {}).items():
-        _begin(further, folder / name)
+    tables = {"": settings, **(then or {})}
+    fresh = not (folder / OPTIONS).exists()
+    for below, table in tables.items():
+        _begin(table, folder / below)
+    if storage is not None:
+        try:
+            begin_sharing(folder, tables, storage, name)
+        except AnipotError:
+            if fresh:  # its name is free for the next attempt
+                shutil.rmtree(folder)
+            raise
     return resume_table(folder, workers)
 
 
@@ -93,7 +112,8 @@ def _begin(settings: TableSettings, folder: Path) -> None:
     base = settings.base.model_copy(update={"data": data})
     text = settings.model_copy(update={"base": base}).model_dump_json(indent=1)
     if (folder / OPTIONS).exists():
-        _check_same(table_settings(json.loads(text)), folder)
+        now, before = table_settings(json.loads(text)), stored_settings(folder)
+        check_same(now.model_dump(), before.model_dump(), f"{folder}: the table")
         return
     if folder.exists() and any(folder.iterdir()):
         raise SettingsError(f"{folder} exists and holds no table; name another folder")
@@ -111,7 +131,13 @@ def resume_table(folder: str | Path, workers: int = 1) -> IterationTable:
     So do, after it, the tables in folders below it. Raises SettingsError for a folder that holds
     none, DataError when its data have changed.
     """
-    folder = Path(folder)
+    return _resume(Path(folder), workers, Path(folder))
+
+
+def _resume(folder: Path, workers: int, first: Path) -> IterationTable:
+    """Go on with the table in a folder; ``first`` is that of the table after which it is run, or
+    its own.
+    """
     rows, seeds, failed = _prepare(folder)
     print("".join(f"{line}\n" for line in failed), end="", flush=True)
     tune = stored_settings(folder).tune
@@ -119,14 +145,14 @@ def resume_table(folder: str | Path, workers: int = 1) -> IterationTable:
     if tune is not None:
         tried = [run for row in rows for run in tuning_folders(folder, row, tune)]
         what = f"values of {tune.option} {len(tune.values)}"
-        finished = _train_all(folder, f"rows {len(rows)}, {what}", tried, workers)
-        rows = _choose(folder, rows, seeds) if finished else []
+        finished = _train_all(first, f"{folder}: rows {len(rows)}, {what}", tried, workers)
+        rows = _choose(folder, rows, seeds, first) if finished else []
     if finished:
         # Seed by seed, so that a table that is not complete has something of every row.
         by_seed = zip(*(run_folders(folder, row, seeds) for row in rows), strict=True)
         everything = [run for of_seed in by_seed for run in of_seed]
-        head = f"rows {len(rows)}, seeds {len(seeds)}"
-        finished = _train_all(folder, head, everything, workers)
+        head = f"{folder}: rows {len(rows)}, seeds {len(seeds)}"
+        finished = _train_all(first, head, everything, workers)
     table = load_table(folder)
     write_table(table)
     try_table_page(table)
@@ -137,42 +163,41 @@ def resume_table(folder: str | Path, workers: int = 1) -> IterationTable:
     )
     for below in further_folders(folder) if finished else ():
         print(flush=True)
-        resume_table(below, workers)
+        _resume(below, workers, first)
     return load_table(folder)
 
 
-def _train_all(folder: Path, head: str, everything: list[Path], workers: int) -> bool:
+def _train_all(first: Path, head: str, everything: list[Path], workers: int) -> bool:
     """Train the runs that have not come to their end; whether they all did."""
-    left = [run for run in everything if not runs.ended(run)]
-    workers = runs.checked_workers(workers, left)
-    done, total = len(everything) - len(left), len(everything)
+    sharing = sharing_of(first)
+    queue = Queue(everything) if sharing is None else sharing.queue(everything)
+    left = len(queue.left)
+    workers = runs.checked_workers(workers, queue.left)
+    done, total = len(everything) - left, len(everything)
     print(
-        f"{folder}: {head}, runs {total}"
+        f"{head}, runs {total}"
         + (f", {done} of them done" if done else "")
         + (f", {workers} side by side" if workers > 1 else ""),
         flush=True,
     )
     began = time.monotonic()
-    for run, finished in runs.train_all(left, workers):
-        if not finished:
-            print(f"Interrupted. To go on: anipot iterate --resume {_first(folder)}", flush=True)
+    for run in train_all(queue, workers):
+        if run is None:
+            print(f"Interrupted. To go on: anipot iterate --resume {first}", flush=True)
             return False
         done += 1
         passed = time.monotonic() - began
-        remaining = passed / (done - total + len(left)) * (total - done)
+        remaining = passed / (done - total + left) * (total - done)
         print(f"[{done} of {total}] {_told(run)}{_minutes(remaining)}", flush=True)
     return True
 
 
-def _first(folder: Path) -> Path:
-    """The folder to name for going on: that of the table after which this one is run, if any."""
-    return folder.parent if (folder.parent / OPTIONS).exists() else folder
-
-
-def _choose(folder: Path, rows: list[RowSettings], seeds: tuple[int, ...]) -> list[RowSettings]:
+def _choose(
+    folder: Path, rows: list[RowSettings], seeds: tuple[int, ...], first: Path
+) -> list[RowSettings]:
     """Make the runs ready of the rows for which the tuning found a value; these rows.
 
-    Why it found none for a row is written into its folder.
+    Why it found none for a row is written into its folder. ``first`` is as in ``_resume``.
     """
     settings = stored_settings(folder)
     tune = settings.tune
@@ -186,7 +211,7 @@ def _choose(folder: Path, rows: list[RowSettings], seeds: tuple[int, ...]) -> li
             print(
                 f"row {row.name!r}: {tune.option} is not chosen yet, since a run that tunes it "
                 "failed for want of memory; it is tried again by: anipot iterate --resume "
-                f"{_first(folder)}",
+                f"{first}",
                 flush=True,
             )
             continue
@@ -234,25 +259,6 @@ def _prepare(folder: Path) -> tuple[list[RowSettings], tuple[int, ...], list[str
     if not ready:
         raise SettingsError("; ".join(failed))
     return ready, seeds, failed
-
-
-def _check_same(settings: TableSettings, folder: Path) -> None:
-    now, before = settings.model_dump(), stored_settings(folder).model_dump()
-    other = [name for name in now if now[name] != before[name]]
-    if "base" in other:
-        base, stored = now["base"], before["base"]
-        other.remove("base")
-        other += [
-            f"{section}.{key}={stored[section][key]}"
-            for section, options in base.items()
-            for key in options
-            if options[key] != stored[section][key]
-        ]
-    if other:
-        raise SettingsError(
-            f"{folder} holds a table that was begun with other {', '.join(other)}; go on with that "
-            f"one (anipot iterate --resume {folder}), or name another folder"
-        )
 
 
 def _told(folder: Path) -> str:

@@ -6,18 +6,15 @@ import contextlib
 import functools
 import json
 import math
-import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from anipot.config import DataSettings, RunSettings, checked, to_yaml
 from anipot.conformers import Conformers
 from anipot.datasets.division import Division, divide, read_data
-from anipot.errors import AnipotError, DataError, SettingsError, TrainingError
+from anipot.errors import AnipotError, DataError, SettingsError
 from anipot.files import write_text
 from anipot.iterations.memory import PeakMemory
 from anipot.training.loop import WHAT_TO_TRY
@@ -132,21 +129,6 @@ def train(folder: Path) -> bool:
     return True
 
 
-def train_all(folders: Sequence[Path], workers: int) -> Iterator[tuple[Path, bool]]:
-    """(run, whether it came to its end), as they do; an interruption ends it."""
-    if workers > 1:
-        yield from _side_by_side(folders, workers)
-        return
-    for folder in folders:
-        try:
-            finished = train(folder)
-        except KeyboardInterrupt:
-            finished = False
-        yield folder, finished
-        if not finished:
-            return
-
-
 def checked_workers(workers: int, runs: Sequence[Path]) -> int:
     """As many workers as there are runs for, without more threads than cores.
 
@@ -162,32 +144,8 @@ def checked_workers(workers: int, runs: Sequence[Path]) -> int:
     return workers
 
 
-def _side_by_side(folders: Sequence[Path], workers: int) -> Iterator[tuple[Path, bool]]:
-    """Ctrl-C reaches the processes too, each of which writes its checkpoint and ends."""
-    # A fork would copy locks that the parent's threads hold.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        waiting = {pool.submit(_train_quietly, folder): folder for folder in folders}
-        try:
-            for done in as_completed(waiting):
-                folder = waiting[done]
-                finished = done.result()
-                yield folder, finished
-                if not finished:
-                    return
-        except KeyboardInterrupt:
-            yield folders[0], False
-        except BrokenProcessPool:  # of all runs of the pool, whichever was killed
-            raise TrainingError(
-                "a process that trained a run was killed, as happens when memory is short; to go "
-                "on, with fewer workers perhaps: anipot iterate --resume "
-                f"{folders[0].parent.parent}"
-            ) from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _train_quietly(folder: Path) -> bool:
+def train_quietly(folder: Path) -> bool:
+    """As ``train``, in a process of its own, whose complaints would mix with the parent's lines."""
     with (
         open(os.devnull, "w", encoding="utf-8") as nothing,
         contextlib.redirect_stderr(nothing),

@@ -134,18 +134,36 @@ def table_settings(values: Mapping[str, Any]) -> TableSettings:
     return table
 
 
-def read_parts(path: str | Path) -> dict[str, Any]:
-    """The parts of a table in a YAML file, for ``table_settings``.
+def read_parts(path: str | Path, kind: str = "iterate") -> dict[str, Any]:
+    """The parts of a table in a YAML file, for ``table_settings``; or of a ``search``.
 
     Raises SettingsError for a file that is none.
     """
     values = load_yaml(path)
     if not isinstance(values, dict):
-        raise SettingsError(
-            f"{path}: must hold 'base:' with options, and 'rows:' or 'grid:'; see 'anipot iterate "
-            "--help'"
-        )
+        holds = {
+            "iterate": "'base:' with options, and 'rows:' or 'grid:'",
+            "search": "'space:' with options, and perhaps 'base:'",
+        }[kind]
+        raise SettingsError(f"{path}: must hold {holds}; see 'anipot {kind} --help'")
     return {str(key): value for key, value in values.items()}
+
+
+def check_same(now: Mapping[str, Any], before: Mapping[str, Any], what: str) -> None:
+    """Raises SettingsError that names what differs between two tables (or searches), as ``what``
+    is to go on with the first.
+    """
+    other = [key for key in now if key != "base" and now[key] != before[key]]
+    other += [
+        f"{section}.{key}={before['base'][section][key]}"
+        for section, options in now["base"].items()
+        for key in options
+        if options[key] != before["base"][section][key]
+    ]
+    if other:
+        raise SettingsError(
+            f"{what} was begun with other {', '.join(other)}; give the same, or name another"
+        )
 
 
 def row_settings(table: TableSettings) -> list[RowSettings]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import multiprocessing
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from anipot import shared_studies
 from anipot.config import RunSettings
 from anipot.errors import AnipotError, SettingsError, TrainingError
 from anipot.files import write_text
 from anipot.iterations.runs import cores
-from anipot.iterations.settings import options_of
+from anipot.iterations.settings import check_same, options_of
 from anipot.searches import results, storage
 from anipot.searches.results import Search
 from anipot.searches.settings import SearchSettings, search_settings
@@ -83,7 +83,7 @@ def run_search(
     name: str | None = None,
 ) -> tuple[Search, bool]:
     """Begin a search, or go on with it; with False where it was interrupted."""
-    storage.need_optuna()
+    shared_studies.need_optuna()
     threads = settings.base.training.threads or 1
     if workers > 1 and workers * threads > cores():
         raise SettingsError(
@@ -95,11 +95,10 @@ def run_search(
     settings = settings.model_copy(update={"base": base})
     parts = read_parts(settings.base.data)
     folder = new_folder(name="search") if folder is None else Path(folder)
-    if where is not None and "://" not in where:
-        where = str(Path(where).resolve())
+    where = None if where is None else shared_studies.absolute_storage(where)
     if (folder / ABOUT).exists():
         before = _about(folder)
-        storage.check_same(
+        check_same(
             storage.identity(settings), storage.identity(before.settings), f"{folder}: the search"
         )
         if where not in (None, before.storage) or name not in (None, before.name):
@@ -110,7 +109,7 @@ def run_search(
         where, name = before.storage, before.name
     elif folder.exists() and any(folder.iterdir()):
         raise SettingsError(f"{folder} exists and holds no search; name another folder")
-    name = name or _default_name(settings)
+    name = name or shared_studies.default_name("search", storage.identity(settings))
     try:
         study = storage.open_study(where or str(folder / JOURNAL), name, settings)
         storage.join(study, settings, parts.fingerprint)
@@ -167,12 +166,6 @@ def _as_json(settings: SearchSettings, where: str | None, name: str, parts: Part
         },
     }
     return json.dumps(about, indent=1) + "\n"
-
-
-def _default_name(settings: SearchSettings) -> str:
-    """The same for the same search on every machine."""
-    text = json.dumps(storage.identity(settings), sort_keys=True)
-    return f"search-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 # ---- running -------------------------------------------------------------------------------------

@@ -6,12 +6,11 @@ import math
 import typing
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from anipot.config import RunSettings, Settings, checked, load_yaml
+from anipot.config import RunSettings, Settings, checked
 from anipot.errors import SettingsError
 from anipot.iterations.settings import (
     BaseOptions,
@@ -102,20 +101,6 @@ def search_settings(values: Mapping[str, Any]) -> SearchSettings:
             "on: give the base a force_weight, such as 0.1"
         )
     return settings
-
-
-def read_space(path: str | Path) -> dict[str, Any]:
-    """The parts of a search in a YAML file, for ``search_settings``.
-
-    Raises SettingsError for a file that is none.
-    """
-    values = load_yaml(path)
-    if not isinstance(values, dict):
-        raise SettingsError(
-            f"{path}: must hold 'space:' with options, and perhaps 'base:'; see 'anipot search "
-            "--help'"
-        )
-    return {str(key): value for key, value in values.items()}
 
 
 def _bases(base: RunSettings, space: Mapping[str, Any]) -> list[RunSettings]:

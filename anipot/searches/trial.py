@@ -15,6 +15,7 @@ from anipot.errors import AnipotError, SettingsError, TrainingError
 from anipot.searches import storage
 from anipot.searches.settings import OBJECTIVES, SearchSettings, trial_options
 from anipot.searches.space import options_in, suggest
+from anipot.shared_studies import SIGN_OF_LIFE, need_optuna, sign
 from anipot.training.history import History
 from anipot.training.loop import WHAT_TO_TRY
 from anipot.training.run import make_model
@@ -77,8 +78,8 @@ def run_trial(
     other are a failed one. At the ``deadline`` (``time.time()``), or when the process that began
     this one has ended, the trial is set aside. Raises KeyboardInterrupt when interrupted.
     """
-    states = storage.need_optuna().trial.TrialState
-    storage.sign(trial)
+    states = need_optuna().trial.TrialState
+    sign(trial)
     changes = suggest(trial, settings.space)
     twin = _twin(study, trial, settings, changes)
     if twin is not None:
@@ -160,8 +161,8 @@ def _watch(
             raise _Interrupted("killed")
         if epoch < epochs and time.time() > deadline:
             raise _Interrupted("the time was over")
-        if now - signed > storage.SIGN_OF_LIFE:
-            storage.sign(trial)
+        if now - signed > SIGN_OF_LIFE:
+            sign(trial)
             signed = now
         tenth = TENTHS * epoch // epochs
         if tenth > reported:

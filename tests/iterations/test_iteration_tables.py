@@ -139,7 +139,9 @@ def test_nothing_is_run_twice(small_table, quick_figures, monkeypatch, capsys):
 
 
 def test_a_folder_of_another_table_is_refused(small_table, tmp_path):
-    with pytest.raises(SettingsError, match=r"begun with other training\.epochs=3; go on with"):
+    with pytest.raises(
+        SettingsError, match=r"small: the table was begun with other training\.epochs=3; give"
+    ):
         iterate({**BASE, "epochs": 4}, ROWS, seeds=2, folder=small_table.folder)
     with pytest.raises(SettingsError, match="begun with other seeds"):
         iterate(BASE, ROWS, seeds=3, folder=small_table.folder)

@@ -14,7 +14,7 @@ import optuna
 import pytest
 
 import anipot
-from anipot import plots
+from anipot import plots, shared_studies
 from anipot.config import RunSettings, checked, load_yaml, read_yaml
 from anipot.datasets import division
 from anipot.datasets.bundled import load_bundled
@@ -248,7 +248,7 @@ def _command(folder, file, *more):
 
 def _study(folder):
     about = json.loads((folder / "search.json").read_text())
-    backend = storage._backend(about["storage"] or str(folder / "trials.journal"))
+    backend = shared_studies.backend(about["storage"] or str(folder / "trials.journal"))
     return optuna.load_study(study_name=about["name"], storage=backend)
 
 
@@ -265,7 +265,8 @@ def test_killed_and_started_again(tmp_path):
         for _ in range(600):
             time.sleep(0.1)
             if (folder / "search.json").exists() and any(
-                t.intermediate_values or storage.SEEN in t.user_attrs for t in _study(folder).trials
+                t.intermediate_values or shared_studies.SEEN in t.user_attrs
+                for t in _study(folder).trials
             ):
                 break
         else:
@@ -303,7 +304,11 @@ def test_processes_of_a_killed_search_end(tmp_path):
 
     def workers():
         trials = _study(folder).trials if (folder / "search.json").exists() else []
-        return {t.user_attrs[storage.WHERE][1] for t in trials if storage.WHERE in t.user_attrs}
+        return {
+            t.user_attrs[shared_studies.WHERE][1]
+            for t in trials
+            if shared_studies.WHERE in t.user_attrs
+        }
 
     try:
         _wait(lambda: len(workers()) == 2, "both processes train")
@@ -311,7 +316,7 @@ def test_processes_of_a_killed_search_end(tmp_path):
         process.kill()
         process.wait()
         process.stdout.close()
-    _wait(lambda: not any(map(storage._alive, workers())), "both processes end")
+    _wait(lambda: not any(map(shared_studies.alive, workers())), "both processes end")
 
 
 def _wait(condition, what):
@@ -337,7 +342,7 @@ def test_two_processes_share_a_storage_and_another_command_joins(tmp_path):
     assert len(trials) == 6
     assert len({str(t.params) for t in trials}) == 6
     assert all(t.state.name == "COMPLETE" for t in trials)
-    assert len({tuple(t.user_attrs[storage.WHERE]) for t in trials}) == 2
+    assert len({tuple(t.user_attrs[shared_studies.WHERE]) for t in trials}) == 2
     assert all(f"\ntrial {t.number:3d}  {t.value:8.4f}" in text for t in trials)
     joined = search(tmp_path / "b", base=base, trials=6, storage=shared, pruning=False)
     assert [t.error for t in joined.trials] == [t.value for t in trials]

@@ -1,0 +1,31 @@
+"""What the commands share that train many times: anipot iterate and anipot search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="OPTION=VALUE", help="Options of the base, such as epochs=50 per_molecule=20."
+    ),
+]
+
+Resume = Annotated[
+    Path | None,
+    typer.Option("--resume", metavar="FOLDER", help="Go on with what is in this folder."),
+]
+
+Name = Annotated[str | None, typer.Option("--name", help="What it is called in its storage.")]
+
+
+def change_base(parts: dict[str, Any], words: list[str] | None) -> None:
+    """Change the base of what a file says by what the command says."""
+    from anipot.config import with_words
+
+    base = parts.get("base") or {}
+    if words and isinstance(base, dict):  # else the check of the parts says what is wrong with it
+        parts["base"] = with_words(base, words)
