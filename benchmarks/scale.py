@@ -104,7 +104,7 @@ def experiment(store: Path, options: argparse.Namespace) -> list[Row]:
 def step(store: Path, options: argparse.Namespace) -> list[Row]:
     """One step of anipot and of TorchANI on the same batch."""
     found = run(
-        torchani=True, store=str(store), batch=options.batch, device=options.device,
+        kind="side by side", store=str(store), batch=options.batch, device=options.device,
         threads=options.threads, rounds=options.rounds,
     )  # fmt: skip
     return [
@@ -248,6 +248,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="of each step, and of each rank")
     parser.add_argument("--ranks", type=int, help="compare so many ranks with one, a thread each")
     parser.add_argument(
+        "--profile", action="store_true", help="where the time of a step goes, and no more"
+    )
+    parser.add_argument(
         "--sizes", type=lambda s: int(float(s)), nargs="*", metavar="N",
         help=f"memory and speed with so many conformers (default: {', '.join(map(str, SIZES))})",
     )  # fmt: skip
@@ -275,6 +278,13 @@ def main(argv: list[str]) -> int:
         reached = rows[-1]["speed_up"] >= WANTED_OF_RANKS
         print(_table("ranks", rows))
         print(f"wanted: {WANTED_OF_RANKS} x, {'reached' if reached else 'NOT reached'}")
+        return 0
+    if options.profile:
+        found = run(
+            kind="profile", store=str(store), batch=options.batch, device=options.device,
+            threads=options.threads,
+        )  # fmt: skip
+        print(f"{found['steps']} steps of anipot\n{found['table']}")
         return 0
     for kind, measure in (("experiment", experiment), ("step", step)):
         rows = measure(store, options)

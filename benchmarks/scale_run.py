@@ -125,16 +125,38 @@ def train(
     }
 
 
-def side_by_side(store: str, batch: int, device: str, threads: int, rounds: int) -> dict[str, Any]:
-    """A step on one batch of the training part, by anipot and by TorchANI, in turn."""
-    torch.set_num_threads(threads)
-    place = pick_device(device)
+def one_batch(store: str, batch: int) -> tuple[Conformers, int]:
+    """A batch of the training part, energies above self energies; and how many an epoch has."""
     train = load_dataset(store).split(*PARTS, seed=0)[0]
     chosen = np.sort(np.random.default_rng(0).permutation(len(train))[:batch])
     conformers = train.gather(chosen)
     assert conformers.energies is not None
     above = conformers.energies - SelfEnergies.fit(conformers, "HCNO").of(conformers)
-    conformers = replace(conformers, energies=above)
+    return replace(conformers, energies=above), -(-len(train) // len(conformers))
+
+
+def profile(store: str, batch: int, device: str, threads: int, steps: int = 5) -> dict[str, Any]:
+    """Where the time of anipot's step goes, as torch's profiler tells it."""
+    torch.set_num_threads(threads)
+    place = pick_device(device)
+    code = Anipot(one_batch(store, batch)[0], str(place))
+    float(code.step(False))
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if place.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as found:
+        for _ in range(steps):
+            float(code.step(False))
+    order = f"self_{place.type}_time_total"
+    table = found.key_averages().table(sort_by=order, row_limit=25, max_name_column_width=50)
+    return {"steps": steps, "table": table}
+
+
+def side_by_side(store: str, batch: int, device: str, threads: int, rounds: int) -> dict[str, Any]:
+    """A step on one batch of the training part, by anipot and by TorchANI, in turn."""
+    torch.set_num_threads(threads)
+    place = pick_device(device)
+    conformers, batches = one_batch(store, batch)
     ours = Anipot(conformers, str(place))
     codes: dict[str, Anipot | TorchANI] = {
         "anipot": ours,
@@ -154,7 +176,6 @@ def side_by_side(store: str, batch: int, device: str, threads: int, rounds: int)
     found = alternate({n: lambda c=c: float(c.step(False)) for n, c in codes.items()}, rounds)  # type: ignore[misc]
     rate = matmul_rate(conformers, batch, place, threads)
     work = operations(ours.model, conformers.total_atoms, False)
-    batches = -(-len(train) // len(conformers))
     others = load.others()
     return {
         name: {
@@ -214,8 +235,8 @@ def matmul_rate(
 
 def main() -> None:
     given = json.loads(sys.argv[1])
-    what = side_by_side if given.pop("torchani", False) else train
-    print(json.dumps(what(**given)))
+    kinds = {"train": train, "side by side": side_by_side, "profile": profile}
+    print(json.dumps(kinds[given.pop("kind", "train")](**given)))
 
 
 if __name__ == "__main__":
