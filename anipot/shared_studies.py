@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import time
+import uuid
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,14 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-#: Seconds in which a trial that is being worked on is signed again; after an hour without a sign
+#: Seconds in which a trial that is being worked on is signed again; after so many without a sign
 #: its process was killed.
 SIGN_OF_LIFE = 60.0
 _DEAD_AFTER = 3600.0
+
+#: How often a data base is opened, a second apart, before it is said that it cannot be: of those who
+#: make its tables at the same moment all but one fail.
+_OPENINGS = 4
 
 #: Attributes of trials: who works on it, and when that was last seen.
 WHERE, SEEN = "where", "seen"
@@ -53,31 +58,54 @@ def open_study(storage: str, name: str, **more: Any) -> optuna.study.Study:
     storage that cannot be opened.
     """
     optuna = need_optuna()
-    try:
-        return optuna.create_study(
-            storage=backend(storage),
-            study_name=name,
-            direction="minimize",
-            load_if_exists=True,
-            **more,
-        )
-    except ImportError as e:
-        raise SettingsError(
-            f"storage {storage}: its driver is not installed: pip install {e.name}"
-        ) from None
-    except Exception as e:  # whatever the driver of a data base raises
-        reason = str(e).strip().split("\n")[0]
-        raise SettingsError(f"storage {storage}: cannot be opened: {reason}") from None
+    from sqlalchemy.exc import DBAPIError
+
+    failed = (DBAPIError, optuna.exceptions.StorageInternalError)
+    for left in reversed(range(_OPENINGS)):
+        try:
+            return optuna.create_study(
+                storage=backend(storage),
+                study_name=name,
+                direction="minimize",
+                load_if_exists=True,
+                **more,
+            )
+        except ImportError as e:
+            raise SettingsError(
+                f"storage {storage}: its driver is not installed: pip install {e.name}"
+            ) from None
+        except Exception as e:  # whatever the driver of a data base raises
+            if not left or not isinstance(e, failed):
+                raise SettingsError(f"storage {storage}: cannot be opened: {reason(e)}") from None
+            time.sleep(1)
+    raise AssertionError("the last opening returns or raises")
+
+
+def reason(error: Exception) -> str:
+    """What a storage says of its failure, in a line."""
+    found = error.__cause__ or error  # Optuna's own speaks of invalid data
+    return f"{type(found).__name__}: {str(found).strip()}".split("\n")[0]
 
 
 def backend(storage: str) -> Any:
     """Optuna's storage at an address, or in a journal file."""
     optuna = need_optuna()
     if "://" in storage:
-        more: dict[str, Any] = {}
+        # Between two runs, servers end connections that nobody uses.
+        more: dict[str, Any] = {"pool_pre_ping": True}
         if storage.startswith("sqlite"):  # where several processes wait for each other
             more["connect_args"] = {"timeout": 60}
-        return optuna.storages.RDBStorage(storage, engine_kwargs=more)
+        found = optuna.storages.RDBStorage(storage, engine_kwargs=more)
+        if storage.startswith("sqlite"):
+            from sqlalchemy import event
+
+            # SQLite locks nothing that is only read: two processes could both find a trial waiting
+            # before either makes it its own.
+            @event.listens_for(found.engine, "begin")
+            def begin(connection: Any) -> None:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+        return found
     journal = optuna.storages.journal
     path = str(Path(storage).resolve())
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +118,12 @@ def backend(storage: str) -> Any:
 
 def absolute_storage(storage: str) -> str:
     """A storage as it can be named from any folder."""
-    return storage if "://" in storage else str(Path(storage).resolve())
+    if "://" not in storage:
+        return str(Path(storage).resolve())
+    driver, slashes, path = storage.partition(":///")
+    if not driver.startswith("sqlite") or not path or path.startswith((":memory:", "file:")):
+        return storage
+    return f"{driver}{slashes}{Path(path).absolute()}"
 
 
 def default_name(kind: str, identity: Any) -> str:
@@ -99,22 +132,40 @@ def default_name(kind: str, identity: Any) -> str:
     return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
+def signature() -> dict[str, Any]:
+    """Attributes of a trial that this process works on."""
+    return {WHERE: [machine(), os.getpid()], SEEN: time.time()}
+
+
 def sign(trial: optuna.Trial) -> None:
     """Say who works on a trial, and that it still does."""
-    trial.set_user_attr(WHERE, [socket.gethostname(), os.getpid()])
-    trial.set_user_attr(SEEN, time.time())
+    for key, value in signature().items():
+        trial.set_user_attr(key, value)
+
+
+def machine() -> str:
+    """What this machine (or container) alone is called, in which a process has its number: several
+    can have one host name.
+    """
+    numbers = Path("/proc/self/ns/pid")
+    within = os.readlink(numbers) if numbers.is_symlink() else ""
+    return f"{socket.gethostname()} {uuid.getnode():x} {within}"
 
 
 def already_ended() -> AbstractContextManager[None]:
-    """Within it nothing happens to a trial that another process has ended."""
-    optuna = need_optuna()
-    return suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError, RuntimeError)
+    """What is done within it to a trial ends where another process has ended that trial."""
+    return suppress(need_optuna().exceptions.UpdateFinishedTrialError)
+
+
+def killed_here(trial: FrozenTrial) -> bool:
+    """Whether a process of this machine worked on a trial, and is no more."""
+    where, process = trial.user_attrs.get(WHERE, ("", 0))
+    return where == machine() and not alive(process)
 
 
 def dead(trial: FrozenTrial) -> bool:
     """Whether the process that works on a trial was killed."""
-    host, process = trial.user_attrs.get(WHERE, ("", 0))
-    if host == socket.gethostname() and not alive(process):
+    if killed_here(trial):
         return True
     assert trial.datetime_start is not None
     seen = trial.user_attrs.get(SEEN, trial.datetime_start.timestamp())

@@ -26,7 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anipot.aev import neighbors, reference
+from anipot.aev import derivatives, neighbors
+from anipot.aev.derivatives import Kernels
 from anipot.aev.settings import AEVSettings
 from anipot.batches import Batch
 from anipot.compiled import load_library
@@ -437,138 +438,10 @@ def _tangent(
     return out
 
 
-# ---- autograd ------------------------------------------------------------------------------------
-
-
-class _AEV(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, settings: AEVSettings, batch: Batch, coordinates: Tensor, cells: Tensor | None
-    ) -> Tensor:
-        ctx.settings, ctx.batch = settings, batch
-        ctx.save_for_backward(coordinates, cells)
-        return _forward(settings, batch, coordinates, cells)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        coordinates, cells = ctx.saved_tensors
-        by_coordinates, by_cells = _VectorJacobian.apply(
-            ctx.settings, ctx.batch, coordinates, cells, gradient, ctx.needs_input_grad[3]
-        )
-        return None, None, by_coordinates, by_cells
-
-
-class _VectorJacobian(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        settings: AEVSettings,
-        batch: Batch,
-        coordinates: Tensor,
-        cells: Tensor | None,
-        gradient: Tensor,
-        want_cells: bool,
-    ) -> tuple[Tensor, Tensor | None]:
-        ctx.settings, ctx.batch = settings, batch
-        ctx.save_for_backward(coordinates, cells, gradient)
-        ctx.set_materialize_grads(False)
-        return _backward(settings, batch, coordinates, cells, gradient, want_cells)
-
-    @staticmethod
-    def backward(
-        ctx: Any, v_coordinates: Tensor | None, v_cells: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        coordinates, cells, gradient = ctx.saved_tensors
-        by_coordinates = by_cells = by_gradient = None
-        if v_coordinates is None and v_cells is None:
-            return None, None, None, None, None, None
-        if ctx.needs_input_grad[4]:
-            by_gradient = _JacobianVector.apply(
-                ctx.settings, ctx.batch, coordinates, cells, v_coordinates, v_cells
-            ).to(gradient.dtype)
-        if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
-            by_coordinates, by_cells = _second_derivatives(
-                ctx, coordinates, cells, gradient, v_coordinates, v_cells
-            )
-        return None, None, by_coordinates, by_cells, by_gradient, None
-
-
-class _JacobianVector(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        settings: AEVSettings,
-        batch: Batch,
-        coordinates: Tensor,
-        cells: Tensor | None,
-        v_coordinates: Tensor | None,
-        v_cells: Tensor | None,
-    ) -> Tensor:
-        ctx.settings, ctx.batch = settings, batch
-        ctx.save_for_backward(coordinates, cells, v_coordinates, v_cells)
-        return _tangent(settings, batch, coordinates, cells, v_coordinates, v_cells)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        coordinates, cells, v_coordinates, v_cells = ctx.saved_tensors
-        by_coordinates = by_cells = by_v_coordinates = by_v_cells = None
-        if ctx.needs_input_grad[4] or ctx.needs_input_grad[5]:
-            by_v_coordinates, by_v_cells = _VectorJacobian.apply(
-                ctx.settings, ctx.batch, coordinates, cells, gradient, ctx.needs_input_grad[5]
-            )
-        if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
-            by_coordinates, by_cells = _second_derivatives(
-                ctx, coordinates, cells, gradient, v_coordinates, v_cells
-            )
-        if not ctx.needs_input_grad[4]:
-            by_v_coordinates = None
-        return None, None, by_coordinates, by_cells, by_v_coordinates, by_v_cells
-
-
-def _second_derivatives(
-    ctx: Any,
-    coordinates: Tensor,
-    cells: Tensor | None,
-    gradient: Tensor,
-    v_coordinates: Tensor | None,
-    v_cells: Tensor | None,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Derivatives by coordinates and cells of gradient . J . v, through the reference engine."""
-    needs = ctx.needs_input_grad[2:4]
-    again = torch.is_grad_enabled()  # third derivatives are wanted: keep the graph
-    with torch.enable_grad():
-        x = coordinates if again else coordinates.detach()
-        lattice = cells if again or cells is None else cells.detach()
-        if not x.requires_grad:
-            x = x.detach().requires_grad_()
-        if lattice is not None and not lattice.requires_grad:
-            lattice = lattice.detach().requires_grad_()
-        variables = [t for t in (x, lattice) if t is not None]
-        aevs = reference.aev(ctx.settings, ctx.batch, x, lattice)
-        first = torch.autograd.grad(
-            aevs, variables, gradient, create_graph=True, allow_unused=True, materialize_grads=True
-        )
-        total = x.new_zeros(())
-        for part, v in zip(first, (v_coordinates, v_cells), strict=False):
-            if v is not None:
-                total = total + (part * v).sum()
-        wanted = [t for t, need in zip((x, lattice), needs, strict=True) if need and t is not None]
-        found = iter(
-            torch.autograd.grad(
-                total, wanted, create_graph=again, allow_unused=True, materialize_grads=True
-            )
-            if total.requires_grad
-            else [torch.zeros_like(t) for t in wanted]
-        )
-    by_coordinates = next(found) if needs[0] else None
-    return by_coordinates, next(found) if needs[1] and cells is not None else None
+_KERNELS = Kernels(_forward, _backward, _tangent)
 
 
 # ---- the public functions ------------------------------------------------------------------------
-
-
-def _wants_grad(*tensors: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def aev(settings: AEVSettings, batch: Batch, coordinates: Tensor, cells: Tensor | None) -> Tensor:
@@ -580,9 +453,7 @@ def aev(settings: AEVSettings, batch: Batch, coordinates: Tensor, cells: Tensor 
     DataError, with the conformer's number, for numbers that are not finite and for a flat or
     missing cell; SettingsError where the library is missing or the device is not the CPU.
     """
-    if _wants_grad(coordinates, cells):
-        return _AEV.apply(settings, batch, coordinates, cells)
-    return _forward(settings, batch, coordinates, cells)
+    return derivatives.aev(_KERNELS, settings, batch, coordinates, cells)
 
 
 def vjp(
@@ -595,9 +466,7 @@ def vjp(
     require it (through the reference engine, slowly: detach them where only forces are wanted).
     Raises as ``aev``.
     """
-    if _wants_grad(coordinates, cells, grad_aev):
-        return _VectorJacobian.apply(settings, batch, coordinates, cells, grad_aev, True)
-    return _backward(settings, batch, coordinates, cells, grad_aev, True)
+    return derivatives.vjp(_KERNELS, settings, batch, coordinates, cells, grad_aev)
 
 
 def jvp(
@@ -613,8 +482,5 @@ def jvp(
     Either tangent may be None. Differentiable in the tangents (by the VJP), and in coordinates and
     cells as ``vjp`` is. Raises as ``aev``.
     """
-    if _wants_grad(coordinates, cells, coordinate_tangent, cell_tangent):
-        return _JacobianVector.apply(
-            settings, batch, coordinates, cells, coordinate_tangent, cell_tangent
-        )
-    return _tangent(settings, batch, coordinates, cells, coordinate_tangent, cell_tangent)
+    tangents = (coordinate_tangent, cell_tangent)
+    return derivatives.jvp(_KERNELS, settings, batch, coordinates, cells, *tangents)

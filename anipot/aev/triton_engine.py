@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anipot.aev import native, reference
+from anipot.aev import derivatives, reference
+from anipot.aev.derivatives import Kernels
 from anipot.aev.geometry import check_finite, periodic_conformers
 from anipot.aev.settings import AEVSettings
 from anipot.batches import Batch
@@ -221,73 +222,12 @@ def _backward(settings: AEVSettings, batch: Batch, coordinates: Tensor, gradient
     return out
 
 
-# ---- autograd ------------------------------------------------------------------------------------
-
-
-class _AEV(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, settings: AEVSettings, batch: Batch, coordinates: Tensor, cells: None
-    ) -> Tensor:
-        ctx.settings, ctx.batch = settings, batch
-        ctx.save_for_backward(coordinates)
-        return _forward(settings, batch, coordinates)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (coordinates,) = ctx.saved_tensors
-        found = _VectorJacobian.apply(ctx.settings, ctx.batch, coordinates, None, gradient)
-        return None, None, found, None
-
-
-class _VectorJacobian(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        settings: AEVSettings,
-        batch: Batch,
-        coordinates: Tensor,
-        cells: None,
-        gradient: Tensor,
-    ) -> Tensor:
-        ctx.settings, ctx.batch = settings, batch
-        ctx.save_for_backward(coordinates, gradient)
-        return _backward(settings, batch, coordinates, gradient)
-
-    @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
-        coordinates, gradient = ctx.saved_tensors
-        by_coordinates = by_gradient = None
-        if ctx.needs_input_grad[4]:
-            by_gradient = _JacobianVector.apply(ctx.settings, ctx.batch, coordinates, None, v)
-            by_gradient = by_gradient.to(gradient.dtype)
-        if ctx.needs_input_grad[2]:
-            by_coordinates, _ = native._second_derivatives(
-                ctx, coordinates, None, gradient, v, None
-            )
-        return None, None, by_coordinates, None, by_gradient
-
-
-class _JacobianVector(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, settings: AEVSettings, batch: Batch, coordinates: Tensor, cells: None, v: Tensor
-    ) -> Tensor:
-        ctx.settings, ctx.batch = settings, batch
-        ctx.save_for_backward(coordinates, v)
-        return _forward(settings, batch, coordinates, v)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        coordinates, v = ctx.saved_tensors
-        by_coordinates = by_v = None
-        if ctx.needs_input_grad[4]:
-            by_v = _VectorJacobian.apply(ctx.settings, ctx.batch, coordinates, None, gradient)
-        if ctx.needs_input_grad[2]:
-            by_coordinates, _ = native._second_derivatives(
-                ctx, coordinates, None, gradient, v, None
-            )
-        return None, None, by_coordinates, None, by_v
+#: Of conformers that are not periodic: there are no cells.
+_KERNELS = Kernels(
+    lambda settings, batch, x, cells: _forward(settings, batch, x),
+    lambda settings, batch, x, cells, gradient, _: (_backward(settings, batch, x, gradient), None),
+    lambda settings, batch, x, cells, tangent, _: _forward(settings, batch, x, tangent),
+)
 
 
 # ---- the public functions ------------------------------------------------------------------------
@@ -336,10 +276,7 @@ def aev(settings: AEVSettings, batch: Batch, coordinates: Tensor, cells: Tensor 
     """
     if not _ready(batch, coordinates, cells):
         return reference.aev(settings, batch, coordinates, cells)
-    if torch.is_grad_enabled() and coordinates.requires_grad:
-        found: Tensor = _AEV.apply(settings, batch, coordinates, None)
-        return found
-    return _forward(settings, batch, coordinates)
+    return derivatives.aev(_KERNELS, settings, batch, coordinates, None)
 
 
 def vjp(settings: AEVSettings, batch: Batch, gradient: Tensor) -> Tensor | None:
@@ -351,7 +288,4 @@ def vjp(settings: AEVSettings, batch: Batch, gradient: Tensor) -> Tensor | None:
     x = batch.coordinates.detach()
     if not _ready(batch, x, batch.cells):
         return None
-    if torch.is_grad_enabled() and gradient.requires_grad:
-        found: Tensor = _VectorJacobian.apply(settings, batch, x, None, gradient)
-        return found
-    return _backward(settings, batch, x, gradient)
+    return derivatives.vjp(_KERNELS, settings, batch, x, None, gradient)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -115,7 +116,8 @@ def _begin(settings: TableSettings, folder: Path) -> None:
         now, before = table_settings(json.loads(text)), stored_settings(folder)
         check_same(now.model_dump(), before.model_dump(), f"{folder}: the table")
         return
-    if folder.exists() and any(folder.iterdir()):
+    # Hidden: what another process that begins the table at this moment is writing.
+    if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise SettingsError(f"{folder} exists and holds no table; name another folder")
     write_text(folder / OPTIONS, text + "\n")
     try:
@@ -131,7 +133,9 @@ def resume_table(folder: str | Path, workers: int = 1) -> IterationTable:
     So do, after it, the tables in folders below it. Raises SettingsError for a folder that holds
     none, DataError when its data have changed.
     """
-    return _resume(Path(folder), workers, Path(folder))
+    folder = Path(folder)
+    first = folder.parent if (folder.parent / OPTIONS).exists() else folder
+    return _resume(folder, workers, first)
 
 
 def _resume(folder: Path, workers: int, first: Path) -> IterationTable:
@@ -181,14 +185,16 @@ def _train_all(first: Path, head: str, everything: list[Path], workers: int) -> 
         flush=True,
     )
     began = time.monotonic()
-    for run in train_all(queue, workers):
-        if run is None:
-            print(f"Interrupted. To go on: anipot iterate --resume {first}", flush=True)
-            return False
-        done += 1
-        passed = time.monotonic() - began
-        remaining = passed / (done - total + left) * (total - done)
-        print(f"[{done} of {total}] {_told(run)}{_minutes(remaining)}", flush=True)
+    # Closed at once whatever ends this, so that others have what is let go.
+    with contextlib.closing(train_all(queue, workers)) as ended:
+        for run in ended:
+            if run is None:
+                print(f"Interrupted. To go on: anipot iterate --resume {first}", flush=True)
+                return False
+            done += 1
+            passed = time.monotonic() - began
+            remaining = passed / (done - total + left) * (total - done)
+            print(f"[{done} of {total}] {_told(run)}{_minutes(remaining)}", flush=True)
     return True
 
 

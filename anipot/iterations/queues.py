@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -17,7 +19,7 @@ from anipot.iterations import runs
 
 class Queue:
     """The runs that are left of some, all for this process; a context, within which they are
-    trained.
+    trained. ``left`` are those that have not come to their end, here or elsewhere.
     """
 
     #: Seconds between looks at what others have done; None where there are no others.
@@ -51,12 +53,8 @@ class Queue:
         """Runs that others have brought to their end, each told once; their files are here now."""
         return []
 
-    def elsewhere(self) -> int:
-        """How many runs others train."""
-        return 0
 
-
-def train_all(queue: Queue, workers: int) -> Iterator[Path | None]:
+def train_all(queue: Queue, workers: int) -> Generator[Path | None, None, None]:
     """The runs of a queue, as they come to their end; None, and no more, after an interruption.
 
     With several workers Ctrl-C reaches their processes too, each of which writes its checkpoint and
@@ -68,15 +66,14 @@ def train_all(queue: Queue, workers: int) -> Iterator[Path | None]:
     with queue, _pool(workers) as pool:
         try:
             while True:
-                elsewhere = queue.elsewhere()  # before what they have brought: nothing is missed
                 yield from queue.brought()
                 while len(running) < workers and (folder := queue.take()) is not None:
                     running[pool.submit(train, folder)] = folder
                 if not running:
-                    if not elsewhere:
+                    if not queue.left:
                         return
                     if not told:
-                        print(f"waiting for runs that others train: {elsewhere}", flush=True)
+                        print(f"waiting for runs that others train: {len(queue.left)}", flush=True)
                         told = True
                     time.sleep(queue.look_every or 0)
                 for done in wait(running, queue.look_every, FIRST_COMPLETED).done:
@@ -110,4 +107,17 @@ def _pool(workers: int) -> Executor:
     if workers == 1:
         return _Here()
     # A fork would copy locks that the parent's threads hold.
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that began it is killed: others may train its run then."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

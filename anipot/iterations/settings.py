@@ -153,12 +153,12 @@ def check_same(now: Mapping[str, Any], before: Mapping[str, Any], what: str) -> 
     """Raises SettingsError that names what differs between two tables (or searches), as ``what``
     is to go on with the first.
     """
-    other = [key for key in now if key != "base" and now[key] != before[key]]
+    other = [key for key in now if key != "base" and now[key] != before.get(key)]
     other += [
-        f"{section}.{key}={before['base'][section][key]}"
+        f"{section}.{key}={before['base'][section].get(key)}"  # none: of another version
         for section, options in now["base"].items()
         for key in options
-        if options[key] != before["base"][section][key]
+        if options[key] != before["base"][section].get(key)
     ]
     if other:
         raise SettingsError(

@@ -11,7 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Mapping, Sequence
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -19,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from anipot import shared_studies
 from anipot.config import MACHINE_OPTIONS
 from anipot.datasets.division import Division
-from anipot.errors import DataError, SettingsError
+from anipot.errors import AnipotError, DataError, SettingsError, TrainingError
 from anipot.files import write_text
 from anipot.iterations import runs
 from anipot.iterations.queues import Queue
@@ -36,9 +39,9 @@ STORAGE = "storage.json"
 #: What the others have of a run, the last being what says that it has ended.
 FILES = ("metrics.csv", "run.json", runs.OUTCOME)
 
-#: Attributes of trials: which run, of which data and options, and the files that it wrote; and of
-#: the study: of which tables.
-_RUN, _MARK, _FILES, _TABLES = "run", "fingerprint", "files", "anipot tables"
+#: Attributes of trials: which run, of which data and options, who took it, and the files that it
+#: wrote; and of the study: of which tables.
+_RUN, _MARK, _BY, _FILES, _TABLES = "run", "fingerprint", "by", "files", "anipot tables"
 
 
 class Sharing(NamedTuple):
@@ -46,10 +49,11 @@ class Sharing(NamedTuple):
 
     study: optuna.study.Study
     root: Path
+    storage: str
 
     def queue(self, folders: Sequence[Path]) -> Queue:
         """Some runs of the table, shared with whoever works on it."""
-        return SharedQueue(self.study, self.root, folders)
+        return SharedQueue(self, folders)
 
 
 def begin_sharing(
@@ -90,7 +94,8 @@ def sharing_of(root: Path) -> Sharing | None:
     if not file.exists():
         return None
     about = json.loads(file.read_text(encoding="utf-8"))
-    return Sharing(shared_studies.open_study(about["storage"], about["name"]), root)
+    study = shared_studies.open_study(about["storage"], about["name"])
+    return Sharing(study, root, about["storage"])
 
 
 def _identity(settings: TableSettings) -> dict[str, Any]:
@@ -103,18 +108,29 @@ def _identity(settings: TableSettings) -> dict[str, Any]:
 
 
 class SharedQueue(Queue):
-    """Runs of which others train some; what they find is brought here."""
+    """Runs of which others train some; what they find is brought here.
+
+    Whoever takes a run adds a trial that is running; of several at the same moment the first has
+    it. A trial fails when its run was interrupted, or is not tried again for want of memory.
+    """
 
     look_every = 2.0
 
-    def __init__(self, study: optuna.study.Study, root: Path, folders: Sequence[Path]) -> None:
+    #: Seconds after which a trial that is not signed is one whose process was killed. They are
+    #: counted here, since clocks of machines can differ.
+    dead_after = 10 * shared_studies.SIGN_OF_LIFE
+
+    def __init__(self, sharing: Sharing, folders: Sequence[Path]) -> None:
         super().__init__(folders)
-        self.study, self.root = study, root
+        self.study, self.root, self.storage = sharing.study, sharing.root, sharing.storage
+        self._folders = {self._name(folder): folder for folder in folders}
+        self._me = uuid.uuid4().hex
         self._held: dict[Path, optuna.Trial] = {}
-        self._tried: set[Path] = set()
+        self._signed: dict[int, tuple[float, float]] = {}
         self._marks: dict[Path, str] = {}
         self._closed = threading.Event()
-        self._publish([folder for folder in folders if folder not in self.left])
+        with self._reaching():
+            self._publish([folder for folder in folders if folder not in self.left])
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._sign, daemon=True).start()
@@ -127,47 +143,40 @@ class SharedQueue(Queue):
         trace: TracebackType | None,
     ) -> None:
         self._closed.set()
-        for folder in list(self._held):
-            self.finish(folder, False)
+        try:
+            with self._reaching():
+                for trial in self._mine():  # also what was being taken at that moment
+                    self._end(self._folders[trial.user_attrs[_RUN]], trial)
+        except TrainingError:
+            if not isinstance(error, Exception):  # else that is what there is to tell
+                raise
 
     def take(self) -> Path | None:
-        """The first run that is waiting; each is tried once by this process."""
-        import optuna
-
-        self._bury()
-        trials = self._offered()
-        for folder in self.left:
-            trial = trials[self._name(folder)]
-            if trial.state.name != "WAITING" or folder in self._tried:
-                continue
-            self._check(folder, trial)
-            if _claimed(self.study, trial):
-                held = optuna.Trial(self.study, trial._trial_id)
-                shared_studies.sign(held)
-                self._held[folder] = held
-                self._tried.add(folder)
-                return folder
+        """The first run that nobody has."""
+        with self._reaching():
+            self._bury()
+            trials = self._trials()
+            for folder in self.left:
+                trial = trials.get(self._name(folder))
+                if trial is not None:
+                    self._check(folder, trial)
+                elif folder not in self._held and self._claim(folder):
+                    return folder
         return None
 
     def finish(self, folder: Path, finished: bool) -> None:
-        import optuna
-
         super().finish(folder, finished)
         trial = self._held.pop(folder)
-        with shared_studies.already_ended():  # by others, who took this process for a dead one
-            if runs.ended(folder):
-                trial.set_user_attr(_FILES, _files(folder))
-                self.study.tell(trial, 0.0)
-            else:  # interrupted, or without the memory that another machine may have
-                self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
-                self._enqueue(folder)
+        with self._reaching():
+            self._end(folder, trial)
 
     def brought(self) -> list[Path]:
-        trials = self._trials()
+        with self._reaching():
+            trials = self._trials()
         found = []
         for folder in self.left:
             trial = trials.get(self._name(folder))
-            if trial is None or trial.state.name != "COMPLETE":
+            if trial is None or trial.state.name != "COMPLETE" or folder in self._held:
                 continue
             self._check(folder, trial)
             if not runs.ended(folder):
@@ -177,21 +186,26 @@ class SharedQueue(Queue):
         self.left = [folder for folder in self.left if folder not in found]
         return found
 
-    def elsewhere(self) -> int:
-        names = {self._name(folder) for folder in self.left if folder not in self._held}
-        trials = self._trials()
-        return sum(trials[n].state.name == "RUNNING" for n in names if n in trials)
-
     # ---- the study -------------------------------------------------------------------------------
 
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """Raises TrainingError for whatever a storage raises that cannot be reached any more."""
+        try:
+            yield
+        except AnipotError:
+            raise
+        except Exception as e:
+            raise TrainingError(
+                f"storage {self.storage}: cannot be used any more: {shared_studies.reason(e)}; "
+                f"what was trained is kept; to go on: anipot iterate --resume {self.root}"
+            ) from e
+
     def _trials(self) -> dict[str, FrozenTrial]:
-        """The trial that counts of each run: finished where one is, else the first of those that
-        wait or run. Two can wait, of processes that began at the same time; and failed ones were
-        interrupted.
-        """
+        """The trial that counts of each run: finished where one is, else the first that runs."""
         found: dict[str, FrozenTrial] = {}
         for trial in self.study.get_trials(deepcopy=False):
-            if trial.state.name == "FAIL" or _RUN not in trial.user_attrs:
+            if trial.state.name not in ("RUNNING", "COMPLETE") or _RUN not in trial.user_attrs:
                 continue
             name = trial.user_attrs[_RUN]
             known = found.get(name)
@@ -199,17 +213,42 @@ class SharedQueue(Queue):
                 found[name] = trial
         return found
 
-    def _offered(self) -> dict[str, FrozenTrial]:
-        """As ``_trials``, with one for every run that is left."""
-        trials = self._trials()
-        missing = [folder for folder in self.left if self._name(folder) not in trials]
-        for folder in missing:
-            self._enqueue(folder)
-        return self._trials() if missing else trials
+    def _mine(self) -> list[optuna.Trial]:
+        """Running trials of this process."""
+        import optuna
 
-    def _enqueue(self, folder: Path) -> None:
-        attributes = {_RUN: self._name(folder), _MARK: self._mark(folder)}
-        self.study.enqueue_trial({}, user_attrs=attributes)
+        return [
+            optuna.Trial(self.study, trial._trial_id)
+            for trial in self.study.get_trials(deepcopy=False)
+            if trial.state.name == "RUNNING" and trial.user_attrs.get(_BY) == self._me
+        ]
+
+    def _claim(self, folder: Path) -> bool:
+        """Take a run; False where another was quicker."""
+        import optuna
+
+        attributes = self._attributes(folder) | shared_studies.signature()
+        state = optuna.trial.TrialState.RUNNING
+        self.study.add_trial(optuna.create_trial(state=state, user_attrs=attributes))
+        name = self._name(folder)
+        (mine,) = (trial for trial in self._mine() if trial.user_attrs[_RUN] == name)
+        if self._trials()[name].number != mine.number:
+            self.study.tell(mine, state=optuna.trial.TrialState.FAIL)
+            return False
+        self._held[folder] = mine
+        return True
+
+    def _end(self, folder: Path, trial: optuna.Trial) -> None:
+        """Tell of a run that was taken what came out, or let others have it."""
+        import optuna
+
+        with shared_studies.already_ended():  # by others, who took this process for a dead one
+            if runs.ended(folder):
+                trial.set_user_attr(_FILES, _files(folder))
+                self.study.tell(trial, 0.0, skip_if_finished=True)
+            else:  # interrupted, or without the memory that another machine may have
+                failed = optuna.trial.TrialState.FAIL
+                self.study.tell(trial, state=failed, skip_if_finished=True)
 
     def _publish(self, folders: Sequence[Path]) -> None:
         """Let the others have runs that had ended here before they were shared."""
@@ -220,27 +259,36 @@ class SharedQueue(Queue):
             known = trials.get(self._name(folder))
             if known is not None and known.state.name == "COMPLETE":
                 continue
-            attributes = {
-                _RUN: self._name(folder), _MARK: self._mark(folder), _FILES: _files(folder)
-            }  # fmt: skip
+            attributes = self._attributes(folder) | {_FILES: _files(folder)}
             self.study.add_trial(optuna.create_trial(value=0.0, user_attrs=attributes))
 
+    def _attributes(self, folder: Path) -> dict[str, Any]:
+        return {_RUN: self._name(folder), _MARK: self._mark(folder), _BY: self._me}
+
     def _bury(self) -> None:
-        """End the trials of processes that were killed; their runs are then offered again."""
+        """End the trials of processes that were killed, so that their runs are free."""
         import optuna
 
-        held = {trial.number for trial in self._held.values()}
+        failed = optuna.trial.TrialState.FAIL
         for trial in self._trials().values():
-            running = trial.state.name == "RUNNING" and trial.number not in held
-            if running and shared_studies.dead(trial):
+            running = trial.state.name == "RUNNING" and trial.user_attrs[_BY] != self._me
+            if running and self._dead(trial):
                 with shared_studies.already_ended():
-                    self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+                    self.study.tell(trial.number, state=failed, skip_if_finished=True)
+
+    def _dead(self, trial: FrozenTrial) -> bool:
+        now, signed = time.monotonic(), trial.user_attrs[shared_studies.SEEN]
+        if self._signed.get(trial.number, (None, now))[0] != signed:
+            self._signed[trial.number] = (signed, now)
+        unsigned = now - self._signed[trial.number][1]
+        return unsigned > self.dead_after or shared_studies.killed_here(trial)
 
     def _sign(self) -> None:
         """Sign what is being trained, again and again."""
         while not self._closed.wait(shared_studies.SIGN_OF_LIFE):
             for trial in list(self._held.values()):
-                with shared_studies.already_ended():
+                # One sign may fail: of a storage that stays away the next use tells.
+                with suppress(Exception):
                     shared_studies.sign(trial)
 
     # ---- runs ------------------------------------------------------------------------------------
@@ -267,22 +315,11 @@ class SharedQueue(Queue):
         if trial.user_attrs[_MARK] != self._mark(folder):
             raise DataError(
                 f"{folder}: this run is shared by machines that have other data: all must have the "
-                "same files; or another version of anipot with other defaults"
+                "same files; or another version of anipot with other defaults. Where others have "
+                "the wrong ones, begin anew with a --name of its own"
             )
 
 
 def _files(folder: Path) -> dict[str, str]:
     found = [folder / name for name in FILES]
     return {path.name: path.read_text(encoding="utf-8") for path in found if path.exists()}
-
-
-def _claimed(study: optuna.study.Study, trial: FrozenTrial) -> bool:
-    """Make a waiting trial one's own; False where another was quicker."""
-    import optuna
-
-    with shared_studies.already_ended():
-        # What study.ask does, which cannot be told which trial.
-        return study._storage.set_trial_state_values(
-            trial._trial_id, optuna.trial.TrialState.RUNNING
-        )
-    return False

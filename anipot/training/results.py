@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import platform
 import time
@@ -19,7 +18,7 @@ from anipot import plots
 from anipot.config import RunSettings
 from anipot.conformers import Conformers
 from anipot.datasets.division import Division, provenance
-from anipot.files import write_text
+from anipot.files import atomic_write, write_text
 from anipot.force_plot import force_parity
 from anipot.report.run_page import try_run_page
 from anipot.training.metrics import Evaluation
@@ -128,22 +127,24 @@ def errors_kcalmol(evaluation: Evaluation) -> dict[str, Any]:
 def _write_predictions(path: Path, evaluation: Evaluation, index: np.ndarray) -> None:
     """A line a conformer; conformers are numbered as in the data selected, as in split.npz."""
     evaluation = evaluation.in_unit("kcal/mol")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["conformer", "molecule", "reference_hartree", "predicted_hartree", "error_kcalmol"]
-    )
-    for k in range(len(evaluation)):
+    names, molecule = evaluation.molecule_names, evaluation.molecule
+    columns = (index[evaluation.conformer], evaluation.reference, evaluation.predicted)
+    errors = evaluation.errors  # of all conformers: worked out once, not for each line
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out, lineterminator="\n")
         writer.writerow(
-            [
-                int(index[evaluation.conformer[k]]),
-                evaluation.molecule_names[evaluation.molecule[k]],
-                repr(float(evaluation.reference[k])),
-                repr(float(evaluation.predicted[k])),
-                f"{evaluation.errors[k]:.4f}",
-            ]
+            ["conformer", "molecule", "reference_hartree", "predicted_hartree", "error_kcalmol"]
         )
-    write_text(path, text.getvalue())
+        for k, (number, reference, predicted) in enumerate(zip(*columns, strict=True)):
+            writer.writerow(
+                [
+                    int(number),
+                    names[molecule[k]],
+                    repr(float(reference)),
+                    repr(float(predicted)),
+                    f"{errors[k]:.4f}",
+                ]
+            )
 
 
 def _machine(trainer: ANITrainer) -> dict[str, Any]:
