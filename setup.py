@@ -13,6 +13,9 @@ FLAGS = ["-std=c++17", "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-
 if sys.platform != "darwin":
     FLAGS.append("-pthread")
 
+#: What both libraries are made of.
+SHARED = ("variants.h", "variants.inl", "simd.inl")
+
 setup(
     ext_modules=[
         Extension(
@@ -29,12 +32,12 @@ setup(
             (
                 "anipot.aev._engine",
                 FOLDER + "engine.cpp",
-                [FOLDER + f for f in ("common.h", "grid.h", "simd.inl", "kernels.inl")],
+                [FOLDER + f for f in ("common.h", "grid.h", *SHARED, "kernels.inl")],
             ),
             (
                 "anipot._networks",
                 "anipot/_native/networks.cpp",
-                ["anipot/_native/networks.inl", FOLDER + "simd.inl"],
+                ["anipot/_native/networks.inl", *(FOLDER + f for f in SHARED)],
             ),
         )
     ]

@@ -12,11 +12,7 @@
 #include <thread>
 #include <vector>
 
-#define INLINE inline __attribute__((always_inline))
-
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wpsabi"
-#endif
+#include "../aev/_native/variants.h"
 
 extern "C" {
 
@@ -50,46 +46,8 @@ constexpr double WORK_PER_THREAD = 4e6;
 
 inline int padded(int width) { return (width + PAD - 1) / PAD * PAD; }
 
-namespace base {
-#define ANIPOT_BYTES 16
-#include "../aev/_native/simd.inl"
-#include "networks.inl"
-#undef ANIPOT_BYTES
-}  // namespace base
-
-#if defined(__x86_64__)
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,bmi,bmi2"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,bmi,bmi2")
-#endif
-namespace avx2 {
-#define ANIPOT_BYTES 32
-#include "../aev/_native/simd.inl"
-#include "networks.inl"
-#undef ANIPOT_BYTES
-}  // namespace avx2
-#if defined(__clang__)
-#pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,bmi,bmi2"))), apply_to = function)
-#else
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,bmi,bmi2,prefer-vector-width=512")
-#endif
-namespace avx512 {
-#define ANIPOT_BYTES 64
-#include "../aev/_native/simd.inl"
-#include "networks.inl"
-#undef ANIPOT_BYTES
-}  // namespace avx512
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-#endif  // x86-64
+#define ANIPOT_KERNELS "../../_native/networks.inl"
+#include "../aev/_native/variants.inl"
 
 namespace {
 
@@ -99,22 +57,16 @@ struct Variant {
 };
 
 Variant best() {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) {
-        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
-            return {avx512::element_float, avx512::element_double};
-        return {avx2::element_float, avx2::element_double};
-    }
+#ifdef ANIPOT_VARIANTS
+    if (has_avx512()) return {avx512::element_float, avx512::element_double};
+    if (has_avx2()) return {avx2::element_float, avx2::element_double};
 #endif
     return {base::element_float, base::element_double};
 }
 
 Variant variant(int which) {  // for tests: 0 the best, 1 the baseline, 2 AVX2
-#if defined(__x86_64__)
-    if (which == 2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
-        return {avx2::element_float, avx2::element_double};
+#ifdef ANIPOT_VARIANTS
+    if (which == 2 && has_avx2()) return {avx2::element_float, avx2::element_double};
 #endif
     if (which == 1) return {base::element_float, base::element_double};
     static const Variant chosen = best();

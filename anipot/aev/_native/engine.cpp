@@ -13,16 +13,11 @@
 
 #include "common.h"
 #include "grid.h"
+#include "variants.h"
 
-#define INLINE inline __attribute__((always_inline))
 #define INLINE_LAMBDA __attribute__((always_inline))
 
 // ---- kernels, once for each instruction set ------------------------------------------------------
-
-// Vectors are passed by value only between functions of one instruction set.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wpsabi"
-#endif
 
 namespace anipot {
 
@@ -34,48 +29,8 @@ template struct Conformer<double>;
 template struct Scratch<float>;
 template struct Scratch<double>;
 
-namespace base {
-#define ANIPOT_BYTES 16
-#include "simd.inl"
-#include "kernels.inl"
-#undef ANIPOT_BYTES
-}  // namespace base
-
-#if defined(__x86_64__)
-#define ANIPOT_VARIANTS 1
-
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,bmi,bmi2"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,bmi,bmi2")
-#endif
-namespace avx2 {
-#define ANIPOT_BYTES 32
-#include "simd.inl"
-#include "kernels.inl"
-#undef ANIPOT_BYTES
-}  // namespace avx2
-#if defined(__clang__)
-#pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,bmi,bmi2"))), apply_to = function)
-#else
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,bmi,bmi2,prefer-vector-width=512")
-#endif
-namespace avx512 {
-#define ANIPOT_BYTES 64
-#include "simd.inl"
-#include "kernels.inl"
-#undef ANIPOT_BYTES
-}  // namespace avx512
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-#endif  // x86-64
+#define ANIPOT_KERNELS "kernels.inl"
+#include "variants.inl"
 
 namespace {
 
@@ -98,13 +53,8 @@ const Variant AVX512 = {"avx512", avx512::run_float, avx512::run_double};
 std::vector<const Variant*> available() {
     std::vector<const Variant*> found = {&BASE};
 #ifdef ANIPOT_VARIANTS
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) {
-        found.push_back(&AVX2);
-        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
-            found.push_back(&AVX512);
-    }
+    if (has_avx2()) found.push_back(&AVX2);
+    if (has_avx512()) found.push_back(&AVX512);
 #endif
     return found;
 }
