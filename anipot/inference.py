@@ -24,7 +24,7 @@ from tqdm import tqdm
 from anipot import units
 from anipot.aev import native
 from anipot.aev.computer import AEVComputer
-from anipot.batches import Batch, BatchLoader, known_species
+from anipot.batches import Batch, BatchLoader, check_known
 from anipot.conformers import Conformers
 from anipot.errors import DataError, SettingsError
 from anipot.networks import AtomicNet
@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 #: Atoms evaluated at once unless a batch size is given: enough to hide what a batch costs, few
 #: enough for the memory of a laptop.
 CHUNK_ATOMS = 8192
+
+#: What ``Prediction`` has for each conformer; the rest it has for each atom.
+_PER_CONFORMER = frozenset({"stress", "energy_std"})
+
+#: Conformers of a store that are read at once.
+READ_AT_ONCE = 1 << 16
 
 #: Rows times members that go through the networks at once, so that what the backward pass needs
 #: stays in the cache.
@@ -121,7 +127,7 @@ class Evaluator:
 
     def check_known(self, conformers: Conformers) -> None:
         """Raise DataError for an atom whose network is not there, or not trained, in a member."""
-        known_species(conformers, self.known)
+        check_known(conformers, self.known)
 
     # ---- networks ----------------------------------------------------------------------------
 
@@ -321,21 +327,9 @@ class Evaluator:
         element that the model does not know, naming the atom.
         """
         self.check_known(conformers)
-        loader = BatchLoader(
-            conformers,
-            1,
-            self.settings.elements,
-            dtype=self.dtype,
-            device=self.device,
-            labels=(),
-        )
-        m, a = len(conformers), len(conformers.atomic_numbers)
-        if stress and m and conformers.cells is None:
-            raise DataError("stress needs a periodic cell, and no conformer here has one")
-        composition = conformers.composition(self.settings.elements)
-        own = composition @ self.self_energies.T  # (M, K)
-        energies = np.zeros((m, self.n_members))
+        m, a = len(conformers), conformers.total_atoms
         real = np.float32 if self.dtype == torch.float32 else np.float64
+        energies = np.zeros(m)
         found: dict[str, np.ndarray] = {}
         if forces:
             found["forces"] = np.zeros((a, 3), real)
@@ -347,33 +341,91 @@ class Evaluator:
                 found["atomic_energies_std"] = np.zeros(a)
         if forces_std:
             found["forces_std"] = np.zeros((a, 3), real)
-        bar = tqdm(total=m, unit=" conformers", disable=not progress, leave=False)
+        if spread:
+            found["energy_std"] = np.zeros(m)
+        with tqdm(total=m, unit=" conformers", disable=not progress, leave=False) as bar:
+            for conformer, atom, part in _parts(conformers):
+                own = slice(conformer, conformer + len(part))
+                atoms = slice(atom, atom + part.total_atoms)
+                # Views of the rows of these conformers, or of their atoms.
+                rows = {n: v[own if n in _PER_CONFORMER else atoms] for n, v in found.items()}
+                by_member = self._predict(part, rows, batch_size, bar)
+                energies[own] = by_member.mean(1)
+                if spread:
+                    found["energy_std"][own] = deviation(by_member)
+        return Prediction(energies, **found)
+
+    def _predict(
+        self,
+        conformers: Conformers,
+        found: dict[str, np.ndarray],
+        batch_size: int | None,
+        bar: tqdm,
+    ) -> np.ndarray:
+        """Energies (M, K) hartree of each member, of conformers in memory.
+
+        ``found`` has an array, which is filled, for each quantity of ``Prediction`` that is asked
+        for.
+        """
+        loader = BatchLoader(
+            conformers,
+            1,
+            self.settings.elements,
+            dtype=self.dtype,
+            device=self.device,
+            labels=(),
+        )
+        assert not loader.streams  # the atoms of its batches are those of ``conformers``
+        m = len(conformers)
+        forces, stress, forces_std = (found.get(n) for n in ("forces", "stress", "forces_std"))
+        atomic, atomic_std = found.get("atomic_energies"), found.get("atomic_energies_std")
+        if stress is not None and m and conformers.cells is None:
+            raise DataError("stress needs a periodic cell, and no conformer here has one")
+        composition = conformers.composition(self.settings.elements)
+        energies = np.zeros((m, self.n_members))
         for chunk in chunks(composition, batch_size):
             batch = loader.batch(torch.as_tensor(chunk, device=self.device))
-            result = self.evaluate(batch, derivatives=forces or stress, member_forces=forces_std)
+            result = self.evaluate(
+                batch,
+                derivatives=forces is not None or stress is not None,
+                member_forces=forces_std is not None,
+            )
             sums = torch.zeros(len(batch), self.n_members, dtype=torch.float64, device=self.device)
             sums.index_add_(0, batch.conformer, result.atomic.t())
             energies[chunk] = sums.cpu().numpy()
             atoms = batch.data_atoms.cpu().numpy()
-            if forces and result.forces is not None:
-                found["forces"][atoms] = result.forces.cpu().numpy()
-            if stress:
-                found["stress"][chunk] = self.stress(batch, result).cpu().numpy()
-            if atomic:
+            if forces is not None and result.forces is not None:
+                forces[atoms] = result.forces.cpu().numpy()
+            if stress is not None:
+                stress[chunk] = self.stress(batch, result).cpu().numpy()
+            if atomic is not None:
                 each = torch.as_tensor(self.self_energies, device=self.device)
                 per_atom = (result.atomic + each[:, batch.species]).cpu().numpy()
-                found["atomic_energies"][atoms] = per_atom.mean(0)
-                if spread:
-                    found["atomic_energies_std"][atoms] = deviation(per_atom.T)
-            if result.member_forces is not None:
+                atomic[atoms] = per_atom.mean(0)
+                if atomic_std is not None:
+                    atomic_std[atoms] = deviation(per_atom.T)
+            if forces_std is not None and result.member_forces is not None:
                 each_force = result.member_forces.movedim(0, -1).cpu().numpy()
-                found["forces_std"][atoms] = deviation(each_force)
+                forces_std[atoms] = deviation(each_force)
             bar.update(len(chunk))
-        bar.close()
-        energies += own
-        if spread:
-            found["energy_std"] = deviation(energies)
-        return Prediction(energies.mean(1), **found)
+        energies += composition @ self.self_energies.T
+        return energies
+
+
+def _parts(conformers: Conformers) -> Iterator[tuple[int, int, Conformers]]:
+    """Conformers in memory: (number of the first conformer, of the first atom, the part).
+
+    All at once, unless they are so many of a store that they are read as they are needed.
+    """
+    if not conformers.streams:
+        yield 0, 0, conformers
+        return
+    atom = 0
+    for start in range(0, len(conformers), READ_AT_ONCE):
+        # By numbers and not as a slice, which would be a map of the file and no copy.
+        part = conformers.gather(np.arange(start, min(start + READ_AT_ONCE, len(conformers))))
+        yield start, atom, part
+        atom += part.total_atoms
 
 
 def chunks(composition: np.ndarray, batch_size: int | None) -> Iterator[np.ndarray]:

@@ -1,6 +1,7 @@
 """The evaluation without autograd against the model's own derivatives by autograd."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,15 +9,21 @@ import torch
 from helpers import random_cell, random_conformers
 
 import anipot.stepper
+from anipot import conformers as conformers_module
+from anipot import inference
 from anipot.aev.computer import load_engine
 from anipot.aev.settings import AEVSettings
 from anipot.conformers import Conformers
+from anipot.datasets import load_dataset
+from anipot.datasets.store_pack import pack
 from anipot.elements import numbers_of
+from anipot.ensemble import ANIEnsemble
 from anipot.errors import DataError, SettingsError
 from anipot.inference import Evaluator, chunks
 from anipot.model import ANIModel
 from anipot.networks import ACTIVATIONS
 from anipot.self_energies import SelfEnergies
+from anipot.training.trainer import evaluate
 
 ENGINES = ["reference"]
 if load_engine("auto")[0] == "native":
@@ -283,3 +290,34 @@ def test_one_stepper_in_several_threads():
     expected = [step(x).energy for x in frames]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda x: step(x).energy, frames * 20)) == expected * 20
+
+
+def test_predictions_of_a_store_are_those_of_memory(tmp_path, monkeypatch):
+    """Read part by part: every atom's numbers stand where they belong, those of views too."""
+    rng = np.random.default_rng(4)
+    data = random_conformers(rng, rng.integers(2, 9, 60))
+    data = replace(
+        data, energies=rng.normal(size=60), forces=rng.normal(size=data.coordinates.shape)
+    )
+    data.save(tmp_path / "data.npz")
+    monkeypatch.setattr(conformers_module, "VIEW_FROM", 10)
+    monkeypatch.setattr(inference, "READ_AT_ONCE", 7)
+    store = load_dataset(pack([tmp_path / "data.npz"], tmp_path / "store", progress=False))
+    members = [ANIModel.create("HCNO", hidden=[8], seed=s, dtype="float64") for s in range(3)]
+    ensemble = ANIEnsemble(members)
+    index = rng.permutation(60)[:40]
+    for here, there in ((data, store), (data.take(index), store.take(index))):
+        assert there.streams
+        asked = {"forces": True, "atomic": True, "forces_std": True}
+        a, b = ensemble.predict(here, **asked), ensemble.predict(there, **asked)
+        for name, values in vars(a).items():
+            if values is not None:
+                np.testing.assert_allclose(getattr(b, name), values, rtol=1e-9, atol=1e-12)
+        assert np.abs(a.forces).max() > 1e-6
+        of_a, of_b = evaluate(members[0], here), evaluate(members[0], there)
+        assert of_a.forces is not None
+        assert of_b.forces is not None
+        assert of_a.forces.components(1.0).mae == pytest.approx(of_b.forces.components(1.0).mae)
+        assert of_a.forces.cosine == pytest.approx(of_b.forces.cosine)
+    with pytest.raises(DataError, match="does not know"):
+        ANIModel.create("HC", hidden=[4]).predict(store)
