@@ -20,6 +20,8 @@ from anipot.datasets import load_bundled
 from anipot.datasets.division import Division, divide, read_data
 from anipot.errors import DataError, SettingsError, TrainingError
 from anipot.networks import AtomicNetworks
+from anipot.training import results
+from anipot.training.metrics import Evaluation
 from anipot.training.run import CONTENTS, Run, new_folder, resume_run, start_run
 from anipot.training.trainer import ANITrainer, evaluate
 
@@ -109,6 +111,23 @@ def test_predictions_are_those_of_the_report(finished):
     np.testing.assert_allclose([float(r["error_kcalmol"]) for r in rows], error, atol=6e-5)
     mae = report["results"]["test"]["energy"]["mae"]
     assert np.abs(error).mean() == pytest.approx(mae, rel=1e-9)
+
+
+def test_writing_predictions_takes_time_in_proportion(tmp_path, monkeypatch):
+    """The errors of all conformers are worked out once, and not again for every line."""
+    n, asked = 50, []
+    errors = Evaluation.errors.fget
+    monkeypatch.setattr(Evaluation, "errors", property(lambda e: asked.append(1) or errors(e)))
+    ones = np.ones(n, dtype=np.int64)
+    evaluation = Evaluation(
+        np.arange(n), np.arange(n) - 40.0, np.arange(n) - 40.5, -40.0 * ones, 5 * ones, ones,
+        0 * ones, ("C",), 0 * ones, ("CH4",),
+    )  # fmt: skip
+    results._write_predictions(tmp_path / "lines.csv", evaluation, 2 * np.arange(n))
+    assert len(asked) == 1
+    lines = (tmp_path / "lines.csv").read_text().splitlines()
+    assert len(lines) == n + 1
+    assert lines[4] == f"6,C,-37.0,-37.5,{-0.5 * KCAL:.4f}"
 
 
 def test_the_report_and_the_table_of_epochs(finished):
