@@ -28,6 +28,9 @@ LABELS = {"energies": "M", "forces": "A", "stress": "M"}
 #: More conformers of a store than this are not copied when they are taken.
 VIEW_FROM = 1 << 16
 
+#: Conformers of which numbers are worked out at once: bounds the memory.
+ROWS = 1 << 18
+
 
 @dataclass(frozen=True, eq=False)
 class Conformers:
@@ -381,22 +384,21 @@ class Conformers:
                 heavy = part.heavy_atoms
                 mine &= (heavy >= least) & (heavy <= most)
         if molecules is not None:
-            keep &= np.isin(self.molecule, self.molecule_indices(molecules))
+            wanted = np.zeros(len(self.molecule_names), dtype=bool)
+            wanted[self.molecule_indices(molecules)] = True
+            keep &= self.of_molecules(wanted)
         if max_energy is not None:
             if self.energies is None:
                 raise DataError("max_energy needs energies, and this data set has none")
             keep &= self.relative_energies() <= max_energy
         if per_molecule is not None:
-            rng = np.random.default_rng(seed)
-            order = rng.permutation(np.flatnonzero(keep))
-            order = order[np.argsort(self.molecule[order], kind="stable")]
-            groups = self.molecule[order]
-            first = np.flatnonzero(np.append(len(order) > 0, groups[1:] != groups[:-1]))
-            rank = np.arange(len(order)) - np.repeat(
-                first, np.diff(np.append(first, len(order))).astype(int)
-            )
-            keep = np.zeros(len(self), dtype=bool)
-            keep[order[rank < per_molecule]] = True
+            order = np.random.default_rng(seed).permutation(splits.nonzero(keep))
+            keep[:] = False
+            taken = np.zeros(len(self.molecule_names), dtype=np.int64)
+            for piece in _pieces(order, ROWS):
+                groups = self._molecules_at(piece)
+                keep[piece[taken[groups] + _ranks(groups) < per_molecule]] = True
+                taken += np.bincount(groups, minlength=len(taken))
         if not keep.any():
             raise DataError(f"no conformer of {len(self):,} meets the selection")
         return self.take(keep)
@@ -408,15 +410,20 @@ class Conformers:
         """
         if self.energies is None:
             raise DataError("this data set has no energies")
-        formula, _ = self.formulas()
-        _, group = np.unique(
-            self.molecule.astype(np.int64) * (int(formula.max(initial=0)) + 1) + formula,
-            return_inverse=True,
-        )
-        lowest = np.full(int(group.max(initial=-1)) + 1, np.inf)
-        there = np.isfinite(self.energies)
-        np.minimum.at(lowest, group[there], self.energies[there])
-        return (self.energies - lowest[group]) * HARTREE_TO_KCALMOL
+        group, names = self.formulas()  # of formulas, and below of these and molecules together
+        found: dict[int, int] = {}
+        for here, molecule in self._rows("molecule"):
+            group[here] = number_groups(molecule.astype(np.int64) * len(names) + group[here], found)
+        lowest = np.full(len(found), np.inf)
+        above = np.empty(len(self))
+        for here, energies in self._rows("energies"):
+            above[here] = energies
+            there = np.isfinite(energies)
+            np.minimum.at(lowest, group[here][there], energies[there])
+        for here, _ in self._rows("molecule"):
+            above[here] -= lowest[group[here]]
+            above[here] *= HARTREE_TO_KCALMOL
+        return above
 
     def molecule_indices(self, names: Iterable[str]) -> np.ndarray:
         """Indices in ``molecule_names`` of molecules given by name.
@@ -443,7 +450,8 @@ class Conformers:
 
     def without_conformers(self, indices: np.ndarray) -> list[str]:
         """Names of those of the molecules that have no conformer here (any more)."""
-        return [self.molecule_names[i] for i in indices[~np.isin(indices, self.molecule)]]
+        there = self.molecules_of(slice(None))
+        return [self.molecule_names[i] for i in indices[~np.isin(indices, there)]]
 
     # ---- splits ------------------------------------------------------------------------------
 
@@ -505,7 +513,10 @@ class Conformers:
                 name = self.molecule_names[twice[0]]
                 raise DataError(f"molecule {name!r} stands in two lists of the split")
             part[indices] = k
-        split = [np.flatnonzero(part[self.molecule] == k) for k in range(len(lists) + 1)]
+        home = np.empty(len(self), dtype=np.int16 if len(lists) < 1 << 15 else np.int64)
+        for here, molecule in self._rows("molecule"):
+            home[here] = part[molecule]
+        split = [splits.nonzero(home == k) for k in range(len(lists) + 1)]
         if not len(split[0]):
             raise DataError("the lists hold every molecule: nothing is left to train on")
         self.check_elements(split[0], *split[1:])
@@ -615,6 +626,25 @@ class Conformers:
         if array is not None:
             yield array
 
+    def _rows(self, name: str) -> Iterator[tuple[slice, np.ndarray]]:
+        """An array with a row for each conformer, a piece at a time: (its rows, the piece)."""
+        start = 0
+        for whole in self._pieces(name):
+            for piece in _pieces(whole, ROWS):
+                yield slice(start, start + len(piece)), piece
+                start += len(piece)
+
+    def of_molecules(self, wanted: np.ndarray) -> np.ndarray:
+        """(M,) bool: which conformers are of molecules that ``wanted`` has true."""
+        mine = np.empty(len(self), dtype=bool)
+        for here, molecule in self._rows("molecule"):
+            mine[here] = wanted[molecule]
+        return mine
+
+    def _molecules_at(self, index: np.ndarray) -> np.ndarray:
+        """(n,) the molecules of the conformers ``index`` (n,)."""
+        return self.molecule[index]
+
     def identity(self) -> str:
         """``content_hash``, or for a part of a store, quicker, a hash of that and of the part."""
         return self.content_hash()
@@ -624,7 +654,28 @@ class Conformers:
         self.__dict__["_known_hash"] = content_hash
 
 
-def _chunks(offsets: np.ndarray, atoms: int = 1 << 21) -> Iterator[tuple[int, int]]:
+def number_groups(group: np.ndarray, found: dict[int, int]) -> np.ndarray:
+    """``group`` (n,) numbered as they are found; ``found`` has the numbers, and gets new ones.
+
+    Pieces of long data numbered one after the other need no memory for the whole.
+    """
+    values, own = np.unique(group, return_inverse=True)
+    numbers = [found.setdefault(value, len(found)) for value in values.tolist()]
+    return np.array(numbers, dtype=np.int64)[own.reshape(-1)]
+
+
+def _ranks(groups: np.ndarray) -> np.ndarray:
+    """(n,) how many of the same group stand before each."""
+    order = np.argsort(groups, kind="stable")
+    ordered = groups[order]
+    first = np.flatnonzero(np.append(len(order) > 0, ordered[1:] != ordered[:-1]))
+    counts = np.diff(np.append(first, len(order)))
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = np.arange(len(order)) - np.repeat(first, counts)
+    return ranks
+
+
+def _chunks(offsets: np.ndarray, atoms: int = 1 << 18) -> Iterator[tuple[int, int]]:
     """Runs of conformers (start, end) of about ``atoms`` atoms each: bounds the memory."""
     start, m = 0, len(offsets) - 1
     while start < m:

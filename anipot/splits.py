@@ -193,4 +193,4 @@ def folds(
     for held_out in parts:
         mask = np.ones(total, dtype=bool)
         mask[held_out] = False
-        yield np.flatnonzero(mask), held_out
+        yield nonzero(mask), held_out

@@ -94,7 +94,10 @@ class ConformersView(Conformers):
 
     def composition(self, elements: Sequence[str] | None = None) -> np.ndarray:
         elements = self.elements if elements is None else elements
-        return np.concatenate([part.composition(elements) for _, part in self.blocks()])
+        counts = np.empty((len(self), len(elements)), dtype=np.int64)
+        for start, part in self.blocks():
+            counts[start : start + len(part)] = part.composition(elements)
+        return counts
 
     @cached_property
     def elements(self) -> tuple[str, ...]:
@@ -105,6 +108,9 @@ class ConformersView(Conformers):
 
     def molecules_of(self, indices: np.ndarray | slice) -> np.ndarray:
         return self.base.molecules_of(self.index[indices])
+
+    def _molecules_at(self, index: np.ndarray) -> np.ndarray:
+        return self.base.molecule[self.index[index]]
 
     def describe(self, index: int, first: int = 0) -> str:
         number = int(index)

@@ -2,11 +2,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers import random_conformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import conformers
 
+from anipot import conformers as conformers_module
 from anipot.conformers import LABELS, Conformers
+from anipot.datasets import load_dataset
+from anipot.datasets.store_pack import pack
 from anipot.errors import DataError, SettingsError
 from anipot.units import HARTREE_TO_KCALMOL
 
@@ -284,3 +288,61 @@ def test_no_level_of_theory_is_claimed_for_data_without_one(caplog):
     assert not caplog.text
     assert Conformers.concatenate([a, b]).level_of_theory == ""
     assert "the level of theory of unknown.h5 is unknown, that of known.h5 is PM6" in caplog.text
+
+
+# ---- piece by piece ------------------------------------------------------------------------------
+
+
+def test_selections_and_relative_energies_do_not_depend_on_the_pieces(monkeypatch):
+    rng = np.random.default_rng(3)
+    data = random_conformers(rng, rng.integers(1, 4, 400), "HC")
+    energies = rng.normal(size=400)
+    energies[::7] = np.nan
+    molecule = rng.integers(0, 9, 400)
+    has = {"energies": np.isfinite(energies)}
+    data = replace(
+        data, energies=energies, masks=has, molecule=molecule, molecule_names=tuple("abcdefghi"),
+        grouped_by="molecule",
+    )  # fmt: skip
+    monkeypatch.setattr(conformers_module, "ROWS", 13)
+    formula, _ = data.formulas()
+    above = data.relative_energies()
+    for g in range(9):
+        for f in range(formula.max() + 1):
+            own = (molecule == g) & (formula == f)
+            if np.isfinite(energies[own]).any():
+                expected = (energies[own] - np.nanmin(energies[own])) * HARTREE_TO_KCALMOL
+                np.testing.assert_array_equal(above[own], expected)
+    # per_molecule: the first so many of each molecule in one random order.
+    order = np.random.default_rng(5).permutation(400)
+    first = np.concatenate([order[molecule[order] == g][:11] for g in range(9)])
+    kept = data.select(per_molecule=11, seed=5)
+    np.testing.assert_array_equal(kept.molecule, molecule[np.sort(first)])
+    np.testing.assert_array_equal(kept.energies, energies[np.sort(first)])
+    np.testing.assert_array_equal(
+        data.select(molecules=["c", "h"]).energies, energies[np.isin(molecule, [2, 7])]
+    )
+    train, val, test = data.split_molecules(["a"], ["b", "i"])
+    np.testing.assert_array_equal(test, np.flatnonzero(np.isin(molecule, [1, 8])))
+    np.testing.assert_array_equal(val, np.flatnonzero(molecule == 0))
+    assert len(train) + len(val) + len(test) == 400
+
+
+def test_a_view_selects_and_ranks_as_its_copy_in_memory(tmp_path, monkeypatch):
+    rng = np.random.default_rng(6)
+    data = random_conformers(rng, rng.integers(1, 4, 120), "HC")
+    data = replace(
+        data, energies=rng.normal(size=120), molecule=rng.integers(0, 4, 120),
+        molecule_names=tuple("abcd"), grouped_by="molecule",
+    )  # fmt: skip
+    data.save(tmp_path / "data.npz")
+    monkeypatch.setattr(conformers_module, "VIEW_FROM", 10)
+    store = load_dataset(pack([tmp_path / "data.npz"], tmp_path / "store", progress=False))
+    index = rng.permutation(120)[:90]
+    copy, view = data.take(index), store.take(index)
+    np.testing.assert_array_equal(copy.relative_energies(), view.relative_energies())
+    np.testing.assert_array_equal(copy.composition("CH"), view.composition("CH"))
+    for options in ({"per_molecule": 12}, {"max_energy": 300.0}, {"molecules": ["b"]}):
+        np.testing.assert_array_equal(
+            copy.select(**options).coordinates, view.select(**options).coordinates
+        )

@@ -13,6 +13,7 @@ from anipot.config import ReadSettings
 from anipot.conformers import Conformers
 from anipot.datasets.load import read_file
 from anipot.datasets.mapping import ReadOptions, keyword, log
+from anipot.elements import number_of
 from anipot.errors import DataError
 
 #: Atoms nearer than this (angstrom) are a mistake: the shortest bond there is, H2's, is 0.74.
@@ -25,8 +26,11 @@ ATOM_ENERGIES = np.array(
      -162.29, -200.09, -242.39, -289.41, -341.29, -398.16, -460.19, -527.59]
 )  # fmt: skip
 
-#: A block of this many numbers (32 MB) at a time.
-_BLOCK = 1 << 22
+#: A block of this many numbers (8 MB) at a time.
+_BLOCK = 1 << 20
+
+#: Projections of coordinates that are nearer than this may be of equal coordinates.
+_EQUAL = 1e-9
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def read_and_check(
 
 
 def check_conformers(conformers: Conformers) -> list[Problem]:
-    """Problems of a data set in memory: atoms too close, energies of another unit, duplicates."""
+    """Problems of a data set: atoms too close, energies of another unit, duplicates."""
     problems = [*close_atoms(conformers), *wrong_unit(conformers), *duplicates(conformers)]
     if not conformers.has("energies").any():
         problems.append(Problem("no energies", "no conformer has an energy", len(conformers)))
@@ -127,26 +131,31 @@ def close_atoms(c: Conformers, limit: float = TOO_CLOSE, unit_option: bool = Tru
 
     ``unit_option``: whether the unit of lengths can be given where the data was read.
     """
-    nearest = np.full(len(c), np.inf)
-    pair = np.zeros((len(c), 2), dtype=np.int64)
-    for index, distance, which in _nearest(c):
-        if not distance.shape[1]:
-            continue
-        atom = distance.argmin(axis=1)
-        row = np.arange(len(index))
-        nearest[index] = distance[row, atom]
-        pair[index] = np.sort(np.stack([atom, which[row, atom]], axis=1), axis=1)
-    bad = np.flatnonzero(nearest < limit)
-    if not len(bad):
+    count, first = 0, ""
+    for start, part in c.blocks():
+        nearest = np.full(len(part), np.inf)
+        pair = np.zeros((len(part), 2), dtype=np.int64)
+        for index, distance, which in _nearest(part):
+            if not distance.shape[1]:
+                continue
+            atom = distance.argmin(axis=1)
+            row = np.arange(len(index))
+            nearest[index] = distance[row, atom]
+            pair[index] = np.sort(np.stack([atom, which[row, atom]], axis=1), axis=1)
+        bad = np.flatnonzero(nearest < limit)
+        if len(bad) and not count:
+            i = int(bad[0])
+            first = (
+                f"atoms {pair[i, 0]} and {pair[i, 1]} of {part.describe(i, start)} are "
+                f"{nearest[i]:.3f} angstrom apart (less than {limit})"
+            )
+        count += len(bad)
+    if not count:
         return []
-    i = int(bad[0])
-    text = (
-        f"atoms {pair[i, 0]} and {pair[i, 1]} of {c.describe(i)} are {nearest[i]:.3f} angstrom "
-        f"apart (less than {limit}); {len(bad):,} of {len(c):,} conformers"
-    )
-    if len(bad) > len(c) / 2:
+    text = f"{first}; {count:,} of {len(c):,} conformers"
+    if count > len(c) / 2:
         text += _another_unit(unit_option)
-    return [Problem("close atoms", text, len(bad))]
+    return [Problem("close atoms", text, count)]
 
 
 def _another_unit(option: bool) -> str:
@@ -161,24 +170,29 @@ def lone_atoms(c: Conformers, cutoff: float, unit_option: bool = True) -> list[P
     A potential sees nothing around such an atom. Periodic conformers are left out: there, images
     are neighbours too. ``unit_option`` is that of ``close_atoms``.
     """
-    farthest = np.zeros(len(c))
-    lone = np.zeros(len(c), dtype=np.int64)
-    for index, distance, _ in _nearest(c):
-        if distance.shape[1] > 1:
-            lone[index] = distance.argmax(axis=1)
-            farthest[index] = distance.max(axis=1)
-    if c.pbc is not None:
-        farthest[c.pbc.any(axis=1)] = 0.0
-    bad = np.flatnonzero(farthest > cutoff)
-    if not len(bad):
+    count, first = 0, ""
+    for start, part in c.blocks():
+        farthest = np.zeros(len(part))
+        lone = np.zeros(len(part), dtype=np.int64)
+        for index, distance, _ in _nearest(part):
+            if distance.shape[1] > 1:
+                lone[index] = distance.argmax(axis=1)
+                farthest[index] = distance.max(axis=1)
+        if part.pbc is not None:
+            farthest[part.pbc.any(axis=1)] = 0.0
+        bad = np.flatnonzero(farthest > cutoff)
+        if len(bad) and not count:
+            i = int(bad[0])
+            first = (
+                f"atom {lone[i]} of {part.describe(i, start)} has no other atom within "
+                f"{cutoff:g} angstrom (the nearest is {farthest[i]:.2f} away), so the potential "
+                "sees it alone"
+            )
+        count += len(bad)
+    if not count:
         return []
-    i = int(bad[0])
-    text = (
-        f"atom {lone[i]} of {c.describe(i)} has no other atom within {cutoff:g} angstrom (the "
-        f"nearest is {farthest[i]:.2f} away), so the potential sees it alone; {len(bad):,} of "
-        f"{len(c):,} conformers{_another_unit(unit_option)}"
-    )
-    return [Problem("lone atoms", text, len(bad))]
+    text = f"{first}; {count:,} of {len(c):,} conformers{_another_unit(unit_option)}"
+    return [Problem("lone atoms", text, count)]
 
 
 def wrong_unit(c: Conformers) -> list[Problem]:
@@ -189,26 +203,22 @@ def wrong_unit(c: Conformers) -> list[Problem]:
     pseudopotentials, which have energies of any size; there, only an energy of a multiple that
     betrays a unit counts.
     """
-    if c.energies is None:
+    wrong: list[np.ndarray] = []
+    energy = expect = ""
+    for start, part in c.blocks():
+        bad, expected, ratio = _ratios(part)
+        if not len(bad):
+            continue
+        if not wrong:
+            i = int(bad[0])
+            assert part.energies is not None
+            energy = f"{part.describe(i, start)} has the energy {part.energies[i]:.6g} hartree"
+            expect = f"its free atoms have about {expected[i]:.4g}"
+        wrong.append(ratio[bad])
+    if not wrong:
         return []
-    known = len(ATOM_ENERGIES)
-    symbols = c.elements
-    numbers = np.unique(c.atomic_numbers).astype(np.int64)
-    scale = np.where(numbers < known, ATOM_ENERGIES[np.minimum(numbers, known - 1)], np.nan)
-    counts = c.composition(symbols)
-    expected = counts @ np.nan_to_num(scale)
-    heavy = counts @ np.isnan(scale).astype(int) > 0
-    usable = c.has("energies") & ~heavy & (expected < 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(usable, c.energies / expected, 1.0)
-    periodic = np.zeros(len(c), dtype=bool) if c.pbc is None else c.pbc.any(axis=1)
-    bad = np.flatnonzero(((ratio < 0.75) | (ratio > 1.4)) & ~(periodic & (ratio < 1.4)))
-    if not len(bad):
-        return []
-    i = int(bad[0])
-    typical = float(np.median(ratio[bad]))
-    energy = f"{c.describe(i)} has the energy {c.energies[i]:.6g} hartree"
-    expect = f"its free atoms have about {expected[i]:.4g}"
+    ratio = np.concatenate(wrong)
+    typical = float(np.median(ratio))
     names = [u for u in units.ENERGY_UNITS if u != "hartree"]
     like = [u for u in names if typical > 0 and abs(np.log(typical / units.hartree_to(u))) < 0.25]
     inverse = [
@@ -219,7 +229,7 @@ def wrong_unit(c: Conformers) -> list[Problem]:
             f"about {typical:.3g} times as much: they look like {like[0]}, which "
             f"{keyword('energy_unit', like[0])} says"
         )
-    elif inverse and np.ptp(ratio[bad]) < 0.2 * typical:
+    elif inverse and np.ptp(ratio) < 0.2 * typical:
         why = (
             f"about {1 / typical:.3g} times more: they look like hartree read as {inverse[0]}; "
             f"{keyword('energy_unit', 'hartree')} says so"
@@ -231,8 +241,29 @@ def wrong_unit(c: Conformers) -> list[Problem]:
         )
     else:
         why = f"{typical:.3g} times as much: no unit that is known here explains it"
-    text = f"{energy}, but {expect}; {why}; {len(bad):,} of {len(c):,} conformers"
-    return [Problem("unit", text, len(bad))]
+    text = f"{energy}, but {expect}; {why}; {len(ratio):,} of {len(c):,} conformers"
+    return [Problem("unit", text, len(ratio))]
+
+
+def _ratios(c: Conformers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which conformers have energies of another size than expected; what is expected (M,) hartree,
+    and how many times that the energies are (M,).
+    """
+    if c.energies is None:
+        return np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0)
+    known = len(ATOM_ENERGIES)
+    symbols = c.elements
+    numbers = np.array([number_of(symbol) for symbol in symbols], dtype=np.int64)
+    scale = np.where(numbers < known, ATOM_ENERGIES[np.minimum(numbers, known - 1)], np.nan)
+    counts = c.composition(symbols)
+    expected = counts @ np.nan_to_num(scale)
+    heavy = counts @ np.isnan(scale).astype(int) > 0
+    usable = c.has("energies") & ~heavy & (expected < 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(usable, c.energies / expected, 1.0)
+    periodic = np.zeros(len(c), dtype=bool) if c.pbc is None else c.pbc.any(axis=1)
+    bad = np.flatnonzero(((ratio < 0.75) | (ratio > 1.4)) & ~(periodic & (ratio < 1.4)))
+    return bad, expected, ratio
 
 
 def warn_of_unit(c: Conformers, options: ReadSettings) -> None:
@@ -262,16 +293,18 @@ def duplicates(c: Conformers) -> list[Problem]:
     """
     if len(c) < 2:
         return []
-    key = np.empty(len(c))
-    for index in _equal_sizes(c, per_conformer=3 * int(c.n_atoms.max(initial=1))):
-        x = _gather(c, index).reshape(len(index), -1)
-        # A random projection: equal coordinates have equal keys, others practically never.
-        weights = np.random.default_rng(x.shape[1]).normal(size=x.shape[1])
-        key[index] = (x * weights).sum(axis=1)
-    n_atoms = c.n_atoms
-    order = np.lexsort((np.arange(len(c)), key, n_atoms))
-    a, b = order[:-1], order[1:]
-    near = (n_atoms[a] == n_atoms[b]) & (np.abs(key[a] - key[b]) < 1e-9)
+    keys = np.empty(len(c))
+    for start, part in c.blocks():
+        for index in _equal_sizes(part, per_conformer=3 * int(part.n_atoms.max(initial=1))):
+            x = _gather(part, index).reshape(len(index), -1)
+            # A random projection: equal coordinates have equal keys, others practically never.
+            weights = np.random.default_rng(x.shape[1]).normal(size=x.shape[1])
+            keys[start + index] = (x * weights).sum(axis=1)
+    members = _near_another(keys)
+    key, n_atoms = keys[members], c.offsets[members + 1] - c.offsets[members]
+    order = np.lexsort((members, key, n_atoms))
+    near = (np.diff(n_atoms[order]) == 0) & (np.diff(key[order]) < _EQUAL)
+    a, b = members[order[:-1]], members[order[1:]]
     count, first = 0, None
     for i, j in zip(a[near], b[near], strict=True):  # candidates only
         si, sj = slice(c.offsets[i], c.offsets[i + 1]), slice(c.offsets[j], c.offsets[j + 1])
@@ -286,3 +319,25 @@ def duplicates(c: Conformers) -> list[Problem]:
         f"{c.describe(first[1])} has the coordinates of conformer {first[0]}; {count:,} such in all"
     )
     return [Problem("duplicates", text, count)]
+
+
+def _near_another(keys: np.ndarray, rows: int = 1 << 18) -> np.ndarray:
+    """Ascending numbers of the ``keys`` (M,) that are within ``_EQUAL`` of another one.
+
+    One sorted copy is all that is needed besides, where these are few.
+    """
+    ordered = np.sort(keys)
+    found = []
+    for start in range(0, len(keys) - 1, rows):
+        piece = ordered[start : start + rows + 1]
+        near = np.diff(piece) < _EQUAL
+        found += [piece[:-1][near], piece[1:][near]]
+    values = np.unique(np.concatenate(found)) if found else np.zeros(0)
+    if not len(values):
+        return np.zeros(0, dtype=np.int64)
+    members = []
+    for start in range(0, len(keys), rows):
+        piece = keys[start : start + rows]
+        place = np.minimum(np.searchsorted(values, piece), len(values) - 1)
+        members.append(np.flatnonzero(values[place] == piece) + start)
+    return np.concatenate(members)

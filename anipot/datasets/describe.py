@@ -82,25 +82,32 @@ def describe(conformers: Conformers) -> Summary:
     if c.energies is not None and c.has("energies").any():
         energies = (float(np.nanmin(c.energies)), float(np.nanmax(c.energies)))
         above = c.relative_energies()
-        relative = (float(np.nanmedian(above)), float(np.nanmax(above)))
-
-    def span(values: np.ndarray) -> tuple[int, int]:
-        return (int(values.min()), int(values.max())) if len(values) else (0, 0)
+        highest = float(np.nanmax(above))
+        # In place: a copy of one number for each of millions of conformers is spared.
+        relative = (float(np.nanmedian(above, overwrite_input=True)), highest)
+        del above
+    atoms: list[int] = []
+    heavy: list[int] = []
+    periodic = 0
+    for _, part in c.blocks():
+        for spans, values in ((atoms, part.n_atoms), (heavy, part.heavy_atoms)):
+            spans += [int(values.min()), int(values.max())]
+        periodic += 0 if part.pbc is None else int(part.pbc.any(axis=1).sum())
 
     return Summary(
         sources=c.sources,
         level_of_theory=c.level_of_theory,
         grouped_by=c.grouped_by,
-        n_molecules=len(np.unique(c.molecule)),
+        n_molecules=c.n_molecules,
         n_conformers=len(c),
-        n_atoms=len(c.atomic_numbers),
+        n_atoms=c.total_atoms,
         elements=c.elements,
-        atoms_per_conformer=span(c.n_atoms),
-        heavy_atoms=span(c.heavy_atoms),
+        atoms_per_conformer=(min(atoms, default=0), max(atoms, default=0)),
+        heavy_atoms=(min(heavy, default=0), max(heavy, default=0)),
         energy_range=energies,
         relative_range=relative,
         labels={label: int(c.has(label).sum()) for label in LABELS},
-        periodic=0 if c.pbc is None else int(c.pbc.any(axis=1).sum()),
+        periodic=periodic,
         dropped=c.dropped,
         nbytes=c.nbytes,
     )

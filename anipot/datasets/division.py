@@ -256,19 +256,21 @@ def _by_lists(
                 "the selection",
                 name, ", ".join(empty),
             )  # fmt: skip
-        return np.isin(data.molecule, indices)
+        listed_here = np.zeros(len(data.molecule_names), dtype=bool)
+        listed_here[indices] = True
+        return data.of_molecules(listed_here)
 
     in_validation, in_test = members("validation"), members("test")
     if (in_validation & in_test).any():
         both = int(np.flatnonzero(in_validation & in_test)[0])
         name = data.molecule_names[data.molecule[both]]
         raise DataError(f"molecule {name!r} is listed for validation and for the test")
-    rest = np.flatnonzero(~in_validation & ~in_test)
+    rest = splits.nonzero(~in_validation & ~in_test)
     if not len(rest):
         raise DataError("the lists hold every molecule: nothing is left to train on")
     parts: dict[str, np.ndarray] = {
-        "validation": np.flatnonzero(in_validation),
-        "test": np.flatnonzero(in_test),
+        "validation": splits.nonzero(in_validation),
+        "test": splits.nonzero(in_test),
     }
     shares = {n: getattr(settings, n) for n in ("validation", "test") if n not in listed}
     total = settings.train + sum(shares.values())
@@ -335,11 +337,10 @@ def divide_again(data: Conformers, known: Mapping[str, Any]) -> Division:
         grouped = _grouped(data, split["by"])
         place = {name: i for i, name in enumerate(grouped.molecule_names)}
         kinds = ("validation_molecules", "test_molecules", "unused_molecules")
-        validation, test, unused = (
-            np.isin(grouped.molecule, [place[n] for n in split[kind] if n in place])
-            for kind in kinds
-        )
-        indices = [np.flatnonzero(p) for p in (~validation & ~test & ~unused, validation, test)]
+        home = np.zeros(len(place), dtype=np.int8)
+        for k, kind in enumerate(kinds, start=1):
+            home[[place[n] for n in split[kind] if n in place]] = k
+        indices = [splits.nonzero(grouped.of_molecules(home == k)) for k in range(3)]
     train, validation, test = indices
     division = Division(
         train,

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from anipot.conformers import Conformers
+from anipot.conformers import ROWS, Conformers, number_groups
 from anipot.errors import DataError
 from anipot.training.error_stats import ErrorStats
 from anipot.training.vector_errors import VectorErrors
@@ -36,10 +36,10 @@ class Evaluation:
     ``reference``        (M,)       hartree, float64   total energies of the data set
     ``predicted``        (M,)       hartree, float64   total energies of the model
     ``self_energy``      (M,)       hartree, float64   sum of the model's self energies
-    ``n_atoms``          (M,)       int64              atoms
-    ``heavy_atoms``      (M,)       int64              atoms other than hydrogen
-    ``molecule``         (M,)       int64              index in ``molecule_names``
-    ``formula``          (M,)       int64              index in ``formula_names``
+    ``n_atoms``          (M,)       int32              atoms
+    ``heavy_atoms``      (M,)       int32              atoms other than hydrogen
+    ``molecule``         (M,)       int32              index in ``molecule_names``
+    ``formula``          (M,)       int32              index in ``formula_names``
     ===================  =========  =================  ============================================
 
     ``grouped_by`` is what the groups of the data set are, ``"molecule"`` or ``"formula"``.
@@ -85,13 +85,24 @@ class Evaluation:
         for name, array in arrays.items():
             if array.shape != (m,):
                 raise DataError(f"{name} has shape {array.shape}, but {m} conformers need ({m},)")
-        keep = np.flatnonzero(conformers.has("energies"))
-        if conformers.energies is None or not len(keep):
+        has_energy = conformers.has("energies")
+        keep = np.flatnonzero(has_energy)
+        if not len(keep):
             raise DataError(
                 f"none of the {m:,} conformers has a reference energy, so there is nothing to "
                 "compare with; use predict for conformers without labels"
             )
-        for name, array in {"reference energy": conformers.energies, **arrays}.items():
+        reference = np.empty(m)
+        n_atoms, heavy, molecule = (np.empty(m, dtype=np.int32) for _ in range(3))
+        crystals = conformers.pbc is not None
+        for start, part in conformers.blocks():
+            own = slice(start, start + len(part))
+            assert part.energies is not None
+            reference[own], molecule[own] = part.energies, part.molecule
+            n_atoms[own], heavy[own] = part.n_atoms, part.heavy_atoms
+            if part.pbc is not None:
+                crystals &= bool(part.pbc[has_energy[own]].all())
+        for name, array in {"reference energy": reference, **arrays}.items():
             bad = keep[~np.isfinite(array[keep])]
             if len(bad):
                 raise DataError(
@@ -100,29 +111,34 @@ class Evaluation:
                     "leave it out"
                 )
         formula, formula_names = conformers.formulas()
-        has = {label: conformers.has(label)[keep] for label in ("forces", "stress")}
-        atoms = np.zeros(len(conformers), dtype=bool)
-        atoms[keep] = has["forces"]
-        stressed = np.zeros(len(conformers), dtype=bool)
-        stressed[keep] = has["stress"]
+        of_forces = of_stress = None
+        if forces is not None:
+            atoms = np.repeat(has_energy & conformers.has("forces"), n_atoms)
+            of_forces = VectorErrors.of(conformers.forces, forces, atoms)
         if stress is not None:
+            stressed = has_energy & conformers.has("stress")
             stressed &= np.isfinite(stress).all(axis=(1, 2))
-        crystals = conformers.pbc is not None and bool(conformers.pbc[keep].all())
+            of_stress = VectorErrors.of(conformers.stress, stress, stressed)
+
+        def kept(array: np.ndarray) -> np.ndarray:
+            """Without those that lack an energy; no copy where none does."""
+            return array if len(keep) == m else array[keep]
+
         return cls(
             conformer=keep,
-            reference=conformers.energies[keep],
-            predicted=arrays["predicted"][keep],
-            self_energy=arrays["self_energy"][keep],
-            n_atoms=conformers.n_atoms[keep],
-            heavy_atoms=conformers.heavy_atoms[keep],
-            molecule=conformers.molecule[keep].astype(np.int64),
+            reference=kept(reference),
+            predicted=kept(arrays["predicted"]),
+            self_energy=kept(arrays["self_energy"]),
+            n_atoms=kept(n_atoms),
+            heavy_atoms=kept(heavy),
+            molecule=kept(molecule),
             molecule_names=conformers.molecule_names,
-            formula=formula[keep].astype(np.int64),
+            formula=kept(formula),
             formula_names=formula_names,
             grouped_by=conformers.grouped_by,
             unit="eV" if crystals else "kcal/mol",
-            forces=VectorErrors.of(conformers.forces, forces, np.repeat(atoms, conformers.n_atoms)),
-            stress=VectorErrors.of(conformers.stress, stress, stressed),
+            forces=of_forces,
+            stress=of_stress,
         )
 
     def in_unit(self, unit: str) -> Evaluation:
@@ -196,9 +212,13 @@ class Evaluation:
         )
 
     def _conformer_groups(self) -> np.ndarray:
-        """(M,) int64: molecule and formula together, numbered from 0."""
-        pair = self.molecule * (len(self.formula_names) + 1) + self.formula
-        return np.unique(pair, return_inverse=True)[1].reshape(-1)
+        """(M,) int32: molecule and formula together, numbered from 0."""
+        group, found = np.empty(len(self), dtype=np.int32), dict[int, int]()
+        for start in range(0, len(self), ROWS):
+            own = slice(start, start + ROWS)
+            pair = self.molecule[own].astype(np.int64) * len(self.formula_names)
+            group[own] = number_groups(pair + self.formula[own], found)
+        return group
 
     # ---- broken down ---------------------------------------------------------------------------
 
@@ -277,7 +297,7 @@ class Evaluation:
     @property
     def n_groups(self) -> int:
         """Number of molecules (or formulas: ``grouped_by``) among the conformers."""
-        return len(np.unique(self.molecule))
+        return int(np.count_nonzero(np.bincount(self.molecule)))
 
     def summary(self, name: str = "") -> str:
         """A few lines of text: the errors of energies, energies per atom and relative energies.
@@ -338,9 +358,11 @@ class Evaluation:
 def _centred(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     """``values`` (M,) minus their mean over each group; exactly 0 where a group's are all equal."""
     # Measured from a member of the group first, equal values stay exactly equal in the mean.
-    _, first = np.unique(group, return_index=True)
-    shifted = values - values[first][group]
-    return shifted - (np.bincount(group, shifted) / np.bincount(group))[group]
+    some = np.empty(int(group.max()) + 1)
+    some[group] = values
+    shifted = values - some[group]
+    shifted -= (np.bincount(group, shifted) / np.bincount(group))[group]
+    return shifted
 
 
 def _plural(n: int, noun: str) -> str:

@@ -18,7 +18,13 @@ from anipot.datasets import (
     load_bundled,
     load_dataset,
 )
-from anipot.datasets.check import close_atoms, duplicates, lone_atoms, wrong_unit
+from anipot.datasets.check import (
+    _near_another,
+    close_atoms,
+    duplicates,
+    lone_atoms,
+    wrong_unit,
+)
 
 
 @pytest.fixture(scope="module")
@@ -195,3 +201,35 @@ def test_thousands_of_atoms_in_one_frame_are_looked_at_in_parts(periodic, monkey
     pair = sorted((i[nearest], j[nearest]))
     assert f"atoms {pair[0]} and {pair[1]} of conformer 0" in problem.message
     assert f"are {d[nearest]:.3f} angstrom" in problem.message
+
+
+def test_problems_are_the_same_in_whatever_pieces_the_data_is_read(monkeypatch):
+    data = load_bundled().select(heavy_atoms=2, per_molecule=10)
+    energies, coordinates = data.energies.copy(), data.coordinates.copy()
+    energies[[40, 130]] *= 627.5
+    for i in (60, 140):  # two atoms of one place, nearly
+        coordinates[data.offsets[i] + 1] = coordinates[data.offsets[i]] + 0.01
+    for i in (20, 150):
+        coordinates[data.offsets[i]] += 30.0
+    data = replace(data, energies=energies, coordinates=coordinates)
+    data = Conformers.concatenate([data, data.take([3, 90])])
+    whole = [str(p) for p in (*check_conformers(data), *lone_atoms(data, 5.2))]
+    assert [text.split(":")[0] for text in whole] == [
+        "close atoms", "unit", "duplicates", "lone atoms",
+    ]  # fmt: skip
+    assert all(f" {n} " in t for n, t in zip((60, 40, 170, 20), whole, strict=True))
+    assert "2 of 172" in whole[0]
+    assert "2 of 172" in whole[1]
+    assert "2 such in all" in whole[2]
+    blocks, summary = Conformers.blocks, describe(data)
+    monkeypatch.setattr(Conformers, "blocks", lambda self, atoms=30: blocks(self, 30))
+    assert [str(p) for p in (*check_conformers(data), *lone_atoms(data, 5.2))] == whole
+    assert describe(data) == summary
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 100])
+def test_keys_that_are_near_another_are_found_in_pieces(rows):
+    keys = np.array([3.0, 1.0, 2.0, 1.0, 7.0, 2.0 + 1e-10, 1.0, 9.0])
+    assert _near_another(keys, rows).tolist() == [1, 2, 3, 5, 6]
+    assert _near_another(np.arange(5.0), rows).tolist() == []
+    assert _near_another(np.zeros(1), rows).tolist() == []

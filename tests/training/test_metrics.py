@@ -8,11 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anipot import conformers as conformers_module
 from anipot.conformers import Conformers
+from anipot.datasets import load_dataset
+from anipot.datasets.store_pack import pack
 from anipot.errors import DataError
+from anipot.training import metrics as metrics_module
 from anipot.training.error_stats import ErrorStats
 from anipot.training.metrics import Evaluation
 from anipot.units import HARTREE_TO_KCALMOL
+from anipot.views import ConformersView
 
 KCAL = 1.0 / HARTREE_TO_KCALMOL
 WATER, METHANE, HELIUM_HYDRIDE = [8, 1, 1], [6, 1, 1, 1, 1], [2, 1]
@@ -310,3 +315,30 @@ def test_table_is_aligned(evaluation: Evaluation) -> None:
     assert water.split() == ["H2O", "3", "2.000", "2.160", "3.000", "0.93000"]
     assert methane.split()[:5] == ["CH4", "2", "2.000", "2.828", "4.000"]
     assert len(head) == len(water) == len(methane)
+
+
+def test_the_same_of_a_store_as_of_memory(tmp_path, monkeypatch) -> None:
+    """Piece by piece, with conformers without an energy among them."""
+    rng = np.random.default_rng(0)
+    molecules = [[WATER, METHANE, HELIUM_HYDRIDE][k] for k in rng.integers(0, 3, 200)]
+    groups = [int(g) for g in rng.integers(0, 4, 200)]
+    has = rng.random(200) > 0.2
+    energies = np.where(has, rng.normal(size=200), np.nan)
+    data = conformers(molecules, list(energies), groups, tuple("abcd"), masks={"energies": has})
+    data.save(tmp_path / "data.npz")
+    monkeypatch.setattr(conformers_module, "VIEW_FROM", 10)
+    monkeypatch.setattr(metrics_module, "ROWS", 7)
+    store = load_dataset(pack([tmp_path / "data.npz"], tmp_path / "store", progress=False))
+    predicted, sae = energies + rng.normal(size=200), rng.normal(size=200)
+    index = rng.permutation(200)[:150]
+    a = Evaluation.of(data.take(index), predicted[index], sae[index])
+    b = Evaluation.of(store.take(index), predicted[index], sae[index])
+    assert isinstance(store.take(index), ConformersView)
+    assert a.to_dict() == b.to_dict()
+    # Relative errors, from their definition.
+    keys = [f"{m} {f}" for m, f in zip(a.molecule, a.formula, strict=True)]
+    errors = {k: a.errors[[key == k for key in keys]] for k in set(keys)}
+    centred = np.concatenate([e - e.mean() for e in errors.values() if len(e) > 1])
+    assert a.relative is not None
+    assert a.relative.mae == pytest.approx(np.abs(centred).mean(), rel=1e-9)
+    assert a.relative.n == len(centred)
