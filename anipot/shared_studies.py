@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 SIGN_OF_LIFE = 60.0
 _DEAD_AFTER = 3600.0
 
-#: How often a data base is opened, a second apart, before it is said that it cannot be: of those who
-#: make its tables at the same moment all but one fail.
+#: How often it is tried to open a data base, a second apart: of those who make its tables at the
+#: same moment all but one fail.
 _OPENINGS = 4
 
 #: Attributes of trials: who works on it, and when that was last seen.
@@ -79,6 +79,19 @@ def open_study(storage: str, name: str, **more: Any) -> optuna.study.Study:
                 raise SettingsError(f"storage {storage}: cannot be opened: {reason(e)}") from None
             time.sleep(1)
     raise AssertionError("the last opening returns or raises")
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What a storage raises that cannot be reached: a data base, or a file and its lock."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (
+        need_optuna().exceptions.OptunaError,
+        SQLAlchemyError,
+        OSError,
+        RuntimeError,
+        ValueError,
+    )
 
 
 def reason(error: Exception) -> str:

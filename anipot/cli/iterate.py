@@ -87,8 +87,10 @@ def iterate(
     others read.
 
     Several machines train one table by the same command with a --storage that all of them reach: a
-    file on a shared disk, or a data base on a server. Each takes runs that nobody has; all have the
-    whole table at the end, and the weights of a run lie where it was trained.
+    file on a shared disk (NFS too), or a data base on a server; sqlite:/// is for processes of one
+    machine. Each takes runs that nobody has; all have the whole table at the end, and the weights
+    of a run lie where it was trained. Runs of a machine that was killed are taken by the others
+    after ten minutes.
 
     '--preset source --data FILE' has the seven rows of the source report, with its numbers beside
     those measured, and says which of its conclusions survive. A second, shorter table, in which

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import shutil
@@ -38,7 +37,7 @@ from anipot.iterations.settings import (
     table_settings,
     with_option,
 )
-from anipot.iterations.sharing import begin_sharing, sharing_of
+from anipot.iterations.sharing import STORAGE, begin_sharing, sharing_of
 from anipot.iterations.table import IterationTable
 from anipot.iterations.writing import in_terminal, write_table
 from anipot.report.table_page import try_table_page
@@ -134,8 +133,8 @@ def resume_table(folder: str | Path, workers: int = 1) -> IterationTable:
     none, DataError when its data have changed.
     """
     folder = Path(folder)
-    first = folder.parent if (folder.parent / OPTIONS).exists() else folder
-    return _resume(folder, workers, first)
+    below = (folder.parent / STORAGE).exists() and not (folder / STORAGE).exists()
+    return _resume(folder, workers, folder.parent if below else folder)
 
 
 def _resume(folder: Path, workers: int, first: Path) -> IterationTable:
@@ -185,16 +184,14 @@ def _train_all(first: Path, head: str, everything: list[Path], workers: int) -> 
         flush=True,
     )
     began = time.monotonic()
-    # Closed at once whatever ends this, so that others have what is let go.
-    with contextlib.closing(train_all(queue, workers)) as ended:
-        for run in ended:
-            if run is None:
-                print(f"Interrupted. To go on: anipot iterate --resume {first}", flush=True)
-                return False
-            done += 1
-            passed = time.monotonic() - began
-            remaining = passed / (done - total + left) * (total - done)
-            print(f"[{done} of {total}] {_told(run)}{_minutes(remaining)}", flush=True)
+    for run in train_all(queue, workers):
+        if run is None:
+            print(f"Interrupted. To go on: anipot iterate --resume {first}", flush=True)
+            return False
+        done += 1
+        passed = time.monotonic() - began
+        remaining = passed / (done - total + left) * (total - done)
+        print(f"[{done} of {total}] {_told(run)}{_minutes(remaining)}", flush=True)
     return True
 
 

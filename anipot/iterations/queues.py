@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -54,7 +54,7 @@ class Queue:
         return []
 
 
-def train_all(queue: Queue, workers: int) -> Generator[Path | None, None, None]:
+def train_all(queue: Queue, workers: int) -> Iterator[Path | None]:
     """The runs of a queue, as they come to their end; None, and no more, after an interruption.
 
     With several workers Ctrl-C reaches their processes too, each of which writes its checkpoint and

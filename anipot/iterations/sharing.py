@@ -190,12 +190,12 @@ class SharedQueue(Queue):
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
-        """Raises TrainingError for whatever a storage raises that cannot be reached any more."""
+        """Raises TrainingError where the storage cannot be reached any more."""
         try:
             yield
         except AnipotError:
             raise
-        except Exception as e:
+        except shared_studies.failures() as e:
             raise TrainingError(
                 f"storage {self.storage}: cannot be used any more: {shared_studies.reason(e)}; "
                 f"what was trained is kept; to go on: anipot iterate --resume {self.root}"

@@ -111,7 +111,7 @@ def set_aside(
         # The first who ends it is the one who has it tried again.
         study._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, why)
         study.tell(number, state=optuna.trial.TrialState.FAIL)
-    except (optuna.exceptions.UpdateFinishedTrialError, ValueError, RuntimeError):
+    except (optuna.exceptions.UpdateFinishedTrialError, ValueError):  # the latter from tell
         return
     if trial.params and tries < _TRIES:
         study.enqueue_trial(dict(trial.params), user_attrs={TRY: tries})

@@ -15,7 +15,7 @@ from anipot.errors import AnipotError, SettingsError, TrainingError
 from anipot.searches import storage
 from anipot.searches.settings import OBJECTIVES, SearchSettings, trial_options
 from anipot.searches.space import options_in, suggest
-from anipot.shared_studies import SIGN_OF_LIFE, need_optuna, sign
+from anipot.shared_studies import SIGN_OF_LIFE, already_ended, need_optuna, sign
 from anipot.training.history import History
 from anipot.training.loop import WHAT_TO_TRY
 from anipot.training.run import make_model
@@ -78,6 +78,17 @@ def run_trial(
     other are a failed one. At the ``deadline`` (``time.time()``), or when the process that began
     this one has ended, the trial is set aside. Raises KeyboardInterrupt when interrupted.
     """
+    with already_ended():  # by others, who took this process for a dead one and try it again
+        _run_trial(study, trial, settings, parts, deadline)
+
+
+def _run_trial(
+    study: optuna.study.Study,
+    trial: optuna.Trial,
+    settings: SearchSettings,
+    parts: Parts,
+    deadline: float,
+) -> None:
     states = need_optuna().trial.TrialState
     sign(trial)
     changes = suggest(trial, settings.space)
