@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from anipot import units
 from anipot.config import ReadSettings
@@ -28,6 +29,9 @@ ATOM_ENERGIES = np.array(
 
 #: A block of this many numbers (8 MB) at a time.
 _BLOCK = 1 << 20
+
+#: More conformers than this take so long that a terminal is shown how far it is.
+_LONG = 1 << 20
 
 #: Projections of coordinates that are nearer than this may be of equal coordinates.
 _EQUAL = 1e-9
@@ -75,6 +79,18 @@ def check_conformers(conformers: Conformers) -> list[Problem]:
     if not conformers.has("energies").any():
         problems.append(Problem("no energies", "no conformer has an energy", len(conformers)))
     return problems
+
+
+def _blocks(c: Conformers) -> Iterator[tuple[int, Conformers]]:
+    """``c.blocks()``, with a bar on a terminal where there are many."""
+    long = len(c) > _LONG
+    with tqdm(
+        total=len(c), unit=" conformers", unit_scale=True, desc="looking", leave=False,
+        disable=None if long else True,
+    ) as bar:  # fmt: skip
+        for start, part in c.blocks():
+            yield start, part
+            bar.update(len(part))
 
 
 def _equal_sizes(c: Conformers, per_conformer: int | None = None) -> Iterator[np.ndarray]:
@@ -132,7 +148,7 @@ def close_atoms(c: Conformers, limit: float = TOO_CLOSE, unit_option: bool = Tru
     ``unit_option``: whether the unit of lengths can be given where the data was read.
     """
     count, first = 0, ""
-    for start, part in c.blocks():
+    for start, part in _blocks(c):
         nearest = np.full(len(part), np.inf)
         pair = np.zeros((len(part), 2), dtype=np.int64)
         for index, distance, which in _nearest(part):
@@ -171,7 +187,7 @@ def lone_atoms(c: Conformers, cutoff: float, unit_option: bool = True) -> list[P
     are neighbours too. ``unit_option`` is that of ``close_atoms``.
     """
     count, first = 0, ""
-    for start, part in c.blocks():
+    for start, part in _blocks(c):
         farthest = np.zeros(len(part))
         lone = np.zeros(len(part), dtype=np.int64)
         for index, distance, _ in _nearest(part):
@@ -205,7 +221,7 @@ def wrong_unit(c: Conformers) -> list[Problem]:
     """
     wrong: list[np.ndarray] = []
     energy = expect = ""
-    for start, part in c.blocks():
+    for start, part in _blocks(c):
         bad, expected, ratio = _ratios(part)
         if not len(bad):
             continue
@@ -294,7 +310,7 @@ def duplicates(c: Conformers) -> list[Problem]:
     if len(c) < 2:
         return []
     keys = np.empty(len(c))
-    for start, part in c.blocks():
+    for start, part in _blocks(c):
         for index in _equal_sizes(part, per_conformer=3 * int(part.n_atoms.max(initial=1))):
             x = _gather(part, index).reshape(len(index), -1)
             # A random projection: equal coordinates have equal keys, others practically never.

@@ -194,6 +194,9 @@ def _workplace(store: Path) -> Iterator[Path]:
         except (DataError, SettingsError):
             shutil.rmtree(work, ignore_errors=True)
             raise
+        except OSError as e:  # no space left, most likely: it may be made
+            said = f"{e.strerror or e}; the same command goes on with what is done, in {work}"
+            raise OSError(e.errno, said, str(e.filename or store)) from e
         shutil.rmtree(work, ignore_errors=True)
 
 

@@ -203,12 +203,13 @@ class Evaluation:
         relative error is 0 by construction). None when no molecule has two.
         """
         group = self._conformer_groups()
-        several = np.bincount(group)[group] > 1
+        several = (np.bincount(group) > 1)[group]
         if not several.any():
             return None
+        kept = slice(None) if several.all() else several  # no copy where all are
         return ErrorStats.of(
-            _centred(self.reference_above, group)[several],
-            _centred(self.predicted_above, group)[several],
+            _centred(self.reference_above, group)[kept],
+            _centred(self.predicted_above, group)[kept],
         )
 
     def _conformer_groups(self) -> np.ndarray:
@@ -242,10 +243,18 @@ class Evaluation:
     def _rows(self, group: np.ndarray, label: Callable[[int], str]) -> list[Row]:
         # One sort instead of a mask a group: a data set may have tens of thousands of groups.
         order = np.argsort(group, kind="stable")
-        starts = np.flatnonzero(np.append(True, np.diff(group[order]) != 0))
-        reference, predicted = self.reference_above, self.predicted_above
+        ordered = group[order]
+        starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+
+        def above(energies: np.ndarray, part: np.ndarray) -> np.ndarray:
+            """In ``unit``: energies above the self energies, of a group's conformers alone."""
+            return (energies[part] - self.self_energy[part]) * self.scale
+
         return [
-            (str(label(int(group[part[0]]))), ErrorStats.of(reference[part], predicted[part]))
+            (
+                str(label(int(group[part[0]]))),
+                ErrorStats.of(above(self.reference, part), above(self.predicted, part)),
+            )
             for part in np.split(order, starts[1:])
         ]
 

@@ -1,3 +1,4 @@
+import io
 from dataclasses import replace
 
 import ase.neighborlist
@@ -6,6 +7,7 @@ import pytest
 from ase import Atoms
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tqdm import tqdm
 
 from anipot import units
 from anipot.conformers import Conformers
@@ -18,6 +20,7 @@ from anipot.datasets import (
     load_bundled,
     load_dataset,
 )
+from anipot.datasets import check as check_module
 from anipot.datasets.check import (
     _near_another,
     close_atoms,
@@ -233,3 +236,21 @@ def test_keys_that_are_near_another_are_found_in_pieces(rows):
     assert _near_another(keys, rows).tolist() == [1, 2, 3, 5, 6]
     assert _near_another(np.arange(5.0), rows).tolist() == []
     assert _near_another(np.zeros(1), rows).tolist() == []
+
+
+@pytest.mark.parametrize("long", [True, False])
+def test_who_waits_is_shown_how_far_it_is(monkeypatch, data, long):
+    bars = []
+
+    class Bar(tqdm):
+        def __init__(self, *given, **options):
+            bars.append((self, options["disable"]))
+            super().__init__(*given, **{**options, "disable": False, "file": io.StringIO()})
+
+    monkeypatch.setattr(check_module, "tqdm", Bar)
+    monkeypatch.setattr(check_module, "_LONG", 100 if long else 10_000)
+    assert check_conformers(data) == []
+    assert len(bars) == 3
+    assert all(bar.n == bar.total == len(data) for bar, _ in bars)
+    # None: where there is a terminal.
+    assert {disable for _, disable in bars} == {None if long else True}

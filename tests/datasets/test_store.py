@@ -1,6 +1,7 @@
 """Stores: the same data as the files, refused where a byte is wrong, whole or not there."""
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -199,6 +200,26 @@ def test_nothing_is_left_of_what_cannot_be_packed(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["bad.h5"]
     with pytest.raises(DataError, match="no file"):
         pack([tmp_path / "none.h5"], tmp_path / "s", progress=False)
+
+
+def test_without_space_the_message_says_what_is_there_and_how_to_go_on(tmp_path, monkeypatch):
+    crystals(20, 0).save(tmp_path / "data.npz")
+    store = tmp_path / "store"
+
+    def full(*given: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pack_module, "seal", full)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        pack([tmp_path / "data.npz"], store, progress=False)
+    text = str(raised.value)
+    assert f"the same command goes on with what is done, in {tmp_path / '.store.packing'}" in text
+    assert str(store) in text
+    monkeypatch.undo()
+    monkeypatch.setattr(pack_module, "read_file", full)  # the file has been read
+    pack([tmp_path / "data.npz"], store, progress=False)
+    equal(load_dataset(store), load_dataset(tmp_path / "data.npz"))
+    assert not (tmp_path / ".store.packing").exists()
 
 
 def test_a_killed_packing_goes_on_with_the_file_at_which_it_was(tmp_path, monkeypatch):
