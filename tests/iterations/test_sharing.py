@@ -495,7 +495,7 @@ def test_two_processes_share_a_table(tmp_path, storage, folders):
     if folders == "ab":
         storage = f"sqlite:///{tmp_path / 'x.db'}"
     # Long enough for both processes to begin before the other has done all.
-    both = commands(tmp_path, storage, folders, epochs=200, patience=200)
+    both = commands(tmp_path, storage, folders, epochs=60, patience=60)
     texts = [command.communicate(timeout=500)[0] for command in both]
     assert [command.returncode for command in both] == [0, 0], texts
     first, second = (load_table(tmp_path / name) for name in folders)
