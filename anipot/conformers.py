@@ -95,7 +95,7 @@ class Conformers:
         if not (rising and all((a <= b).all() for a, b in pairs)) or self.offsets[-1] != a:
             raise DataError("offsets must rise from 0 to the number of atoms")
         if self.molecule is None:
-            groups, names = _group_by_formula(self.atomic_numbers, self.offsets)
+            groups, names = self.formulas()
             fix("molecule", groups)
             fix("molecule_names", names)
             fix("grouped_by", "formula")
@@ -259,14 +259,16 @@ class Conformers:
         elements = self.elements if elements is None else elements
         counts = np.zeros((len(self), len(elements)), dtype=np.int64)
         table = el.index_table(elements)
-        width = len(elements) + 1  # the last column collects the other elements
-        for start, end in _chunks(self.offsets):
-            conformer = np.repeat(np.arange(end - start), np.diff(self.offsets[start : end + 1]))
-            index = table[self.atomic_numbers[self.offsets[start] : self.offsets[end]]]
-            cell = conformer * width + np.where(index < 0, width - 1, index)
-            part = np.bincount(cell, minlength=(end - start) * width).reshape(-1, width)
-            counts[start:end] = part[:, :-1]
+        for start, numbers, offsets in self._atoms():
+            own = _counts(table[numbers], offsets, len(elements))
+            counts[start : start + len(own)] = own
         return counts
+
+    def _atoms(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """All atoms in pieces: (number of the first conformer, atomic numbers, offsets)."""
+        for start, end in _chunks(self.offsets):
+            offsets = self.offsets[start : end + 1]
+            yield start, self.atomic_numbers[offsets[0] : offsets[-1]], offsets - offsets[0]
 
     @property
     def heavy_atoms(self) -> np.ndarray:
@@ -275,7 +277,25 @@ class Conformers:
 
     def formulas(self) -> tuple[np.ndarray, tuple[str, ...]]:
         """Formula of each conformer: (M,) int32 index, and the formulas."""
-        return _group_by_formula(self.atomic_numbers, self.offsets)
+        elements = self.elements
+        if not elements:  # conformers without atoms: numpy has no unique rows of no columns
+            return np.zeros(len(self), dtype=np.int32), ("",) if len(self) else ()
+        table = el.index_table(elements)
+        found: dict[bytes, int] = {}
+        index = np.zeros(len(self), dtype=np.int32)
+        for start, numbers, offsets in self._atoms():
+            counts = _counts(table[numbers], offsets, len(elements))
+            rows, own = np.unique(counts, axis=0, return_inverse=True)
+            places = [found.setdefault(row.tobytes(), len(found)) for row in rows]
+            here = slice(start, start + len(counts))
+            index[here] = np.array(places, dtype=np.int32)[own.reshape(-1)]
+        every = np.array([np.frombuffer(row, dtype=np.int64) for row in found])
+        unique, place = np.unique(every.reshape(-1, len(elements)), axis=0, return_inverse=True)
+        place = place.reshape(-1).astype(np.int32)
+        for piece in _pieces(index):
+            piece[:] = place[piece]
+        atomic = el.numbers_of(elements)
+        return index, tuple(el.formula(np.repeat(atomic, row)) for row in unique)
 
     def by_formula(self) -> Conformers:
         """The same conformers, grouped by formula instead of by the groups of their files."""
@@ -685,33 +705,13 @@ def _chunks(offsets: np.ndarray, atoms: int = 1 << 18) -> Iterator[tuple[int, in
         start = end
 
 
-def _group_by_formula(
-    numbers: np.ndarray, offsets: np.ndarray
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(M,) int32 formula of each conformer, and the formulas' names."""
-    m = len(offsets) - 1
-    seen = np.zeros(256, dtype=bool)
-    for piece in _pieces(numbers):
-        seen[piece] = True
-    present = np.flatnonzero(seen)
-    if not len(present):  # conformers without atoms: numpy has no unique rows of no columns
-        return np.zeros(m, dtype=np.int32), ("",) if m else ()
-    found: dict[bytes, int] = {}
-    index = np.zeros(m, dtype=np.int32)
-    for start, end in _chunks(offsets):
-        conformer = np.repeat(np.arange(end - start), np.diff(offsets[start : end + 1]))
-        column = np.searchsorted(present, numbers[offsets[start] : offsets[end]])
-        size = (end - start) * len(present)
-        counts = np.bincount(conformer * len(present) + column, minlength=size)
-        rows, own = np.unique(counts.reshape(-1, len(present)), axis=0, return_inverse=True)
-        places = [found.setdefault(row.tobytes(), len(found)) for row in rows]
-        index[start:end] = np.array(places, dtype=np.int32)[own.reshape(-1)]
-    every = np.array([np.frombuffer(row, dtype=np.int64) for row in found])
-    unique, place = np.unique(every.reshape(-1, len(present)), axis=0, return_inverse=True)
-    place = place.reshape(-1).astype(np.int32)
-    for piece in _pieces(index):
-        piece[:] = place[piece]
-    return index, tuple(el.formula(np.repeat(present, row)) for row in unique)
+def _counts(index: np.ndarray, offsets: np.ndarray, elements: int) -> np.ndarray:
+    """(m, E) int64: how many atoms of each conformer have which ``index`` below ``elements``."""
+    width = elements + 1  # the last column collects what has none (-1)
+    conformer = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    cell = conformer * width + np.where(index < 0, elements, index)
+    found = np.bincount(cell, minlength=(len(offsets) - 1) * width).reshape(-1, width)
+    return found[:, :-1]
 
 
 def _pieces(array: np.ndarray, rows: int = 1 << 20) -> Iterator[np.ndarray]:

@@ -70,8 +70,10 @@ class Prediction:
             raise SettingsError("only an ensemble's prediction has a disagreement of its members")
         return disagreement(self.energy_std, conformers.n_atoms)
 
-    def rows(self, conformers: Conformers) -> list[dict[str, Any]]:
+    def rows(self, conformers: Conformers, most: int | None = None) -> list[dict[str, Any]]:
         """A plain dictionary a conformer, with the unit in each name; of forces, the largest.
+
+        At most ``most``, the first ones.
 
         Relative energies are above the lowest conformer of the same formula. Where a conformer has
         a reference energy, the error (predicted - reference) is there too.
@@ -82,8 +84,11 @@ class Prediction:
         relative = (self.energies - lowest[formula]) * units.HARTREE_TO_KCALMOL
         labelled = conformers.has("energies")
         spread = np.zeros(0) if self.energy_std is None else self.disagreement(conformers)
+        forces_std = self.forces_std
+        if forces_std is not None and not np.isfinite(forces_std).all():
+            forces_std = None
         rows = []
-        for i, energy in enumerate(self.energies):
+        for i, energy in enumerate(self.energies[:most]):
             row: dict[str, Any] = {
                 "frame": i,
                 "formula": names[formula[i]],
@@ -100,8 +105,8 @@ class Prediction:
                 own = self.forces[conformers.offsets[i] : conformers.offsets[i + 1]]
                 norm = np.linalg.norm(own, axis=1).max(initial=0.0)
                 row["max_force_kcalmol_angstrom"] = float(norm * units.HARTREE_TO_KCALMOL)
-            if self.forces_std is not None and np.isfinite(self.forces_std).all():
-                own = self.forces_std[conformers.offsets[i] : conformers.offsets[i + 1]]
+            if forces_std is not None:
+                own = forces_std[conformers.offsets[i] : conformers.offsets[i + 1]]
                 norm = np.linalg.norm(own, axis=1).max(initial=0.0)
                 row["max_force_std_kcalmol_angstrom"] = float(norm * units.HARTREE_TO_KCALMOL)
             rows.append(row)
@@ -109,7 +114,7 @@ class Prediction:
 
     def table(self, conformers: Conformers, most: int = 50) -> str:
         """The rows as text for a terminal, at most ``most`` of them."""
-        rows = self.rows(conformers)
+        rows = self.rows(conformers, most)
         heads = {
             "frame": ("frame", "{:d}"),
             "formula": ("formula", "{}"),
@@ -122,12 +127,12 @@ class Prediction:
         }
         columns = [k for k in heads if any(k in row for row in rows)]
         cells = [[heads[k][0] for k in columns]]
-        for row in rows[:most]:
+        for row in rows:
             cells.append([heads[k][1].format(row[k]) if k in row else "" for k in columns])
         widths = [max(len(line[c]) for line in cells) for c in range(len(columns))]
         lines = ["  ".join(v.rjust(w) for v, w in zip(line, widths, strict=True)) for line in cells]
-        if len(rows) > most:
-            lines.append(f"... {len(rows) - most:,} more; all of them with --out FILE")
+        if len(self.energies) > most:
+            lines.append(f"... {len(self.energies) - most:,} more; all of them with --out FILE")
         return "\n".join(lines)
 
     def to_atoms(self, conformers: Conformers) -> list[ase.Atoms]:

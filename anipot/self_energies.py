@@ -100,7 +100,11 @@ class SelfEnergies:
 
         Raises DataError for an element that has none.
         """
-        return _counts(conformers, self.elements) @ self.values
+        energies = np.empty(len(conformers))
+        for start, part in conformers.blocks():
+            own = _counts(part, self.elements, start)
+            energies[start : start + len(part)] = own @ self.values
+        return energies
 
     def of_batch(self, batch: Batch) -> Tensor:
         """(B,) float64 hartree, on the batch's device."""

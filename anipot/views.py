@@ -92,12 +92,9 @@ class ConformersView(Conformers):
             digest.update(self.index[start : start + (1 << 20)].astype("<i8").data)
         return digest.hexdigest()
 
-    def composition(self, elements: Sequence[str] | None = None) -> np.ndarray:
-        elements = self.elements if elements is None else elements
-        counts = np.empty((len(self), len(elements)), dtype=np.int64)
-        for start, part in self.blocks():
-            counts[start : start + len(part)] = part.composition(elements)
-        return counts
+    def _atoms(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        for start in range(0, len(self), PIECE):
+            yield start, *self.base.atoms_at(self.index[start : start + PIECE])
 
     @cached_property
     def elements(self) -> tuple[str, ...]:
@@ -118,11 +115,6 @@ class ConformersView(Conformers):
 
     def by_formula(self) -> Conformers:
         return ConformersView(self.base.by_formula(), self.index)
-
-    def formulas(self) -> tuple[np.ndarray, tuple[str, ...]]:
-        """As of any data set, but the formulas are those of the base."""
-        index, names = self.base.formulas()
-        return index[self.index], names
 
     @property
     def mapped(self) -> bool:

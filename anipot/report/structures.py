@@ -41,7 +41,8 @@ def with_structures(
     for row in worst:
         index = row["conformer"]
         text = None
-        if evaluated is not None and evaluated.n_atoms[index] <= _MOST_ATOMS:
-            text = xyz(evaluated, index)
+        if evaluated is not None:
+            own = evaluated.gather(slice(index, index + 1))
+            text = xyz(own, 0) if own.total_atoms <= _MOST_ATOMS else None
         found.append({**row, "xyz": text})
     return found
