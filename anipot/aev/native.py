@@ -226,7 +226,10 @@ def _memory(rows: int, columns: int, dtype: torch.dtype) -> tuple[Tensor, bool]:
         for k in range(len(_kept)):
             if size <= _kept[k].nbytes - 64 <= 2 * size and _references(_kept, k) == _IDLE:
                 return _tensor(_kept[k], rows, columns, dtype), True
-        raw = np.zeros(size + 64, dtype=np.uint8)
+        # Somewhat more, which stays untouched: else every batch that is a little larger than all
+        # before it would have memory of its own.
+        step = 1 << (size.bit_length() - 3)
+        raw = np.zeros(-(-size // step) * step + 64, dtype=np.uint8)
         _kept.append(raw)
         while sum(a.nbytes for a in _kept) > _KEPT:
             _kept.pop(0)

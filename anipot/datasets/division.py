@@ -294,9 +294,12 @@ def provenance(data: Conformers, division: Division, settings: DataSettings) -> 
             return []
         return [grouped.molecule_names[g] for g in grouped.molecules_of(index)]
 
-    unused = np.ones(len(data), dtype=bool)
-    for part in division:
-        unused[part] = False
+    unused = np.zeros(0, dtype=np.int32)
+    if sum(map(len, division)) < len(data):
+        mask = np.ones(len(data), dtype=bool)
+        for part in division:
+            mask[part] = False
+        unused = splits.nonzero(mask)
     return {
         "files": [Path(s).name for s in data.sources],
         "sha256": division.data_hash,
@@ -310,7 +313,7 @@ def provenance(data: Conformers, division: Division, settings: DataSettings) -> 
             **{p: len(i) for p, i in zip(PARTS, division, strict=True)},
             "validation_molecules": molecules(division.validation),
             "test_molecules": molecules(division.test),
-            "unused_molecules": molecules(splits.nonzero(unused)),
+            "unused_molecules": molecules(unused),
             "train_sha256": _hash(division.train),
         },
         # Without paths, which mean nothing elsewhere; what lists said is in the split.
