@@ -118,9 +118,10 @@ def new_run(
             write_text(folder / "options.yaml", to_yaml(settings))
             division.save(folder / "split.npz")
             yield Prepared(settings, folder, data, division)
-    except (DataError, SettingsError):
+    except (DataError, SettingsError, KeyboardInterrupt) as e:
         # Found before there was anything to keep: the folder's name is free for the next attempt.
-        if not any(folder.rglob("checkpoint.pt")):
+        begun = isinstance(e, KeyboardInterrupt) and (folder / "options.yaml").exists()
+        if not begun and not any(folder.rglob("checkpoint.pt")):
             for name in ("options.yaml", "split.npz", "log.txt"):
                 for file in folder.rglob(name):
                     file.unlink()

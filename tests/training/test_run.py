@@ -252,6 +252,17 @@ def test_what_cannot_be_trained_leaves_no_folder(words, error, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ctrl_c_while_the_data_is_read_leaves_no_folder(tmp_path, monkeypatch, capsys):
+    def interrupted(settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("anipot.training.run.read_data", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start_run(options(), tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+    assert "--resume" not in capsys.readouterr().out
+
+
 # ---- resuming ----------------------------------------------------------------------------------
 
 
