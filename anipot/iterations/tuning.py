@@ -35,7 +35,7 @@ def tried(table: IterationTable) -> Tried | None:
 
 
 def tuning_notes(table: IterationTable) -> list[str]:
-    """What was tuned and how, then a sentence for each row whose best value is the last tried."""
+    """What was tuned and how, and a sentence for each row whose best value is the last tried."""
     found = [(row.name, row.tuning) for row in table.rows if row.tuning is not None]
     if not found:
         return []
@@ -53,7 +53,8 @@ def tuning_notes(table: IterationTable) -> list[str]:
         for name, tuning in found
         if tuning.chosen is not None and tuning.at_edge
     ]
-    return [how, *edges]
+    compared = f"Rows are compared with each other, each at its own {_name(first)}."
+    return [how, compared, *edges]
 
 
 def _name(tuning: Tuning) -> str:

@@ -266,3 +266,8 @@ def test_a_table_without_tuning_has_no_notes_of_it(tuned):
     plain = RunSettings().model_dump(include={"data", "model", "training"})
     table = type(tuned)(tuned.folder, "t", (), (0,), plain)
     assert tuning_notes(table) == []
+
+
+def test_it_says_that_rows_are_compared_each_at_its_own_value(tuned):
+    assert "compared with each other, each at its own learning rate" in tuning_notes(tuned)[1]
+    assert tuning_notes(tuned)[1] in (tuned.folder / "table.md").read_text()
