@@ -265,10 +265,14 @@ def _side_by_side(
     ]
     for process in running:
         process.start()
+    left = list(running)
     try:
         while any(process.is_alive() for process in running):
             time.sleep(_LOOK_EVERY)
             watcher.look()
+            for process in [p for p in left if p.exitcode not in (None, 0, 130)]:
+                left.remove(process)
+                watcher.tell_of_death(process.exitcode, len(left))
     finally:
         for process in running:
             process.join()
@@ -320,6 +324,15 @@ class _Watcher:
         if new:
             results.write_search(found)
         return found
+
+    def tell_of_death(self, exitcode: int | None, left: int) -> None:
+        """A process has ended too early; the others try its trial again."""
+        storage.bury(self.study)
+        print(
+            f"WARNING, a process of the search ended with {exitcode}, as happens when memory is "
+            f"short (-9: it was killed); {left} go on, and its trial is tried again",
+            flush=True,
+        )
 
     def _line(self, trial: results.Trial, found: Search) -> str:
         outcome = trial.state if trial.error is None else f"{trial.error:.4f}"

@@ -319,6 +319,38 @@ def test_processes_of_a_killed_search_end(tmp_path):
     _wait(lambda: not any(map(shared_studies.alive, workers())), "both processes end")
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="asks after processes as POSIX has them")
+def test_the_trial_of_a_killed_process_is_tried_again_by_the_others(tmp_path):
+    file, folder = tmp_path / "space.yaml", tmp_path / "s"
+    file.write_text(json.dumps({
+        "base": {**BASE, "training": {"epochs": 100_000, "batch_size": 16}},
+        "space": {"learning_rate": {"low": 1e-4, "high": 1e-3}},
+    }))  # fmt: skip
+    process = _command(folder, file, "--trials", "50", "-w", "2")
+
+    def workers():
+        trials = _study(folder).trials if (folder / "search.json").exists() else []
+        return [t.user_attrs[shared_studies.WHERE][1] for t in trials if "where" in t.user_attrs]
+
+    def killed():
+        return [t for t in _study(folder).trials if storage.INTERRUPTED in t.user_attrs]
+
+    try:
+        _wait(lambda: len(set(workers())) == 2, "both processes train")
+        os.kill(workers()[0], signal.SIGKILL)
+        _wait(killed, "its trial is set aside")
+        _wait(lambda: "ended with -9" in process.stdout.readline(), "it is told")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    (trial,) = killed()
+    assert trial.user_attrs[storage.INTERRUPTED] == "killed"
+    waiting = [t for t in _study(folder).trials if t.state.name == "WAITING"]
+    assert [t.system_attrs["fixed_params"] for t in waiting] == [trial.params]
+
+
 def _wait(condition, what):
     for _ in range(600):
         if condition():
