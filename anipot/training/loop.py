@@ -86,7 +86,7 @@ class Part:
             dtype=model.dtype, device=model.device, labels={"energies", *weights(settings)},
             prepare=partial(network_targets, model),
         )  # fmt: skip
-        self.terms: list[Term] = loss_terms(settings, data, model.device)
+        self.terms: list[Term] = loss_terms(settings, data, model.device, self.loader.streams)
 
 
 class Validation(NamedTuple):

@@ -86,9 +86,16 @@ class Term:
         return self.items(index).sum().clamp(min=1.0)
 
 
-def loss_terms(settings: TrainingSettings, data: Conformers, device: torch.device) -> list[Term]:
+def loss_terms(
+    settings: TrainingSettings,
+    data: Conformers,
+    device: torch.device,
+    streams: bool | None = None,
+) -> list[Term]:
     """The terms with a weight, for a data set. A term whose label no conformer has counts nothing.
 
+    ``streams``: whether labels are counted when a batch needs it and not once for all conformers
+    (default: where ``data`` streams; a store that has been copied to a GPU does not).
     Errors are in ``settings.target_unit`` (forces: per angstrom). "mse": squared error;
     "mse/sqrt(n)": squared error of energies over the square root of the number of atoms (TorchANI's
     choice), forces and stress as "mse"; "huber": half the squared error up to ``huber_delta``,
@@ -102,7 +109,7 @@ def loss_terms(settings: TrainingSettings, data: Conformers, device: torch.devic
                 weight,
                 PAIRS[label],
                 _shape(settings, label),
-                _items(data, label, device),
+                _items(data, label, device, data.streams if streams is None else streams),
                 bool(data.has(label).all()),
                 units.hartree_to(settings.target_unit),
             )
@@ -110,7 +117,9 @@ def loss_terms(settings: TrainingSettings, data: Conformers, device: torch.devic
     return terms
 
 
-def _items(data: Conformers, label: str, device: torch.device) -> Callable[[Tensor], Tensor]:
+def _items(
+    data: Conformers, label: str, device: torch.device, streams: bool
+) -> Callable[[Tensor], Tensor]:
     """How much of a label each of some conformers has; see ``Term``."""
 
     def of(index: np.ndarray) -> Tensor:
@@ -120,7 +129,7 @@ def _items(data: Conformers, label: str, device: torch.device) -> Callable[[Tens
             each = 3 * np.diff(data.atoms_at(index)[1])
         return torch.as_tensor(np.where(has, each, 0).astype(np.float64)).to(device)
 
-    if data.streams:
+    if streams:
         return lambda index: of(index.cpu().numpy())
     everything = of(np.arange(len(data)))
     return lambda index: everything[index]
