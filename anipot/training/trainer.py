@@ -212,7 +212,7 @@ class ANITrainer:
         model.about = {
             "level_of_theory": train.level_of_theory,
             "data": {
-                part: {"conformers": len(data), "sha256": data.identity()}
+                part: {"conformers": len(data), "sha256": data.content_hash()}
                 for part, data in (("train", train), ("validation", val))
             },
             "training": settings.model_dump(exclude=MACHINE_OPTIONS),
