@@ -257,6 +257,9 @@ class BatchLoader:
 
     def _read(self, data: Conformers, index: Tensor) -> Batch:
         part = data.gather(index.numpy())
+        if set(part.elements) - set(self.elements):
+            for number in index.tolist():  # with its number in the data
+                known_species(data.gather(np.array([number])), self.elements, number)
         part = part if self._prepare is None else self._prepare(part)
         loader = BatchLoader(
             part, max(len(part), 1), self.elements, dtype=self.dtype, labels=self.labels,

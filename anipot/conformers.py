@@ -31,6 +31,9 @@ VIEW_FROM = 1 << 16
 #: Conformers of which numbers are worked out at once: bounds the memory.
 ROWS = 1 << 18
 
+#: Conformers of a store that are read at once.
+READ_AT_ONCE = 1 << 16
+
 
 @dataclass(frozen=True, eq=False)
 class Conformers:
@@ -339,6 +342,21 @@ class Conformers:
         """All conformers in pieces of about so many atoms: (number of the first, the piece)."""
         for start, end in _chunks(self.offsets, atoms):
             yield start, self.gather(slice(start, end))
+
+    def in_memory(self) -> Iterator[tuple[int, int, Conformers]]:
+        """All conformers as arrays in memory: (number of the first, of its first atom, the part).
+
+        They are one part, unless this ``streams``: then they are read part by part.
+        """
+        if not self.streams:
+            yield 0, 0, self
+            return
+        atom = 0
+        for start in range(0, len(self), READ_AT_ONCE):
+            # By numbers and not as a slice, which would be a map of the file and no copy.
+            part = self.gather(np.arange(start, min(start + READ_AT_ONCE, len(self))))
+            yield start, atom, part
+            atom += part.total_atoms
 
     def gather(self, index: np.ndarray | slice) -> Conformers:
         """As ``take``, always as arrays in memory (of a slice: views of these arrays)."""

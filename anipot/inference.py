@@ -42,9 +42,6 @@ CHUNK_ATOMS = 8192
 #: What ``Prediction`` has for each conformer; the rest it has for each atom.
 _PER_CONFORMER = frozenset({"stress", "energy_std"})
 
-#: Conformers of a store that are read at once.
-READ_AT_ONCE = 1 << 16
-
 #: Rows times members that go through the networks at once, so that what the backward pass needs
 #: stays in the cache.
 BLOCK_ROWS = 1024
@@ -328,6 +325,7 @@ class Evaluator:
         """
         self.check_known(conformers)
         m, a = len(conformers), conformers.total_atoms
+        periodic = conformers.periodic
         real = np.float32 if self.dtype == torch.float32 else np.float64
         energies = np.zeros(m)
         found: dict[str, np.ndarray] = {}
@@ -344,12 +342,12 @@ class Evaluator:
         if spread:
             found["energy_std"] = np.zeros(m)
         with tqdm(total=m, unit=" conformers", disable=not progress, leave=False) as bar:
-            for conformer, atom, part in _parts(conformers):
+            for conformer, atom, part in conformers.in_memory():
                 own = slice(conformer, conformer + len(part))
                 atoms = slice(atom, atom + part.total_atoms)
                 # Views of the rows of these conformers, or of their atoms.
                 rows = {n: v[own if n in _PER_CONFORMER else atoms] for n, v in found.items()}
-                by_member = self._predict(part, rows, batch_size, bar)
+                by_member = self._predict(part, conformer, periodic, rows, batch_size, bar)
                 energies[own] = by_member.mean(1)
                 if spread:
                     found["energy_std"][own] = deviation(by_member)
@@ -358,12 +356,16 @@ class Evaluator:
     def _predict(
         self,
         conformers: Conformers,
+        first: int,
+        periodic: bool,
         found: dict[str, np.ndarray],
         batch_size: int | None,
         bar: tqdm,
     ) -> np.ndarray:
         """Energies (M, K) hartree of each member, of conformers in memory.
 
+        ``first`` is the number of the first of them in the data that they are a part of, and
+        ``periodic`` whether any of that data is periodic.
         ``found`` has an array, which is filled, for each quantity of ``Prediction`` that is asked
         for.
         """
@@ -374,6 +376,7 @@ class Evaluator:
             dtype=self.dtype,
             device=self.device,
             labels=(),
+            periodic=periodic,
         )
         assert not loader.streams  # the atoms of its batches are those of ``conformers``
         m = len(conformers)
@@ -385,6 +388,7 @@ class Evaluator:
         energies = np.zeros((m, self.n_members))
         for chunk in chunks(composition, batch_size):
             batch = loader.batch(torch.as_tensor(chunk, device=self.device))
+            batch = replace(batch, index=batch.index + first)  # for messages
             result = self.evaluate(
                 batch,
                 derivatives=forces is not None or stress is not None,
@@ -410,22 +414,6 @@ class Evaluator:
             bar.update(len(chunk))
         energies += composition @ self.self_energies.T
         return energies
-
-
-def _parts(conformers: Conformers) -> Iterator[tuple[int, int, Conformers]]:
-    """Conformers in memory: (number of the first conformer, of the first atom, the part).
-
-    All at once, unless they are so many of a store that they are read as they are needed.
-    """
-    if not conformers.streams:
-        yield 0, 0, conformers
-        return
-    atom = 0
-    for start in range(0, len(conformers), READ_AT_ONCE):
-        # By numbers and not as a slice, which would be a map of the file and no copy.
-        part = conformers.gather(np.arange(start, min(start + READ_AT_ONCE, len(conformers))))
-        yield start, atom, part
-        atom += part.total_atoms
 
 
 def chunks(composition: np.ndarray, batch_size: int | None) -> Iterator[np.ndarray]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -227,17 +227,19 @@ class Repulsion:
         for two atoms in the same place.
         """
         energies, virials = np.zeros(len(conformers)), np.zeros((len(conformers), 3, 3))
-        forces = np.zeros((len(conformers.atomic_numbers), 3))
-        loader = BatchLoader(conformers, 1, self.elements, dtype=torch.float64)
-        part = conformers.offsets[:-1] // ATOMS_AT_ONCE
-        for index in np.split(np.arange(len(conformers)), np.flatnonzero(np.diff(part)) + 1):
-            if not len(index):
-                continue
-            batch = loader.batch(torch.as_tensor(index))
-            found = self.evaluate(batch)
-            energies[index] = batch.sum_atoms(found.atomic).numpy()
-            forces[batch.data_atoms.numpy()] = found.forces.numpy()
-            virials[index] = found.virials.numpy()
+        forces = np.zeros((conformers.total_atoms, 3))
+        for conformer, atom, part in conformers.in_memory():
+            loader = BatchLoader(part, 1, self.elements, dtype=torch.float64, labels=())
+            assert not loader.streams  # the atoms of its batches are those of ``part``
+            piece = part.offsets[:-1] // ATOMS_AT_ONCE
+            for index in np.split(np.arange(len(part)), np.flatnonzero(np.diff(piece)) + 1):
+                if not len(index):
+                    continue
+                batch = loader.batch(torch.as_tensor(index))
+                found = self.evaluate(replace(batch, index=batch.index + conformer))
+                energies[conformer + index] = batch.sum_atoms(found.atomic).numpy()
+                forces[atom + batch.data_atoms.numpy()] = found.forces.numpy()
+                virials[conformer + index] = found.virials.numpy()
         return energies, forces, virials
 
 

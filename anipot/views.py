@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -114,16 +115,20 @@ class ConformersView(Conformers):
         return self.gather(slice(number, number + 1)).describe(0, first + number)
 
     def by_formula(self) -> Conformers:
-        return ConformersView(self.base.by_formula(), self.index)
+        # With the formulas of these conformers alone; those of the others are never looked at.
+        index, names = self.formulas()
+        molecule = np.zeros(len(self.base), dtype=np.int32)
+        molecule[self.index] = index
+        base = replace(self.base, molecule=molecule, molecule_names=names, grouped_by="formula")
+        return ConformersView(base, self.index)
 
     @property
     def mapped(self) -> bool:
         return True
 
-    @property
+    @cached_property
     def periodic(self) -> bool:
-        """Whether any conformer of the base is periodic."""
-        return self.base.periodic
+        return any(bool(piece.any()) for piece in self._pieces("pbc"))
 
     @property
     def nbytes(self) -> int:

@@ -10,7 +10,6 @@ from helpers import random_cell, random_conformers
 
 import anipot.stepper
 from anipot import conformers as conformers_module
-from anipot import inference
 from anipot.aev.computer import load_engine
 from anipot.aev.settings import AEVSettings
 from anipot.conformers import Conformers
@@ -301,7 +300,7 @@ def test_predictions_of_a_store_are_those_of_memory(tmp_path, monkeypatch):
     )
     data.save(tmp_path / "data.npz")
     monkeypatch.setattr(conformers_module, "VIEW_FROM", 10)
-    monkeypatch.setattr(inference, "READ_AT_ONCE", 7)
+    monkeypatch.setattr(conformers_module, "READ_AT_ONCE", 7)
     store = load_dataset(pack([tmp_path / "data.npz"], tmp_path / "store", progress=False))
     members = [ANIModel.create("HCNO", hidden=[8], seed=s, dtype="float64") for s in range(3)]
     ensemble = ANIEnsemble(members)
