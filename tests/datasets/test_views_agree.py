@@ -144,6 +144,12 @@ KINDS = ("all", "permuted", "repeated", "bool", "view of view", "by formula", "o
          "selected")  # fmt: skip
 
 
+#: For what takes long.
+few = pytest.mark.parametrize(
+    "both", ["all", "repeated", "view of view", "by formula"], indirect=True
+)
+
+
 @pytest.fixture(scope="module")
 def opened(folder) -> Two:
     return load_dataset(folder / "data.npz", keep_unlabelled=True), load_dataset(folder / "store")
@@ -349,6 +355,7 @@ def test_together_and_written(both, opened, tmp_path):
         assert one.info == other.info
 
 
+@few
 def test_self_energies(both):
     agree(both, lambda c: SelfEnergies.fit(c, ELEMENTS), rtol=1e-8)
     agree(both, lambda c: SelfEnergies.given(ELEMENTS, FREE).of(c))
@@ -387,6 +394,7 @@ def test_messages_name_the_conformer_of_the_data(opened, tmp_path):
             agree(both, ask)
 
 
+@few
 @pytest.mark.parametrize("repelled", [False, True])
 def test_batches(both, repelled):
     model = ANIModel.create(ELEMENTS, hidden=[4], repulsion="zbl" if repelled else None)
@@ -407,6 +415,7 @@ def test_batches(both, repelled):
     agree(both, lambda c: Batch.of(c, "HC"))
 
 
+@few
 def test_the_repulsion_of_nuclei(both):
     """Asked of all conformers at once: forces and virials stand at their own atoms and cells."""
     model = ANIModel.create(ELEMENTS, hidden=[4], repulsion="zbl")
@@ -417,6 +426,7 @@ def test_the_repulsion_of_nuclei(both):
     assert np.abs(model.repulsion.of(both[1])[1]).max() > 1e-3
 
 
+@few
 def test_environments_and_resolution(both):
     agree(both, environments, rtol=1e-5, atol=1e-6)
     settings = AEVSettings.ani1x(ELEMENTS)
@@ -440,6 +450,7 @@ def an_ensemble(**options: Any) -> ANIEnsemble:
 ASKED = {"forces": True, "stress": True, "atomic": True, "forces_std": True}
 
 
+@few
 def test_predictions(both, monkeypatch):
     monkeypatch.setattr(inference, "CHUNK_ATOMS", 40)
     ensemble = an_ensemble(repulsion="zbl")
@@ -449,13 +460,14 @@ def test_predictions(both, monkeypatch):
     assert np.abs(told.forces).max() > 1e-6
     assert np.isfinite(told.stress).all(axis=(1, 2)).any()
     # Each conformer alone, of data in memory.
-    for k in range(0, len(both[0]), 7):
+    for k in range(0, len(both[0]), 13):
         alone = ensemble.predict(both[0].gather(np.array([k])), forces=True, atomic=True)
         own = slice(both[0].offsets[k], both[0].offsets[k + 1])
         np.testing.assert_allclose(told.forces[own], alone.forces, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(told.atomic_energies[own], alone.atomic_energies, rtol=1e-12)
 
 
+@few
 def test_predictions_as_tables_and_files(both, tmp_path):
     ensemble = an_ensemble()
     ensemble.about = {
@@ -490,6 +502,7 @@ def test_stress_of_molecules_alone(opened):
     agree(parts, lambda c: evaluate(a_model(), c))
 
 
+@few
 def test_evaluations(both):
     model = a_model(repulsion="zbl")
     agree(both, lambda c: evaluate(model, c))
@@ -519,6 +532,7 @@ def test_worst_conformers_are_drawn_as_they_are(both):
         assert row["xyz"] == xyz(memory.gather(np.array([row["conformer"]])), 0)
 
 
+@few
 def test_calibrations(both):
     agree(both, lambda c: calibrate(an_ensemble(), c, "made up"))
 
@@ -616,11 +630,12 @@ def quick_figures(monkeypatch):
 
 
 def test_runs(folder, tmp_path, quick_figures):
-    """The tables, numbers and page of a whole run, by molecule, of a selection."""
+    """Tables, numbers, page and learning curve of a whole run, by molecule, of a selection."""
     from anipot.report.run_folder import RunFolder
+    from anipot.training.learning_curve import add_learning_curve
     from anipot.training.run import start_run
 
-    pages, texts = [], []
+    pages, texts, curves = [], [], []
     for name in ("data.npz", "store"):
         settings = checked(
             RunSettings,
@@ -635,9 +650,35 @@ def test_runs(folder, tmp_path, quick_figures):
         shown = RunFolder.read(out).shown()
         pages.append({k: shown[k] for k in ("part", "results", "groups", "worst", "structures")})
         texts.append((out / "test_predictions.csv").read_text().splitlines())
+        curves.append(add_learning_curve(out))
     same(*pages, rtol=1e-6, atol=1e-6)
+    same(*curves, rtol=1e-6, atol=1e-6)
+    assert len(curves[1]) > 2
     assert [t.split(",")[:3] for t in texts[0]] == [t.split(",")[:3] for t in texts[1]]
     # The structure that the page shows is that of the conformer which it names.
     data = load_dataset(folder / "data.npz").select(max_energy=90.0)
     for row in pages[1]["worst"]:
         assert row["xyz"] == xyz(data, row["conformer"])
+
+
+def test_commands(folder, tmp_path, monkeypatch, capsys):
+    """What is printed and written of a store, and of a file."""
+    from anipot import cli
+
+    potential = an_ensemble().save(tmp_path / "potential.safetensors")
+
+    def said(data: Path, *words: object) -> tuple[str, str]:
+        monkeypatch.setattr("sys.argv", ["anipot", *map(str, words), str(data)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert not end.value.code
+        out, err = capsys.readouterr()
+        return out.replace(str(data), "DATA").replace(data.name, "DATA"), err
+
+    for words in (
+        ("evaluate", potential),
+        ("predict", potential, "--forces"),
+        ("data", "info"),
+        ("data", "resolve", "--sample", 20),
+    ):
+        assert said(folder / "data.npz", *words) == said(folder / "store", *words)
