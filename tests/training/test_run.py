@@ -260,7 +260,7 @@ def test_ctrl_c_while_the_data_is_read_leaves_no_folder(tmp_path, monkeypatch, c
     with pytest.raises(KeyboardInterrupt):
         start_run(options(), tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
-    assert "--resume" not in capsys.readouterr().out
+    assert "Interrupted. To go on" not in capsys.readouterr().out
 
 
 # ---- resuming ----------------------------------------------------------------------------------
