@@ -189,8 +189,12 @@ def _second_derivatives(
     needs = ctx.needs_input_grad[3:5]
     again = torch.is_grad_enabled()  # third derivatives are wanted: keep the graph
     with torch.enable_grad():
-        x = coordinates if again else coordinates.detach()
-        lattice = cells if again or cells is None else cells.detach()
+        # Views: what ``gradient`` and the tangents owe to the coordinates themselves is no part of
+        # these derivatives, and goes to autograd through those.
+        x = coordinates.view_as(coordinates) if again else coordinates.detach()
+        lattice = cells
+        if cells is not None:
+            lattice = cells.view_as(cells) if again else cells.detach()
         if not x.requires_grad:
             x = x.detach().requires_grad_()
         if lattice is not None and not lattice.requires_grad:

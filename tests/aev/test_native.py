@@ -249,6 +249,29 @@ def test_a_hessian_is_that_of_the_reference():
     assert_close(hessian(native.aev), hessian(reference.aev))
 
 
+def test_second_derivatives_that_keep_their_graph():
+    """They are those without it; and third derivatives go through that graph."""
+    settings = AEVSettings.ani1x("HCO")
+    batch = Batch.of(mixed_cells(np.random.default_rng(8), "HCO"), settings.elements, torch.float64)
+    _, g, v, w = inputs(mixed_cells(np.random.default_rng(8), "HCO"), settings)
+
+    def second(engine, keep):
+        x, cells = variables = leaves(batch)
+        aevs = engine(settings, batch, x, cells)
+        total = (aevs.square() * g).sum()  # its gradient by the AEVs has a graph too
+        first = torch.autograd.grad(total, variables, create_graph=True)
+        along = (first[0] * v).sum() + (first[1] * w).sum()
+        found = torch.autograd.grad(along, variables, create_graph=keep)
+        third = torch.autograd.grad((found[0] * v).sum(), variables) if keep else ()
+        return [*found, *third]
+
+    truth = second(reference.aev, True)
+    for a, b in zip(second(native.aev, True), truth, strict=True):
+        assert_close(a, b)
+    for a, b in zip(second(native.aev, False), truth[:2], strict=True):
+        assert_close(a, b)
+
+
 def test_force_training_never_calls_the_reference(monkeypatch):
     settings = AEVSettings.ani1x("HCO")
     batch = Batch.of(ragged(np.random.default_rng(6)), settings.elements, torch.float64)
