@@ -136,13 +136,14 @@ def by_group(group: np.ndarray, parts: Sequence[Part], seed: int) -> list[np.nda
             home[waiting] = k
             break
         filled = 0
-        for g in list(waiting):
-            if len(waiting) == still_to_fill:
-                break
-            if filled + counts[g] / 2 <= sizes[k]:
+        left: list[int] = []
+        for n, g in enumerate(waiting):
+            if len(left) + len(waiting) - n > still_to_fill and filled + counts[g] / 2 <= sizes[k]:
                 home[g] = k
                 filled += int(counts[g])
-                waiting.remove(g)
+            else:
+                left.append(g)
+        waiting = left
         if filled == 0:  # every group is too large: the smallest overfills it least
             smallest = min(waiting, key=lambda g: counts[g])
             home[smallest] = k

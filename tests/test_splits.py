@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -163,6 +165,15 @@ def test_one_large_molecule_does_not_fill_a_small_part():
     for seed in range(20):
         parts = splits.by_group(group, (0.8, 0.1, 0.1), seed)
         assert [len(p) for p in parts] == [5000, 10, 10]
+
+
+def test_by_group_takes_time_proportional_to_the_groups():
+    def seconds(groups):
+        start = time.process_time()
+        splits.by_group(np.arange(groups), (0.8, 0.1, 0.1), 0)
+        return time.process_time() - start
+
+    assert seconds(400_000) < 25 * min(seconds(50_000) for _ in range(3))
 
 
 @pytest.mark.parametrize(
