@@ -12,7 +12,7 @@ from torch import Tensor
 from anipot import units
 from anipot.batches import Batch
 from anipot.config import TrainingSettings
-from anipot.conformers import LABELS, Conformers
+from anipot.conformers import LABELS, READ_AT_ONCE, Conformers
 from anipot.training.outputs import Outputs
 
 #: (predicted, reference) of one shape, the reference NaN where a conformer lacks the label.
@@ -131,7 +131,10 @@ def _items(
 
     if streams:
         return lambda index: of(index.cpu().numpy())
-    everything = of(np.arange(len(data)))
+    everything = torch.zeros(len(data), dtype=torch.float64, device=device)
+    for start in range(0, len(data), READ_AT_ONCE):  # all atoms at once would be 17 bytes each
+        end = min(start + READ_AT_ONCE, len(data))
+        everything[start:end] = of(np.arange(start, end))
     return lambda index: everything[index]
 
 

@@ -1,5 +1,6 @@
 """Losses on energies, forces and stress: their values, and gradients against differences."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from anipot.errors import DataError, SettingsError
 from anipot.model import ANIModel
 from anipot.repulsion import Repulsion
 from anipot.training.loop import TrainingLoop
-from anipot.training.losses import loss_unit
+from anipot.training.losses import loss_terms, loss_unit
 from anipot.training.trainer import ANITrainer
 
 KCAL = units.HARTREE_TO_KCALMOL
@@ -207,6 +208,26 @@ def test_units_of_the_loss():
     assert loss_unit(TrainingSettings()) == "(kcal/mol)^2"
     assert loss_unit(TrainingSettings(per_atom=True)) == "(kcal/mol/atom)^2"
     assert loss_unit(TrainingSettings(force_weight=1.0)) == ""
+
+
+def test_counting_labels_takes_memory_for_a_part_of_the_atoms():
+    m, n = 300_000, 20
+    data = Conformers(
+        atomic_numbers=np.ones(m * n, dtype=np.uint8),
+        coordinates=np.broadcast_to(np.float32(0), (m * n, 3)),
+        offsets=np.arange(m + 1) * n,
+        forces=np.broadcast_to(np.float32(0), (m * n, 3)),
+        molecule=np.zeros(m, dtype=np.int32),
+    )
+    settings = TrainingSettings(energy_weight=0.0, force_weight=1.0)
+    tracemalloc.start()
+    try:
+        (term,) = loss_terms(settings, data, torch.device("cpu"))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert float(term.items(torch.arange(m)).sum()) == 3 * m * n
+    assert peak < 8 * m * n  # less than one integer for each atom
 
 
 def test_a_repulsion_is_added_to_what_the_networks_learn():
