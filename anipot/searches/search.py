@@ -272,7 +272,8 @@ def _side_by_side(
             watcher.look()
             for process in [p for p in left if p.exitcode not in (None, 0, 130)]:
                 left.remove(process)
-                watcher.tell_of_death(process.exitcode, len(left))
+                going = sum(p.exitcode is None for p in running)  # others have ended well
+                watcher.tell_of_death(process.exitcode, going)
     finally:
         for process in running:
             process.join()
@@ -326,11 +327,12 @@ class _Watcher:
         return found
 
     def tell_of_death(self, exitcode: int | None, left: int) -> None:
-        """A process has ended too early; the others try its trial again."""
+        """A process has ended too early; the ``left`` others, if any, try its trial again."""
         storage.bury(self.study)
+        then = f"{left} go on, and its trial is tried again" if left else "none is left"
         print(
             f"WARNING, a process of the search ended with {exitcode}, as happens when memory is "
-            f"short (-9: it was killed); {left} go on, and its trial is tried again",
+            f"short (-9: it was killed); {then}",
             flush=True,
         )
 

@@ -20,6 +20,7 @@ from anipot.datasets import division
 from anipot.datasets.bundled import load_bundled
 from anipot.errors import DataError, SettingsError
 from anipot.iterations.settings import table_settings
+from anipot.searches import search as searching
 from anipot.searches import storage
 from anipot.searches.search import resume_search, run_search
 from anipot.searches.settings import search_settings
@@ -349,6 +350,45 @@ def test_the_trial_of_a_killed_process_is_tried_again_by_the_others(tmp_path):
     assert trial.user_attrs[storage.INTERRUPTED] == "killed"
     waiting = [t for t in _study(folder).trials if t.state.name == "WAITING"]
     assert [t.system_attrs["fixed_params"] for t in waiting] == [trial.params]
+
+
+def test_a_death_is_told_with_those_that_still_work(monkeypatch, tmp_path):
+    class Process:
+        """Ends after so many looks, with a code."""
+
+        def __init__(self, looks, code):
+            self.looks, self.code = looks, code
+
+        @property
+        def exitcode(self):
+            return self.code if watched[0] >= self.looks else None
+
+        def is_alive(self):
+            return self.exitcode is None
+
+        def start(self):
+            pass
+
+        def join(self):
+            pass
+
+    class Watcher:
+        def look(self):
+            watched[0] += 1
+
+        def tell_of_death(self, exitcode, left):
+            told.append((exitcode, left))
+
+    class Context:
+        def Process(self, **given):
+            return ended.pop()
+
+    watched, told = [0], []
+    ended = [Process(1, 0), Process(2, -9), Process(3, 0), Process(4, -9)]
+    monkeypatch.setattr(searching, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(searching.multiprocessing, "get_context", lambda how: Context())
+    searching._side_by_side(tmp_path, len(ended), 0, 0.0, Watcher())
+    assert told == [(-9, 2), (-9, 0)]
 
 
 def _wait(condition, what):
