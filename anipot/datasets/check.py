@@ -312,8 +312,10 @@ def duplicates(c: Conformers) -> list[Problem]:
     keys = np.empty(len(c))
     for start, part in _blocks(c):
         for index in _equal_sizes(part, per_conformer=3 * int(part.n_atoms.max(initial=1))):
+            atoms = part.offsets[index][:, None] + np.arange(part.n_atoms[index[0]])
             x = _gather(part, index).reshape(len(index), -1)
-            # A random projection: equal coordinates have equal keys, others practically never.
+            x = np.concatenate([x, part.atomic_numbers[atoms]], axis=1)
+            # A random projection: equal conformers have equal keys, others practically never.
             weights = np.random.default_rng(x.shape[1]).normal(size=x.shape[1])
             keys[start + index] = (x * weights).sum(axis=1)
     members = _near_another(keys)

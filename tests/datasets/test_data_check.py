@@ -120,6 +120,14 @@ def test_duplicates_are_found(data):
     assert duplicates(pair) == []
 
 
+def test_duplicates_are_found_beside_one_of_other_elements():
+    numbers, place = np.array([6, 1, 14, 1, 6, 1]), np.array([[0.0, 0, 0], [0, 0, 1.1]])
+    (problem,) = duplicates(Conformers(numbers, np.tile(place, (3, 1)), [0, 2, 4, 6]))
+    assert problem.count == 1
+    assert "conformer 2 " in problem.message
+    assert "coordinates of conformer 0;" in problem.message
+
+
 def test_a_file_that_cannot_be_read_is_the_only_problem(tmp_path):
     path = tmp_path / "cut.h5"
     path.write_bytes(bundled_path().read_bytes()[:100_000])
