@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from anipot.iterations.as_written import largest_difference
-from anipot.iterations.as_written_run import NotebookRun, NotebookTable
+from anipot.iterations.as_written_table import NotebookRun, NotebookTable
 from anipot.iterations.comparison import number
 from anipot.units import HARTREE_TO_KCALMOL
 

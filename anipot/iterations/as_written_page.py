@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from anipot import plots
 from anipot.files import write_text
 from anipot.iterations.as_written_defects import defects
-from anipot.iterations.as_written_run import NotebookRun, NotebookTable
+from anipot.iterations.as_written_table import NotebookRun, NotebookTable
 from anipot.iterations.comparison import number
 from anipot.iterations.figures import cells_figure, notebook_curves
 from anipot.iterations.markup import Row, html_list, html_page, html_table, markdown_table

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ from anipot.iterations.as_written import (
     draw_as_torch,
     largest_difference,
 )
+from anipot.iterations.as_written_page import write_as_written
+from anipot.iterations.as_written_table import NotebookRun, NotebookTable
 from anipot.iterations.presets import SOURCE_EPOCHS, source
 from anipot.iterations.settings import (
     RowSettings,
@@ -33,8 +34,7 @@ from anipot.iterations.settings import (
 )
 from anipot.model import ANIModel
 from anipot.self_energies import SelfEnergies
-from anipot.training.error_stats import ErrorStats
-from anipot.training.run import make_model
+from anipot.training.run import make_model, new_folder
 from anipot.training.threads import threads, useful_threads
 from anipot.training.trainer import evaluate
 from anipot.units import HARTREE_TO_KCALMOL
@@ -49,65 +49,6 @@ CHANGEABLE = (
     "training.device",
     "training.threads",
 )
-
-
-@dataclass(frozen=True)
-class NotebookRun:
-    """A row as the notebook trains it.
-
-    Losses are in hartree^2, of each epoch. ``said`` is what ``evaluate`` of the notebook says,
-    (loss in hartree^2, MAE in kcal/mol) by part; ``found`` the errors (kcal/mol) of the same
-    weights on the conformers of the part, in evaluation mode. ``first`` and ``last`` are the losses
-    of the first training batch before the first and after the last update. ``extra`` are numbers
-    that only some rows have.
-    """
-
-    row: RowSettings
-    train_losses: list[float]
-    val_losses: list[float]
-    said: dict[str, tuple[float, float]]
-    found: dict[str, ErrorStats]
-    first: float
-    last: float
-    updates: int
-    seconds: list[float]
-    best_epoch: int
-    restoring_changed: float
-    from_best: float
-    squared_weights: float
-    parameters: int
-    weights: dict[str, torch.Tensor] = field(repr=False)
-    extra: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return self.row.name
-
-
-@dataclass(frozen=True)
-class NotebookTable:
-    """All rows, runs of some of them with one thing changed (``controls``), and what they share.
-
-    ``self_energies`` are those of the whole file and of the training part; ``shift`` (kcal/mol) is
-    the mean absolute difference that this makes for the energy of a test conformer.
-    """
-
-    runs: tuple[NotebookRun, ...]
-    controls: dict[str, NotebookRun]
-    division: Division
-    data: Conformers
-    batch_size: int
-    batches: dict[str, int]
-    targets: np.ndarray
-    atoms: np.ndarray
-    self_energies: tuple[SelfEnergies, SelfEnergies]
-    shift: float
-    device: str
-    seconds: float
-
-    def __getitem__(self, name: str) -> NotebookRun:
-        """A row by its name."""
-        return next(run for run in self.runs if run.name == name)
 
 
 def run_as_written(
@@ -125,10 +66,6 @@ def run_as_written(
     make it another notebook and for a folder that is not empty, DataError for data without
     energies.
     """
-    # Here and not above: pages know of results.
-    from anipot.iterations.as_written_page import write_as_written
-    from anipot.training.run import new_folder
-
     settings = _settings(base or {}, updates)
     if folder is not None and Path(folder).exists() and any(Path(folder).iterdir()):
         raise SettingsError(

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from anipot import plots
 from anipot.iterations.figures import PAGE, error_axis
 from anipot.iterations.settings import value_in_words
 from anipot.plotstyle import BLUE, COLUMN, GREEN, GREY, log_axis, log_tick, plain, styled
@@ -21,9 +22,10 @@ _PANELS_A_ROW = 3
 _WORST_SHOWN = 10.0
 
 
-def draw(search: Search) -> dict[str, Figure]:
-    """The figures by name; there must be a finished trial."""
-    return {"history": history(search), "options": options(search)}
+def write_figures(search: Search) -> None:
+    """Draw what a search has found into plots/; there must be a finished trial."""
+    for stem, figure in (("history", history(search)), ("options", options(search))):
+        plots.save_figure(figure, search.folder / "plots" / stem)
 
 
 @styled

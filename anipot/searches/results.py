@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anipot import plots
 from anipot.config import RunSettings, dump_yaml, to_yaml
 from anipot.files import write_text
 from anipot.iterations.settings import options_of, value_in_words
@@ -124,14 +123,6 @@ def write_search(search: Search) -> None:
     data = absolute_paths(options.data)
     write_text(search.folder / "best.yaml", to_yaml(options.model_copy(update={"data": data})))
     write_text(search.folder / "confirm.yaml", _confirm(search, best))
-
-
-def write_figures(search: Search) -> None:
-    """Draw what the search has found into plots/."""
-    from anipot.searches.figures import draw
-
-    for stem, figure in draw(search).items():
-        plots.save_figure(figure, search.folder / "plots" / stem)
 
 
 def _csv(search: Search) -> str:

@@ -22,6 +22,7 @@ from anipot.files import write_text
 from anipot.iterations.runs import cores
 from anipot.iterations.settings import check_same, options_of
 from anipot.searches import results, storage
+from anipot.searches.figures import write_figures
 from anipot.searches.results import Search
 from anipot.searches.settings import SearchSettings, search_settings
 from anipot.searches.space import parameters
@@ -199,7 +200,7 @@ def _go_on(
     found = watcher.look()
     results.write_search(found)
     if found.best is not None:
-        results.write_figures(found)
+        write_figures(found)
     _tell(found, finished)
     return found, finished
 
