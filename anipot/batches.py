@@ -257,14 +257,16 @@ class BatchLoader:
 
     def _read(self, data: Conformers, index: Tensor) -> Batch:
         part = data.gather(index.numpy())
-        if set(part.elements) - set(self.elements):
-            for number in index.tolist():  # with its number in the data
+        try:
+            part = part if self._prepare is None else self._prepare(part)
+            loader = BatchLoader(
+                part, max(len(part), 1), self.elements, dtype=self.dtype, labels=self.labels,
+                periodic=self._periodic,
+            )  # fmt: skip
+        except DataError:
+            for number in index.tolist():  # an unknown element, with its number in the data
                 known_species(data.gather(np.array([number])), self.elements, number)
-        part = part if self._prepare is None else self._prepare(part)
-        loader = BatchLoader(
-            part, max(len(part), 1), self.elements, dtype=self.dtype, labels=self.labels,
-            periodic=self._periodic,
-        )  # fmt: skip
+            raise
         return replace(loader.batch(torch.arange(len(part))), index=index).to(self.device)
 
     def composition(self, index: Tensor) -> Tensor:

@@ -105,7 +105,6 @@ def iterate(
     anipot.iterate({"epochs": 20}, rows=[{}, {"hidden": [256, 192]}], seeds=3)
     """
     from anipot.config import with_words
-    from anipot.iterations.as_written_run import run_as_written
     from anipot.iterations.iterate import resume_table, run_table
     from anipot.iterations.presets import source, source_tuned
     from anipot.iterations.settings import read_parts, table_settings
@@ -119,6 +118,8 @@ def iterate(
                 "as-written has one run a row, one after another, as the notebook: leave out "
                 "--seeds, --workers, --resume, --storage and --name (seed=1 is another seed)"
             )
+        from anipot.iterations.as_written_run import run_as_written
+
         base = {"data": {"files": [str(path) for path in data]}} if data else {}
         run_as_written(with_words(base, words or []), updates, out)
         return
