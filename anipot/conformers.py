@@ -94,7 +94,7 @@ class Conformers:
         fix("coordinates", coordinates)
         m, a = len(self.offsets) - 1, len(self.atomic_numbers)
         rising = m >= 0 and self.offsets[0] == 0
-        pairs = zip(_pieces(self.offsets[:-1]), _pieces(self.offsets[1:]), strict=True)
+        pairs = zip(_in_pieces(self.offsets[:-1]), _in_pieces(self.offsets[1:]), strict=True)
         if not (rising and all((a <= b).all() for a, b in pairs)) or self.offsets[-1] != a:
             raise DataError("offsets must rise from 0 to the number of atoms")
         if self.molecule is None:
@@ -164,11 +164,11 @@ class Conformers:
         """The elements that occur in the conformers at ``indices``, by atomic number."""
         seen = np.zeros(len(el.SYMBOLS), dtype=bool)
         if isinstance(indices, slice) and indices == slice(None):
-            for numbers in _pieces(self.atomic_numbers):
+            for numbers in _in_pieces(self.atomic_numbers):
                 seen[numbers] = True
         else:
             every = len(self.elements)
-            for index in _pieces(self.numbers_at(indices), 1 << 16):
+            for index in _in_pieces(self.numbers_at(indices), 1 << 16):
                 seen[self.atomic_numbers[atoms_of(self.offsets, index)[0]]] = True
                 if np.count_nonzero(seen) == every:
                     break
@@ -200,10 +200,10 @@ class Conformers:
         """Ascending indices in ``molecule_names`` of the molecules of some conformers."""
         seen = np.zeros(len(self.molecule_names), dtype=bool)
         if isinstance(indices, slice) and indices == slice(None):
-            for groups in _pieces(self.molecule):
+            for groups in _in_pieces(self.molecule):
                 seen[groups] = True
         else:
-            for index in _pieces(self.numbers_at(indices)):
+            for index in _in_pieces(self.numbers_at(indices)):
                 seen[self.molecule[index]] = True
         return np.flatnonzero(seen)
 
@@ -295,7 +295,7 @@ class Conformers:
         every = np.array([np.frombuffer(row, dtype=np.int64) for row in found])
         unique, place = np.unique(every.reshape(-1, len(elements)), axis=0, return_inverse=True)
         place = place.reshape(-1).astype(np.int32)
-        for piece in _pieces(index):
+        for piece in _in_pieces(index):
             piece[:] = place[piece]
         atomic = el.numbers_of(elements)
         return index, tuple(el.formula(np.repeat(atomic, row)) for row in unique)
@@ -433,7 +433,7 @@ class Conformers:
             order = np.random.default_rng(seed).permutation(splits.nonzero(keep))
             keep[:] = False
             taken = np.zeros(len(self.molecule_names), dtype=np.int64)
-            for piece in _pieces(order, ROWS):
+            for piece in _in_pieces(order, ROWS):
                 groups = self._molecules_at(piece)
                 keep[piece[taken[groups] + _ranks(groups) < per_molecule]] = True
                 taken += np.bincount(groups, minlength=len(taken))
@@ -668,7 +668,7 @@ class Conformers:
         """An array with a row for each conformer, a piece at a time: (its rows, the piece)."""
         start = 0
         for whole in self._pieces(name):
-            for piece in _pieces(whole, ROWS):
+            for piece in _in_pieces(whole, ROWS):
                 yield slice(start, start + len(piece)), piece
                 start += len(piece)
 
@@ -732,7 +732,7 @@ def _counts(index: np.ndarray, offsets: np.ndarray, elements: int) -> np.ndarray
     return found[:, :-1]
 
 
-def _pieces(array: np.ndarray, rows: int = 1 << 20) -> Iterator[np.ndarray]:
+def _in_pieces(array: np.ndarray, rows: int = 1 << 20) -> Iterator[np.ndarray]:
     """An array in pieces, without copies: bounds the memory."""
     for start in range(0, len(array), rows):
         yield array[start : start + rows]

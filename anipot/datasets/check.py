@@ -106,11 +106,15 @@ def _equal_sizes(c: Conformers, per_conformer: int | None = None) -> Iterator[np
             yield same[k : k + step]
 
 
+def _atoms(c: Conformers, index: np.ndarray) -> np.ndarray:
+    """The atoms (B, n) of conformers of one size."""
+    found: np.ndarray = c.offsets[index][:, None] + np.arange(c.n_atoms[index[0]])
+    return found
+
+
 def _gather(c: Conformers, index: np.ndarray) -> np.ndarray:
     """Coordinates (B, n, 3) float64 of conformers of one size."""
-    n = int(c.n_atoms[index[0]])
-    atoms = c.offsets[index][:, None] + np.arange(n)
-    return c.coordinates[atoms].astype(np.float64)
+    return c.coordinates[_atoms(c, index)].astype(np.float64)
 
 
 def _nearest(c: Conformers) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -312,9 +316,8 @@ def duplicates(c: Conformers) -> list[Problem]:
     keys = np.empty(len(c))
     for start, part in _blocks(c):
         for index in _equal_sizes(part, per_conformer=3 * int(part.n_atoms.max(initial=1))):
-            atoms = part.offsets[index][:, None] + np.arange(part.n_atoms[index[0]])
             x = _gather(part, index).reshape(len(index), -1)
-            x = np.concatenate([x, part.atomic_numbers[atoms]], axis=1)
+            x = np.concatenate([x, part.atomic_numbers[_atoms(part, index)]], axis=1)
             # A random projection: equal conformers have equal keys, others practically never.
             weights = np.random.default_rng(x.shape[1]).normal(size=x.shape[1])
             keys[start + index] = (x * weights).sum(axis=1)

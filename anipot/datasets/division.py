@@ -314,7 +314,7 @@ def provenance(data: Conformers, division: Division, settings: DataSettings) -> 
             "validation_molecules": molecules(division.validation),
             "test_molecules": molecules(division.test),
             "unused_molecules": molecules(unused),
-            "train_sha256": _hash(division.train),
+            "train_sha256": index_hash(division.train),
         },
         # Without paths, which mean nothing elsewhere; what lists said is in the split.
         "options": settings.model_dump(exclude={"files", "validation_molecules", "test_molecules"}),
@@ -355,7 +355,7 @@ def divide_again(data: Conformers, known: Mapping[str, Any]) -> Division:
         tuple(split.get("listed", ())),
         tuple(split["fold"]) if split.get("fold") else None,
     )
-    if _hash(division.train) != split["train_sha256"]:
+    if index_hash(division.train) != split["train_sha256"]:
         raise DataError(
             "the split does not come out as it was: the molecules have other names in this file, "
             "or another version of numpy draws other numbers"
@@ -372,7 +372,8 @@ def _unit(by: str) -> str:
     return by if by == "conformer" else "molecule"
 
 
-def _hash(index: np.ndarray) -> str:
+def index_hash(index: np.ndarray) -> str:
+    """SHA-256 of conformers' numbers (n,), the same for integers of every width."""
     digest = hashlib.sha256()
     for start in range(0, len(index), splits.LARGE):
         digest.update(index[start : start + splits.LARGE].astype("<i8").data)

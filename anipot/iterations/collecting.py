@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import typing
 from dataclasses import fields
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from anipot.config import RunSettings, checked
-from anipot.datasets.division import Division
+from anipot.datasets.division import Division, index_hash
 from anipot.errors import SettingsError
 from anipot.iterations.runs import OUTCOME
 from anipot.iterations.settings import (
@@ -118,8 +117,7 @@ def _row(
     if prepared:
         settings = run_settings(folders[0])
         division = Division.load(folders[0] / "split.npz")
-        test = hashlib.sha256(division.test.astype("<i8").tobytes()).hexdigest()
-        test_set = f"{division.data_hash}/{test}"
+        test_set = f"{division.data_hash}/{index_hash(division.test)}"
     unit = loss_unit(settings.training)
     runs = tuple(seed_result(f, seed, unit) for f, seed in zip(folders, seeds, strict=True))
     options = options_of(settings)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from anipot import shared_studies
 from anipot.config import MACHINE_OPTIONS
-from anipot.datasets.division import Division
+from anipot.datasets.division import Division, index_hash
 from anipot.errors import AnipotError, DataError, SettingsError, TrainingError
 from anipot.files import write_text
 from anipot.iterations import runs
@@ -100,10 +100,9 @@ def sharing_of(root: Path) -> Sharing | None:
 
 def _identity(settings: TableSettings) -> dict[str, Any]:
     """What two commands must share to be one table: not where the data lies."""
-    found: dict[str, Any] = settings.model_dump(mode="json")
+    machines = {"base": {"training": MACHINE_OPTIONS}}
+    found: dict[str, Any] = settings.model_dump(mode="json", exclude=machines)
     found["base"]["data"]["files"] = [Path(f).name for f in settings.base.data.files]
-    for name in MACHINE_OPTIONS:
-        del found["base"]["training"][name]
     return found
 
 
@@ -299,16 +298,12 @@ class SharedQueue(Queue):
     def _mark(self, folder: Path) -> str:
         """What a run must have in common on all machines: conformers, their division, options."""
         if folder not in self._marks:
-            settings = run_settings(folder).model_dump(mode="json")
-            del settings["data"]["files"]
-            for name in MACHINE_OPTIONS:
-                del settings["training"][name]
+            elsewhere = {"data": {"files"}, "training": MACHINE_OPTIONS}
+            settings = run_settings(folder).model_dump(mode="json", exclude=elsewhere)
             division = Division.load(folder / "split.npz")
-            digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-            digest.update(division.data_hash.encode())
-            for part in division:
-                digest.update(part.astype("<i8").tobytes())
-            self._marks[folder] = digest.hexdigest()
+            told = [settings, division.data_hash, *map(index_hash, division)]
+            text = json.dumps(told, sort_keys=True)
+            self._marks[folder] = hashlib.sha256(text.encode()).hexdigest()
         return self._marks[folder]
 
     def _check(self, folder: Path, trial: FrozenTrial) -> None:
