@@ -1,5 +1,6 @@
 """Searches on a handful of real conformers: what is kept, pruned, shared, and gone on with."""
 
+import contextlib
 import csv
 import json
 import os
@@ -293,59 +294,52 @@ def test_killed_and_started_again(tmp_path):
     )
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "killpg"), reason="asks after processes as POSIX has them")
-def test_processes_of_a_killed_search_end(tmp_path):
-    file, folder = tmp_path / "space.yaml", tmp_path / "s"
+def _workers(folder):
+    """The numbers of the processes that have taken trials, once for each."""
+    trials = _study(folder).trials if (folder / "search.json").exists() else []
+    where = shared_studies.WHERE
+    return [t.user_attrs[where][1] for t in trials if where in t.user_attrs]
+
+
+@contextlib.contextmanager
+def _two_processes(folder):
+    """A search by two processes, which would go on for ever; it is killed at the end."""
+    file = folder.with_suffix(".yaml")
     file.write_text(json.dumps({
         "base": {**BASE, "training": {"epochs": 100_000, "batch_size": 16}},
         "space": {"learning_rate": {"low": 1e-4, "high": 1e-3}},
     }))  # fmt: skip
     process = _command(folder, file, "--trials", "50", "-w", "2")
-
-    def workers():
-        trials = _study(folder).trials if (folder / "search.json").exists() else []
-        return {
-            t.user_attrs[shared_studies.WHERE][1]
-            for t in trials
-            if shared_studies.WHERE in t.user_attrs
-        }
-
     try:
-        _wait(lambda: len(workers()) == 2, "both processes train")
+        _wait(lambda: len(set(_workers(folder))) == 2, "both processes train")
+        yield process
     finally:
         process.kill()
         process.wait()
         process.stdout.close()
-    _wait(lambda: not any(map(shared_studies.alive, workers())), "both processes end")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="asks after processes as POSIX has them")
+def test_processes_of_a_killed_search_end(tmp_path):
+    folder = tmp_path / "s"
+    with _two_processes(folder):
+        pass
+    _wait(lambda: not any(map(shared_studies.alive, _workers(folder))), "both processes end")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="asks after processes as POSIX has them")
 def test_the_trial_of_a_killed_process_is_tried_again_by_the_others(tmp_path):
-    file, folder = tmp_path / "space.yaml", tmp_path / "s"
-    file.write_text(json.dumps({
-        "base": {**BASE, "training": {"epochs": 100_000, "batch_size": 16}},
-        "space": {"learning_rate": {"low": 1e-4, "high": 1e-3}},
-    }))  # fmt: skip
-    process = _command(folder, file, "--trials", "50", "-w", "2")
-
-    def workers():
-        trials = _study(folder).trials if (folder / "search.json").exists() else []
-        return [t.user_attrs[shared_studies.WHERE][1] for t in trials if "where" in t.user_attrs]
+    folder = tmp_path / "s"
 
     def killed():
         return [t for t in _study(folder).trials if storage.INTERRUPTED in t.user_attrs]
 
-    try:
-        _wait(lambda: len(set(workers())) == 2, "both processes train")
-        os.kill(workers()[0], signal.SIGKILL)
+    with _two_processes(folder) as process:
+        os.kill(_workers(folder)[0], signal.SIGKILL)
         _wait(killed, "its trial is set aside")
         _wait(lambda: "ended with -9" in process.stdout.readline(), "it is told")
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
     (trial,) = killed()
     assert trial.user_attrs[storage.INTERRUPTED] == "killed"
     waiting = [t for t in _study(folder).trials if t.state.name == "WAITING"]
