@@ -90,9 +90,9 @@ class Anipot:
 
 class TorchANI:
     def __init__(self, settings: AEVSettings, conformers: Conformers, g: Tensor) -> None:
-        from anipot.aev.torchani_engine import _computer
+        from anipot.aev.torchani_engine import torchani_computer
 
-        self.computer = _computer(settings, torch.float32, torch.device("cpu"))
+        self.computer = torchani_computer(settings, torch.float32, torch.device("cpu"))
         n = int(conformers.n_atoms[0])
         species = Batch.of(conformers.take([0]), settings.elements)
         self.species = species.conformer_order(species.species).repeat(len(conformers), 1)
