@@ -69,8 +69,26 @@ class ReadSettings(Settings):
     length_unit: str | None = Field(
         None, description=f"unit of length in the file: {', '.join(units.LENGTH_UNITS)}"
     )
+    stress_key: str | None = Field(None, description="name of the stress in the file")
+    virial_key: str | None = Field(
+        None, description="name of the virial in the file, to be divided by the volume"
+    )
+    energy_from: Literal["comment"] | None = Field(
+        None, description="comment: read energies from the comment lines of XYZ files"
+    )
+    force_unit: str | None = Field(
+        None, description="unit of forces, such as hartree/bohr, if not that of energy over length"
+    )
+    stress_unit: str | None = Field(
+        None, description="unit of stress: GPa, kbar, bar, or an energy over a volume"
+    )
     forces_sign: Literal["forces", "gradient"] | None = Field(
         None, description="what the file calls forces: forces, or gradient to negate them"
+    )
+    stress_sign: Literal["ase", "negative"] | None = Field(
+        None,
+        description="sign of stress: ase (dE/dstrain over volume), or negative to negate stress "
+        "and virial",
     )
     group_key: str | None = Field(None, description="info key that names the molecule of a frame")
     high_energy: bool = Field(False, description="read coordinatesHE and energiesHE too")
@@ -85,6 +103,20 @@ class ReadSettings(Settings):
     def _length_unit(cls, value: str | None) -> str | None:
         if value is not None:
             units.length_to_angstrom(value)
+        return value
+
+    @field_validator("force_unit")
+    @classmethod
+    def _force_unit(cls, value: str | None) -> str | None:
+        if value is not None:
+            units.force_to_hartree_per_angstrom(value)
+        return value
+
+    @field_validator("stress_unit")
+    @classmethod
+    def _stress_unit(cls, value: str | None) -> str | None:
+        if value is not None:
+            units.stress_to_hartree_per_cubic_angstrom(value)
         return value
 
 

@@ -57,8 +57,9 @@ class Conformers:
     says where it is there; a label without a mask is complete. ``grouped_by`` says what the
     groups of the file are: molecules, or only formulas (as in ANI-1x). ``level_of_theory`` and
     ``sources`` (file names) are what is known of the origin; ``dropped`` counts conformers of the
-    files that were left out at reading because they lack the label. Objects are never changed in
-    place.
+    files that were left out at reading because they lack the label. ``not_read`` names what the
+    files hold beside (keys of datasets, of comments, ...) that was not read. Objects are never
+    changed in place.
     """
 
     atomic_numbers: np.ndarray
@@ -76,6 +77,7 @@ class Conformers:
     level_of_theory: str = ""
     sources: tuple[str, ...] = ()
     dropped: int = 0
+    not_read: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         def fix(name: str, value: object) -> None:
@@ -621,6 +623,7 @@ class Conformers:
             "level_of_theory": self.level_of_theory,
             "sources": self.sources,
             "dropped": self.dropped,
+            "not_read": self.not_read,
         }
         text = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
         with atomic_write(path) as temporary, temporary.open("wb") as file:
@@ -638,6 +641,7 @@ class Conformers:
             masks = {n[5:]: arrays.pop(n) for n in list(arrays) if n.startswith("mask_")}
             about["molecule_names"] = tuple(about["molecule_names"])
             about["sources"] = tuple(about["sources"])
+            about["not_read"] = tuple(about.get("not_read", ()))
             return Conformers(**arrays, **about, masks=masks)
         except (
             OSError, EOFError, TypeError, ValueError, KeyError, zipfile.BadZipFile, zlib.error,

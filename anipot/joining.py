@@ -59,6 +59,7 @@ class Joined:
             "level_of_theory": _level_of_theory(self.parts),
             "sources": tuple(s for p in parts for s in p.sources),
             "dropped": sum(p.dropped for p in parts),
+            "not_read": tuple(dict.fromkeys(key for p in parts for key in p.not_read)),
         }
         self.masks = [
             label

@@ -75,6 +75,46 @@ def energy_to_hartree(unit: str) -> float:
     return 1.0 / hartree_to(unit)
 
 
+#: A pressure of one hartree/angstrom^3 in units of pressure that are no energy over a volume.
+PRESSURE_UNITS = {
+    "GPa": HARTREE_TO_GPA,
+    "kbar": HARTREE_TO_GPA * 10.0,
+    "bar": HARTREE_TO_GPA * 1e4,
+    "Pa": HARTREE_TO_GPA * 1e9,
+}
+
+
+def force_to_hartree_per_angstrom(unit: str) -> float:
+    """The factor that converts forces in ``unit``, such as ``"hartree/bohr"``.
+
+    Raises SettingsError for anything but a known unit of energy over a known unit of length.
+    """
+    energy, slash, length = unit.rpartition("/")
+    if not slash:
+        raise SettingsError(f"unknown unit of force {unit!r}; give it as 'hartree/bohr'")
+    return energy_to_hartree(energy.strip()) / length_to_angstrom(length.strip())
+
+
+def stress_to_hartree_per_cubic_angstrom(unit: str) -> float:
+    """The factor that converts stresses in ``unit``, such as ``"GPa"`` or ``"eV/angstrom^3"``.
+
+    Raises SettingsError for anything but a known unit of pressure or a known unit of energy over
+    the cube of a known unit of length.
+    """
+    text = unit.strip()
+    for name, in_hartree in PRESSURE_UNITS.items():
+        if text.lower() == name.lower():
+            return 1.0 / in_hartree
+    energy, slash, volume = text.rpartition("/")
+    length = next((volume[:-n] for n in (3, 2, 1) if volume[-n:] in ("**3", "^3", "3")), "")
+    if not slash or not length:
+        raise SettingsError(
+            f"unknown unit of stress {unit!r}; known: {', '.join(PRESSURE_UNITS)}, or an energy "
+            "over a volume such as 'eV/angstrom^3'"
+        )
+    return energy_to_hartree(energy.strip()) / length_to_angstrom(length.strip()) ** 3
+
+
 def length_to_angstrom(unit: str) -> float:
     """The number that turns lengths in ``unit`` into angstrom when multiplied."""
     return 1.0 / LENGTH_UNITS[_canonical(unit, LENGTH_UNITS, "length")]

@@ -34,7 +34,9 @@ class ConformersView(Conformers):
         return object.__new__(cls)
 
     def __init__(self, base: Conformers, index: np.ndarray) -> None:
-        about = ("molecule_names", "grouped_by", "level_of_theory", "sources", "dropped")
+        about = (
+            "molecule_names", "grouped_by", "level_of_theory", "sources", "dropped", "not_read",
+        )  # fmt: skip
         self.__dict__.update({name: getattr(base, name) for name in about})
         self.__dict__.update(base=base, index=index)
 

@@ -38,3 +38,30 @@ def test_unknown_unit_names_the_known_ones():
         units.hartree_to("calories")
     with pytest.raises(SettingsError, match=r"'inch'.*angstrom, bohr"):
         units.length_to_angstrom("inch")
+
+
+@pytest.mark.parametrize("unit", ["eV/angstrom^3", "eV/A**3", "ev/angstrom3"])
+def test_stress_over_a_volume(unit: str) -> None:
+    assert units.stress_to_hartree_per_cubic_angstrom(unit) == pytest.approx(
+        1 / units.HARTREE_TO_EV, rel=1e-12
+    )
+
+
+def test_pressures() -> None:
+    # 1 eV/angstrom^3 is 160.21766208 GPa.
+    factor = units.stress_to_hartree_per_cubic_angstrom
+    assert factor("GPa") * units.HARTREE_TO_EV == pytest.approx(1 / 160.21766208, rel=1e-12)
+    assert factor("kbar") == pytest.approx(factor("GPa") / 10)
+
+
+def test_forces_of_two_units() -> None:
+    factor = units.force_to_hartree_per_angstrom("hartree/bohr")
+    assert factor == pytest.approx(1 / units.BOHR_TO_ANGSTROM)
+
+
+@pytest.mark.parametrize("unit", ["eV", "eV/parsec", "eV/angstrom^2", "furlong", ""])
+def test_unknown_units_of_force_and_stress(unit: str) -> None:
+    with pytest.raises(SettingsError, match="unit"):
+        units.force_to_hartree_per_angstrom(unit)
+    with pytest.raises(SettingsError, match="unit"):
+        units.stress_to_hartree_per_cubic_angstrom(unit)

@@ -32,6 +32,7 @@ class Summary:
     labels: dict[str, int]
     periodic: int
     dropped: int
+    not_read: tuple[str, ...]
     nbytes: int
 
     def __str__(self) -> str:
@@ -70,6 +71,8 @@ class Summary:
             rows.append(("periodic", f"{self.periodic:,} conformers"))
         if self.dropped:
             rows.append(("left out", f"{self.dropped:,} conformers without the label"))
+        if self.not_read:
+            rows.append(("not read", ", ".join(self.not_read)))
         rows.append(("memory", f"{self.nbytes / 1e6:,.1f} MB"))
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
@@ -109,5 +112,6 @@ def describe(conformers: Conformers) -> Summary:
         labels={label: int(c.has(label).sum()) for label in LABELS},
         periodic=periodic,
         dropped=c.dropped,
+        not_read=c.not_read,
         nbytes=c.nbytes,
     )

@@ -114,7 +114,7 @@ def conformers_from_atoms(
         values = {
             "energies": (_energy(frame, options, where), scales.energy),
             "forces": (_forces(frame, options, where), scales.forces * options.sign),
-            "stress": (_stress(frame, where), scales.energy / scales.length**3),
+            "stress": (_stress(frame, where), scales.stress),
         }
         for label, (value, factor) in values.items():
             if value is None:

@@ -29,7 +29,13 @@ def load_dataset(
     forces_key: str | None = None,
     energy_unit: str | None = None,
     length_unit: str | None = None,
+    stress_key: str | None = None,
+    virial_key: str | None = None,
+    energy_from: str | None = None,
+    force_unit: str | None = None,
+    stress_unit: str | None = None,
     forces_sign: str | None = None,
+    stress_sign: str | None = None,
     high_energy: bool = False,
     keep_unlabelled: bool = False,
     group_key: str | None = None,
@@ -40,13 +46,17 @@ def load_dataset(
     ``.npz`` (saved by anipot, or laid out as MD17, rMD17, sGDML), and what else ASE reads. A store
     (a folder that ``anipot data pack`` wrote) is checked and mapped into memory, not read into it.
 
-    - ``energy_key``, ``coordinates_key``, ``species_key``, ``forces_key``: names in the file,
-      where they are not the usual ones or there are several;
+    - ``energy_key``, ``coordinates_key``, ``species_key``, ``forces_key``, ``stress_key``,
+      ``virial_key``: names in the file, where they are not the usual ones or there are several;
+    - ``energy_from="comment"``: read energies from the comment lines of XYZ files;
     - ``energy_unit``, ``length_unit``: units of the file, where it does not declare them. HDF5
       files are taken to be in hartree and angstrom, ASE's formats in eV and angstrom; foreign
-      ``.npz`` files have no default. Forces are in the one over the other;
+      ``.npz`` files have no default. Forces are in the one over the other, or in ``force_unit``
+      (``"hartree/bohr"``); stresses in energy over length cubed, or in ``stress_unit`` (``"GPa"``);
     - ``forces_sign``: ``"forces"`` or ``"gradient"`` (then negated). By default forces are
       forces, except in COMP6 and ANI-1r files, known by their keys ``cm5`` and ``hirdipole``;
+    - ``stress_sign``: ``"ase"`` (the default: dE/dstrain over volume; a virial is -dE/dstrain) or
+      ``"negative"`` (stress and virial are then negated);
     - ``high_energy``: read ANI-1's high-energy extras too (``coordinatesHE``, ``energiesHE``);
     - ``keep_unlabelled``: keep conformers without an energy, masked, where they are otherwise
       left out and counted (in ``dropped`` and in the log): NaN in the ANI-1x layout, frames
@@ -64,7 +74,13 @@ def load_dataset(
         forces_key=forces_key,
         energy_unit=energy_unit,
         length_unit=length_unit,
+        stress_key=stress_key,
+        virial_key=virial_key,
+        energy_from=energy_from,
+        force_unit=force_unit,
+        stress_unit=stress_unit,
         forces_sign=forces_sign,
+        stress_sign=stress_sign,
         high_energy=high_energy,
         keep_unlabelled=keep_unlabelled,
         group_key=group_key,

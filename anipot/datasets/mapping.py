@@ -7,7 +7,7 @@ ambiguous key in the same words.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,25 @@ COORDINATES_KEYS = ("coordinates", "coords", "coord", "positions", "R")
 SPECIES_KEYS = ("species", "atomic_numbers", "nuclear_charges", "numbers", "z", "Z")
 ENERGY_KEYS = ("energies", "energy", "wb97x_dz.energy", "E")
 FORCES_KEYS = ("forces", "force", "wb97x_dz.forces", "F")
+STRESS_KEYS = ("stress",)
+VIRIAL_KEYS = ("virial", "virials")
+CELL_KEYS = ("cell", "cells", "lattice", "box")
+PBC_KEYS = ("pbc", "periodic")
+
+#: Words in the name of a key that may hold a label under a name that is not known.
+LIKELY = {
+    "energies": ("energ",),
+    "forces": ("forc", "grad"),
+    "stress": ("stress",),
+    "virial": ("virial",),
+}
+#: The option that names the key of each label.
+KEY_OPTIONS = {
+    "energies": "energy_key",
+    "forces": "forces_key",
+    "stress": "stress_key",
+    "virial": "virial_key",
+}
 
 
 class ReadOptions(ReadSettings):
@@ -36,6 +55,11 @@ class ReadOptions(ReadSettings):
     def sign(self) -> float:
         """-1 where the caller said that the file holds gradients."""
         return -1.0 if self.forces_sign == "gradient" else 1.0
+
+    @property
+    def stress_factor(self) -> float:
+        """-1 where the caller said that the file has the other sign of stress and virial."""
+        return -1.0 if self.stress_sign == "negative" else 1.0
 
 
 def read_options(**given: Any) -> ReadOptions:
@@ -56,11 +80,14 @@ def keyword(name: str, value: object = None) -> str:
 
 @dataclass(frozen=True)
 class Scales:
-    """Factors that turn what a file holds into hartree, angstrom and hartree/angstrom."""
+    """Factors that turn what a file holds into hartree, angstrom, hartree/angstrom and, for the
+    stress, hartree/angstrom^3. A virial is an energy.
+    """
 
     energy: float
     length: float
     forces: float
+    stress: float
 
 
 def scales(
@@ -70,26 +97,32 @@ def scales(
     energy_unit: str | None,
     length_unit: str | None,
     force_unit: str | None = None,
+    stress_unit: str | None = None,
 ) -> Scales:
     """Factors for a file that declares (or by its kind implies) these units; keywords win.
 
-    ``force_unit`` (``"hartree/bohr"``) defaults to the energy's over the length's. Raises
-    DataError for a declared unit that is unknown, naming the keyword that replaces it.
+    ``force_unit`` (``"hartree/bohr"``) defaults to the energy's over the length's, and
+    ``stress_unit`` to the energy's over the cube of the length's. Raises DataError for a declared
+    unit that is unknown, naming the keyword that replaces it.
     """
+    told = options.energy_unit is not None or options.length_unit is not None
+    force_unit = options.force_unit or (None if told else force_unit)
+    stress_unit = options.stress_unit or (None if told else stress_unit)
     try:
         energy = options.energy_unit or energy_unit or "hartree"
         length = options.length_unit or length_unit or "angstrom"
         of_energy, of_length = units.energy_to_hartree(energy), units.length_to_angstrom(length)
-        of_forces = of_energy / of_length
-        if force_unit and options.energy_unit is None and options.length_unit is None:
-            numerator, _, denominator = force_unit.rpartition("/")
-            of_forces = units.energy_to_hartree(numerator) / units.length_to_angstrom(denominator)
+        of_forces, of_stress = of_energy / of_length, of_energy / of_length**3
+        if force_unit:
+            of_forces = units.force_to_hartree_per_angstrom(force_unit)
+        if stress_unit:
+            of_stress = units.stress_to_hartree_per_cubic_angstrom(stress_unit)
     except SettingsError as e:
         raise DataError(
             f"{where}: {e}; give the file's units with {keyword('energy_unit')} and "
             f"{keyword('length_unit')}"
         ) from e
-    return Scales(of_energy, of_length, of_forces)
+    return Scales(of_energy, of_length, of_forces, of_stress)
 
 
 def find_key(
@@ -135,6 +168,26 @@ def missing(
     return DataError(
         f"{where} has no {what} under a known name; {text}. Name it with {keyword(option)}{more}"
     )
+
+
+def hint_unread_labels(
+    name: str, labels: Mapping[str, bool], present: Iterable[str], options: ReadOptions
+) -> None:
+    """Log which keys of a file look like labels that were not read, and the option for each.
+
+    ``labels`` says of ``"energies"``, ``"forces"``, ``"stress"`` and ``"virial"`` whether the
+    label was read; ``present`` are the keys that nothing was read from.
+    """
+    present = sorted(set(present))
+    for label, words in LIKELY.items():
+        likely = [key for key in present if any(word in key.lower() for word in words)]
+        if not likely or labels.get(label) or getattr(options, KEY_OPTIONS[label]) is not None:
+            continue
+        sign = " and forces_sign" if any("grad" in key.lower() for key in likely) else ""
+        log.warning(
+            "%s: no %s read, but there is %s: name it with %s%s",
+            name, label, listed(likely), keyword(KEY_OPTIONS[label]), sign,
+        )  # fmt: skip
 
 
 def listed(names: Sequence[str]) -> str:

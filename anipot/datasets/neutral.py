@@ -33,14 +33,38 @@ _IN_WORDS = re.compile(
 _TWO_NUMBERS = re.compile(r"\s*([-+]?\d+)[\s,]+(\d+)\s*")
 
 
+def tells_charge_or_spin(key: object) -> bool:
+    """Whether a key names a total charge, a spin or a multiplicity."""
+    return any(_plain(key) in kind for kind in (CHARGE_KEYS, SPIN_KEYS, MULTIPLICITY_KEYS))
+
+
+def _plain(key: object) -> str:
+    return str(key).lower().replace("-", "_").replace(" ", "_")
+
+
+def check_values(key: str, values: np.ndarray, where: str) -> None:
+    """Raise DataError where an array under a key of charge or spin is not that of singlets.
+
+    ``values`` (M,) or one number for all conformers, of any type. A missing value (NaN) passes.
+    """
+    try:
+        numbers = np.asarray(values, dtype=float).reshape(-1)
+    except (TypeError, ValueError):
+        raise DataError(f"{where}: {key!r} holds something else than numbers") from None
+    good = 1.0 if _plain(key) in MULTIPLICITY_KEYS else 0.0
+    wrong = np.flatnonzero(~(np.isnan(numbers) | (numbers == good)))
+    if len(wrong):
+        place = f"{where}, conformer {wrong[0]}" if len(numbers) > 1 else where
+        raise _refused(place, f"{key} {numbers[wrong[0]]:g}")
+
+
 def check_neutral_singlet(frame: ase.Atoms, where: str) -> None:
     """Raise DataError for a frame with a charge or a spin: the potentials here know of neither."""
     what = None
     for key in frame.info:
-        name = str(key).lower().replace("-", "_").replace(" ", "_")
+        name = _plain(key)
         value = info_entry(frame, key)
-        kinds = (CHARGE_KEYS, SPIN_KEYS, MULTIPLICITY_KEYS)
-        if value is None or not any(name in kind for kind in kinds):
+        if value is None or not tells_charge_or_spin(key):
             continue
         if name == "q" and np.size(value) != 1:
             continue  # a wave vector

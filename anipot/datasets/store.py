@@ -75,6 +75,7 @@ def open_store(path: str | Path, *, verify: bool = True) -> Conformers:
             level_of_theory=about["level_of_theory"],
             sources=tuple(about["sources"]),
             dropped=about["dropped"],
+            not_read=tuple(about.get("not_read", ())),
         )
     except DataError as e:  # sums are right: it was written so
         raise DataError(f"{path}: {e}") from None

@@ -145,7 +145,7 @@ def _open_part(part: Path) -> Conformers:
     columns = about.pop("columns")
     arrays = {c: np.load(part / f"{c}.npy", mmap_mode="r") for c in columns}
     masks = {c.removeprefix("mask_"): arrays.pop(c) for c in columns if c.startswith("mask_")}
-    about |= {name: tuple(about[name]) for name in ("molecule_names", "sources")}
+    about |= {name: tuple(about[name]) for name in ("molecule_names", "sources", "not_read")}
     return Conformers(**arrays, **about, masks=masks)
 
 
