@@ -58,8 +58,9 @@ class Conformers:
     groups of the file are: molecules, or only formulas (as in ANI-1x). ``level_of_theory`` and
     ``sources`` (file names) are what is known of the origin; ``dropped`` counts conformers of the
     files that were left out at reading because they lack the label. ``not_read`` names what the
-    files hold beside (keys of datasets, of comments, ...) that was not read. Objects are never
-    changed in place.
+    files hold beside (keys of datasets, of comments, ...) that was not read, and ``file_units``
+    the units of ``"energy"`` and ``"length"`` that the files were taken to be in. Objects are
+    never changed in place.
     """
 
     atomic_numbers: np.ndarray
@@ -78,6 +79,7 @@ class Conformers:
     sources: tuple[str, ...] = ()
     dropped: int = 0
     not_read: tuple[str, ...] = ()
+    file_units: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         def fix(name: str, value: object) -> None:
@@ -624,6 +626,7 @@ class Conformers:
             "sources": self.sources,
             "dropped": self.dropped,
             "not_read": self.not_read,
+            "file_units": self.file_units,
         }
         text = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
         with atomic_write(path) as temporary, temporary.open("wb") as file:

@@ -60,6 +60,11 @@ class Joined:
             "sources": tuple(s for p in parts for s in p.sources),
             "dropped": sum(p.dropped for p in parts),
             "not_read": tuple(dict.fromkeys(key for p in parts for key in p.not_read)),
+            "file_units": {
+                kind: unit
+                for kind, unit in parts[0].file_units.items()
+                if all(p.file_units.get(kind) == unit for p in parts)
+            },
         }
         self.masks = [
             label

@@ -115,6 +115,11 @@ def stress_to_hartree_per_cubic_angstrom(unit: str) -> float:
     return energy_to_hartree(energy.strip()) / length_to_angstrom(length.strip()) ** 3
 
 
+def length_unit(unit: str) -> str:
+    """The canonical spelling of a unit of length (``"A"`` -> ``"angstrom"``)."""
+    return _canonical(unit, LENGTH_UNITS, "length")
+
+
 def length_to_angstrom(unit: str) -> float:
     """The number that turns lengths in ``unit`` into angstrom when multiplied."""
-    return 1.0 / LENGTH_UNITS[_canonical(unit, LENGTH_UNITS, "length")]
+    return 1.0 / LENGTH_UNITS[length_unit(unit)]

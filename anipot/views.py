@@ -36,6 +36,7 @@ class ConformersView(Conformers):
     def __init__(self, base: Conformers, index: np.ndarray) -> None:
         about = (
             "molecule_names", "grouped_by", "level_of_theory", "sources", "dropped", "not_read",
+            "file_units",
         )  # fmt: skip
         self.__dict__.update({name: getattr(base, name) for name in about})
         self.__dict__.update(base=base, index=index)

@@ -45,7 +45,7 @@ def calibrate(
     """
     from anipot.calibration import calibrate as compare
     from anipot.datasets.bundled import bundled_path
-    from anipot.datasets.check import warn_of_unit
+    from anipot.datasets.check import warn_of_labels
     from anipot.datasets.load import read_files
     from anipot.files import write_text
     from anipot.potentials import load
@@ -54,7 +54,7 @@ def calibrate(
     model = load(potential)
     conformers = read_files(data or [bundled_path()], read)
     if data:
-        warn_of_unit(conformers, read)
+        warn_of_labels(conformers, read)
     conformers, note = part_of(model, conformers, part.value)
     name = ", ".join(dict.fromkeys(Path(s).name for s in conformers.sources))
     name += f" ({part.value} part)" if part is not Part.all else ""

@@ -12,7 +12,7 @@ from anipot.cli.pack import pack
 from anipot.cli.reading import NO_OPTIONS, reads_data
 from anipot.cli.resolve import resolve
 from anipot.datasets.bundled import bundled_path
-from anipot.datasets.check import read_and_check, warn_of_unit
+from anipot.datasets.check import read_and_check, warn_of_labels
 from anipot.datasets.describe import describe
 from anipot.datasets.load import read_files
 from anipot.datasets.mapping import ReadOptions
@@ -51,7 +51,7 @@ def info(
     """
     data = read_files(files or [bundled_path()], read)
     typer.echo(str(describe(data)))
-    warn_of_unit(data, read)
+    warn_of_labels(data, read)
 
 
 @data_app.command()
@@ -62,8 +62,9 @@ def check(
 ) -> None:
     """Look for mistakes in data files; exit with 1 when there is one.
 
-    Shapes that disagree, NaN, unknown elements, atoms closer than 0.3 angstrom, energies that
-    look like another unit, conformers that occur twice. Names the first bad group and why.
+    Shapes that disagree, NaN, unknown elements, atoms or images of a cell that are too close,
+    lengths, energies, forces and stress in another unit or of another sign, forces that contradict
+    the energies, conformers that occur twice. Names the first bad group and why.
 
     In Python:
 

@@ -61,7 +61,7 @@ def evaluate(
     """
     from anipot import plots
     from anipot.datasets.bundled import bundled_path
-    from anipot.datasets.check import warn_of_unit
+    from anipot.datasets.check import warn_of_labels
     from anipot.datasets.load import read_files
     from anipot.files import write_text
     from anipot.potentials import load
@@ -72,7 +72,7 @@ def evaluate(
     model = load(potential)
     conformers = read_files(data or [bundled_path()], read)
     if data:
-        warn_of_unit(conformers, read)
+        warn_of_labels(conformers, read)
     conformers, note = part_of(model, conformers, part.value)
     evaluation = errors_of(model, conformers, progress=shows_progress(len(conformers)))
     unit, sizes = evaluation.unit, evaluation.by_heavy_atoms()

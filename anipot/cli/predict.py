@@ -51,7 +51,7 @@ def predict(
     data = anipot.load_dataset("FILE.xyz", keep_unlabelled=True)
     print(anipot.load("POTENTIAL.safetensors").predict(data, forces=True).energies)
     """
-    from anipot.datasets.check import warn_of_geometry, warn_of_unit
+    from anipot.datasets.check import warn_of_geometry, warn_of_labels
     from anipot.datasets.load import read_files
     from anipot.potentials import load
     from anipot.prediction import checked_ending
@@ -66,7 +66,7 @@ def predict(
         raise SettingsError("--stress is written to .json and .extxyz files: name one with --out")
     model = load(potential)
     conformers = read_files(files, read)
-    warn_of_unit(conformers, read)  # the errors printed are relative to these energies
+    warn_of_labels(conformers, read)  # the errors printed are relative to these energies
     warn_of_geometry(conformers, model.aev.settings.radial_cutoff)
     prediction = model.predict(
         conformers, forces=forces, stress=stress, progress=shows_progress(len(conformers))

@@ -82,6 +82,7 @@ class _Reader:
         self.dropped = self.extras = self.single_energies = 0
         self.atomic_numbers_layout = True
         self.lot = ""
+        self.units: dict[str, str] = {}
 
     # ---- first pass ----------------------------------------------------------------------------
 
@@ -269,6 +270,7 @@ class _Reader:
             length_unit=self.attribute("length_unit"),
             force_unit=self.attribute("force_unit"),
         )
+        self.units = scales.units
         blocks = self.plan()
         counts = np.concatenate([b.counts for b in blocks])
         m, a = len(counts), int(counts.sum())
@@ -436,6 +438,7 @@ class _Reader:
             level_of_theory=level,
             sources=(self.path.name,),
             dropped=self.dropped,
+            file_units=self.units,
         )
 
 

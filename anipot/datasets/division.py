@@ -24,7 +24,7 @@ from anipot.datasets.bundled import (
     load_bundled,
     read_molecule_list,
 )
-from anipot.datasets.check import warn_of_unit
+from anipot.datasets.check import warn_of_labels
 from anipot.datasets.load import read_files
 from anipot.datasets.mapping import log, read_options
 from anipot.errors import DataError, SettingsError
@@ -128,7 +128,7 @@ def read_data(settings: DataSettings) -> Conformers:
         options = read_options(**settings.model_dump(include=names))
         data = read_files(settings.files, options)
         if not data.mapped:  # a store is in hartree, and was looked at when it was packed
-            warn_of_unit(data, options)
+            warn_of_labels(data, options)
     else:
         data = load_bundled()
     return select(data, settings)

@@ -142,6 +142,7 @@ def conformers_from_atoms(
         molecule_names=names,
         masks={label: there for label, there in has.items() if there.any() and not there.all()},
         sources=(Path(source).name,) if source else (),
+        file_units=scales.units,
     )
 
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from anipot.conformers import Conformers
 from anipot.datasets.ani_hdf5 import Empty, is_hdf5, read_ani_hdf5
+from anipot.datasets.check_labels import odd_electrons
 from anipot.datasets.extxyz import read_frames
-from anipot.datasets.mapping import ReadOptions, read_options
+from anipot.datasets.mapping import ReadOptions, log, read_options
 from anipot.datasets.npz import read_npz
 from anipot.datasets.store import MANIFEST, is_store, open_store
 from anipot.errors import DataError
@@ -120,6 +121,13 @@ def read_file(path: Path, options: ReadOptions, empty: Empty = np.empty) -> Conf
         raise DataError(f"{path}: cannot be opened ({e.strerror})") from e
     if size == 0:
         raise DataError(f"{path} is empty (0 bytes)")
+    conformers = _by_type(path, options, empty)
+    for problem in odd_electrons(conformers):
+        log.warning("WARNING, %s: %s", path, problem.message)
+    return conformers
+
+
+def _by_type(path: Path, options: ReadOptions, empty: Empty) -> Conformers:
     suffix = path.suffix.lower()
     if suffix in (".h5", ".hdf5", ".hdf") or is_hdf5(path):
         return read_ani_hdf5(path, options, empty)

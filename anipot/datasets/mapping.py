@@ -81,13 +81,15 @@ def keyword(name: str, value: object = None) -> str:
 @dataclass(frozen=True)
 class Scales:
     """Factors that turn what a file holds into hartree, angstrom, hartree/angstrom and, for the
-    stress, hartree/angstrom^3. A virial is an energy.
+    stress, hartree/angstrom^3. A virial is an energy. ``units`` are those of the file, for
+    ``Conformers.file_units``.
     """
 
     energy: float
     length: float
     forces: float
     stress: float
+    units: dict[str, str]
 
 
 def scales(
@@ -122,7 +124,8 @@ def scales(
             f"{where}: {e}; give the file's units with {keyword('energy_unit')} and "
             f"{keyword('length_unit')}"
         ) from e
-    return Scales(of_energy, of_length, of_forces, of_stress)
+    of_file = {"energy": units.energy_unit(energy), "length": units.length_unit(length)}
+    return Scales(of_energy, of_length, of_forces, of_stress, of_file)
 
 
 def find_key(

@@ -150,6 +150,7 @@ def _foreign(path: Path, arrays: dict[str, np.ndarray], options: ReadOptions) ->
         molecule_names=(_entry(arrays, ("name",)) or path.stem,) if one_molecule else (),
         level_of_theory=_entry(arrays, ("level_of_theory", "theory")) or "",
         sources=(path.name,),
+        file_units=scales.units,
     )
 
 

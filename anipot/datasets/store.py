@@ -76,6 +76,7 @@ def open_store(path: str | Path, *, verify: bool = True) -> Conformers:
             sources=tuple(about["sources"]),
             dropped=about["dropped"],
             not_read=tuple(about.get("not_read", ())),
+            file_units=about.get("file_units", {}),
         )
     except DataError as e:  # sums are right: it was written so
         raise DataError(f"{path}: {e}") from None

@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from anipot.conformers import Conformers
-from anipot.datasets.check import warn_of_unit
+from anipot.datasets.check import warn_of_labels
 from anipot.datasets.load import PathLike, read_file
 from anipot.datasets.mapping import ReadOptions, log
 from anipot.datasets.store import MANIFEST, is_store, seal
@@ -123,7 +123,7 @@ def _read_part(file: Path, part: Path, options: ReadOptions) -> Messages:
         conformers = read_file(
             file, options, lambda shape, dtype: array_on_disk(part.parent, shape, dtype)
         )
-        warn_of_unit(conformers.take(slice(0, LOOKED_AT)), options)
+        warn_of_labels(conformers.take(slice(0, LOOKED_AT)), options)
     joined = Joined([conformers])
     _write(joined, building, progress=False)
     text = json.dumps({**joined.about, "columns": joined.columns})

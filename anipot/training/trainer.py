@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -29,6 +30,8 @@ from anipot.training.losses import OPTION, weights
 from anipot.training.metrics import Evaluation
 from anipot.training.ranks import ranks
 from anipot.training.targets import without_repulsion
+
+log = logging.getLogger("anipot")
 
 
 class ANITrainer:
@@ -123,7 +126,7 @@ class ANITrainer:
 
         ``draw_plot``: draw predicted against true energies (``self.parity``; shown in a notebook).
         """
-        evaluation = evaluate(self.model, data)
+        evaluation = compare(self.model, data)
         if draw_plot:
             self.parity = plots.parity(evaluation)
             plots.show(self.parity)
@@ -237,8 +240,18 @@ def evaluate(model: Potential, data: Conformers, progress: bool = False) -> Eval
     """Errors of a potential on the conformers given, in evaluation mode.
 
     Energies of the conformers that have one, and forces and stress where some have them. Raises
-    DataError when none has an energy, or an element is not known to the potential.
+    DataError when none has an energy, or an element is not known to the potential. Logs a warning
+    where forces or stress look as if they had another sign or unit in the data.
     """
+    evaluation = compare(model, data, progress)
+    for label, found in (("forces", evaluation.forces), ("stress", evaluation.stress)):
+        if found is not None and (suspicion := found.suspicion(label)) is not None:
+            log.warning("WARNING, %s", suspicion)
+    return evaluation
+
+
+def compare(model: Potential, data: Conformers, progress: bool = False) -> Evaluation:
+    """As ``evaluate``, without a judgement of the data: for a model that was trained on it."""
     labelled = data.has("energies")
     if not labelled.any():
         raise DataError("there is nothing to evaluate on: no conformer has an energy")

@@ -8,11 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from anipot.datasets.mapping import keyword
 from anipot.errors import DataError
 from anipot.training.error_stats import ErrorStats
 
 #: Reference forces shorter than this, hartree/angstrom, have no direction to speak of.
 SHORTEST = 1e-4
+
+#: Options of reading that mend the sign and the unit of a label.
+OPTIONS = {
+    "forces": (("forces_sign", "gradient"), "force_unit"),
+    "stress": (("stress_sign", "negative"), "stress_unit"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +64,28 @@ class VectorErrors:
         dot = (self.reference * self.predicted).sum(-1)[long]
         product = (length * other)[long]
         return float(np.divide(dot, product, out=np.zeros_like(dot), where=product > 0).mean())
+
+    def suspicion(self, label: str) -> str | None:
+        """What is probably wrong with the reference ``"forces"`` or ``"stress"``, or None.
+
+        Judged by the mean cosine (of stress: of all nine components) and by the factor that brings
+        the reference closest to what was predicted.
+        """
+        pair = VectorErrors(*(a.reshape(len(a), -1) for a in (self.reference, self.predicted)))
+        cosine = pair.cosine
+        if math.isnan(cosine) or len(self.reference) < 10:
+            return None
+        factor = float((pair.reference * pair.predicted).sum() / (pair.reference**2).sum())
+        sign, unit = OPTIONS[label]
+        found = f"predicted and reference {label} (mean cosine {cosine:.2f})"
+        if cosine < -0.5:
+            return f"{found} are opposite: the data has the other sign, which {keyword(*sign)} says"
+        if cosine > 0.9 and not 0.67 < factor < 1.5:
+            return (
+                f"{found} differ by a factor of {factor:.3g}: is the data in another unit? Name it "
+                f"with {keyword(unit)}"
+            )
+        return None
 
     def to_dict(self, scale: float, unit: str, direction: bool) -> dict[str, Any]:
         """The errors of the components, ready for JSON; with the cosine if ``direction``."""

@@ -1,12 +1,15 @@
 import io
+import itertools
+import re
 from dataclasses import replace
 
 import ase.neighborlist
 import numpy as np
 import pytest
 from ase import Atoms
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from anipot import units
@@ -20,12 +23,13 @@ from anipot.datasets import (
     load_bundled,
     load_dataset,
 )
-from anipot.datasets import check as check_module
-from anipot.datasets.check import (
-    _near_another,
-    close_atoms,
-    duplicates,
-    lone_atoms,
+from anipot.datasets import problems as check_module
+from anipot.datasets.check import _near_another, duplicates
+from anipot.datasets.check_geometry import close_atoms, lone_atoms, odd_bonds, short_cells
+from anipot.datasets.check_labels import (
+    forces_against_energies,
+    large_stress,
+    odd_electrons,
     wrong_unit,
 )
 
@@ -83,9 +87,114 @@ def test_energies_in_another_unit_are_recognised(data, unit):
     assert problem.count == len(data)
     said = f"look like {unit}, which energy_unit={unit!r} (or --energy-unit {unit}) says"
     assert said in problem.message
-    right = replace(data, energies=data.energies / units.hartree_to(unit))
-    (problem,) = wrong_unit(right)
-    assert f"hartree read as {unit}; " in problem.message
+    # Hartree in a file that was read as if it were in that unit.
+    shrunk = replace(data, energies=data.energies / units.hartree_to(unit))
+    (problem,) = wrong_unit(replace(shrunk, file_units={"energy": unit}))
+    assert "they look like hartree, which energy_unit='hartree'" in problem.message
+    # No unit makes them right where the file was read as hartree already.
+    assert "energy_unit" not in wrong_unit(shrunk)[0].message
+
+
+@pytest.mark.parametrize("read_as", units.ENERGY_UNITS)
+@pytest.mark.parametrize("factor", [23.06**2, 27.2114 * 627.5, 1 / 27.2114**2, 2.0, 0.7, 13.3])
+def test_a_unit_that_is_named_mends_the_energies(data, read_as, factor):
+    """Following the hint must end the problem; it must not lead to the next hint."""
+    few = data.select(per_molecule=2)
+    wrong = replace(few, energies=few.energies * factor, file_units={"energy": read_as})
+    for problem in wrong_unit(wrong):
+        said = re.search(r"energy_unit='([^']+)'", problem.message)
+        if said is not None:
+            scale = units.hartree_to(read_as) / units.hartree_to(said[1])
+            assert wrong_unit(replace(wrong, energies=wrong.energies * scale)) == []
+
+
+@pytest.mark.parametrize(("sign", "per_hartree", "hint"), [
+    (-1, 1.0, "forces_sign='gradient'"),
+    (1, units.BOHR_TO_ANGSTROM, "force_unit='hartree/bohr'"),
+    (1, units.HARTREE_TO_EV, "force_unit='eV/angstrom'"),
+    (1, units.HARTREE_TO_KCALMOL, "force_unit='kcal/mol/angstrom'"),
+    (-1, units.BOHR_TO_ANGSTROM, "forces_sign='gradient'"),
+])  # fmt: skip
+def test_forces_that_energies_contradict(data, sign, per_hartree, hint):
+    (problem,) = check_conformers(replace(data, forces=data.forces * sign * per_hartree))
+    assert problem.kind == "forces"
+    assert hint in problem.message
+
+
+def test_forces_of_a_trajectory_that_turns(data):
+    # A molecule that tumbles: forces turn with it, and the check must not take that for an error.
+    one = data.select(molecules=["CO"])
+    x, f = (a.reshape(len(one), -1, 3).astype(float) for a in (one.coordinates, one.forces))
+    turns = Rotation.random(len(one), rng=1).as_matrix()
+    x, f = (np.einsum("max,mxy->may", a, turns).reshape(-1, 3) for a in (x, f))
+    assert forces_against_energies(replace(one, coordinates=x, forces=f)) == []
+    (problem,) = forces_against_energies(replace(one, coordinates=x, forces=-f))
+    assert "gradients" in problem.message
+
+
+def test_forces_of_crystals(shared_data):
+    crystals = load_dataset(shared_data / "materials" / "Si_training.extxyz")
+    assert forces_against_energies(crystals) == []
+    (problem,) = forces_against_energies(replace(crystals, forces=-crystals.forces))
+    assert "gradients" in problem.message
+
+
+def test_noise_is_no_contradiction(data):
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=data.forces.shape) * 0.05
+    assert forces_against_energies(replace(data, forces=noise)) == []
+
+
+@pytest.mark.parametrize(("per_angstrom", "unit"), [
+    (1 / units.BOHR_TO_ANGSTROM, "bohr"), (0.1, "nm"),
+])  # fmt: skip
+def test_lengths_in_another_unit_are_recognised(data, per_angstrom, unit):
+    few = data.select(per_molecule=3)
+    (problem,) = odd_bonds(replace(few, coordinates=few.coordinates * per_angstrom))
+    assert f"length_unit='{unit}'" in problem.message
+    shrunk = replace(few, coordinates=few.coordinates / per_angstrom, file_units={"length": unit})
+    assert "length_unit='angstrom'" in odd_bonds(shrunk)[0].message
+
+
+def test_large_stress_names_the_unit_that_explains_it():
+    cell = 4.0 * np.eye(3)[None]
+    stress = np.diag([250.0, 200.0, 180.0])[None] / units.HARTREE_TO_EV  # eV/angstrom^3
+    data = Conformers([14, 14], np.array([[0.0, 0, 0], [2.3, 0, 0]]), [0, 2], cells=cell,
+                      stress=stress, file_units={"energy": "eV", "length": "angstrom"})  # fmt: skip
+    (problem,) = large_stress(data)
+    assert "conformer 0" in problem.message
+    assert "4.005e+04 GPa" in problem.message
+    assert "stress_unit='kbar'" in problem.message
+    assert large_stress(replace(data, stress=stress / 1000)) == []
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=25, deadline=None)
+def test_short_cells_are_those_with_a_near_image(seed):
+    rng = np.random.default_rng(seed)
+    cell = rng.normal(size=(3, 3)) * rng.uniform(0.8, 3.0)
+    pbc = rng.random(3) < 0.8
+    # In flatter cells the nearest image is farther along than the six steps tried here.
+    assume(pbc.any() and 1 / np.linalg.norm(np.linalg.pinv(cell[pbc]), axis=0).max() > 0.3)
+    frame = Atoms("Li", [[0.0, 0, 0]], cell=cell, pbc=pbc)
+    lattice = np.array([p for p in itertools.product(range(-6, 7), repeat=3) if any(p)])
+    lattice = lattice[(lattice[:, ~pbc] == 0).all(axis=1)]
+    images = np.linalg.norm(lattice @ cell, axis=1)
+    problems = short_cells(conformers_from_atoms([frame]))
+    assert bool(problems) == bool((images < 1.5).any())
+    if problems:
+        assert f"is {images.min():.3f} angstrom" in problems[0].message
+
+
+def test_odd_electrons_name_the_molecule(data):
+    frames = [Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]),
+              Atoms("CH3", [[0, 0, 0], [1.08, 0, 0], [-0.5, 0.93, 0], [-0.5, -0.93, 0]]),
+              Atoms("H", [[0, 0, 0]]),
+              Atoms("Li", [[0, 0, 0]], cell=np.eye(3) * 3, pbc=True)]  # fmt: skip
+    (problem,) = odd_electrons(conformers_from_atoms(frames))
+    assert problem.count == 1
+    assert "conformer 1 (CH3" in problem.message
+    assert odd_electrons(data) == []
 
 
 def test_atomization_energies_are_recognised(data):
@@ -200,9 +309,9 @@ def test_thousands_of_atoms_in_one_frame_are_looked_at_in_parts(periodic, monkey
         shapes.append(a.size)
         return real(formula, a, b)
 
-    from anipot.datasets import check
+    from anipot.datasets import check_geometry as check
 
-    monkeypatch.setattr(check, "_BLOCK", 5000)
+    monkeypatch.setattr(check, "BLOCK", 5000)
     monkeypatch.setattr(np, "einsum", watched)
     (problem,) = close_atoms(data)
     assert max(shapes) <= 5000
