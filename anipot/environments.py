@@ -75,8 +75,8 @@ def environments(data: Conformers, settings: AEVSettings | None = None) -> Envir
     computer = AEVComputer(settings or AEVSettings.ani1x(data.elements))
     parts = []
     with torch.no_grad():
-        for _, chunk in data.blocks(CHUNK_ATOMS):
-            batch = Batch.of(chunk, computer.settings.elements)
+        for first, chunk in data.blocks(CHUNK_ATOMS):
+            batch = Batch.of(chunk, computer.settings.elements, first=first)
             parts.append(batch.conformer_order(computer(batch)).numpy())
     return Environments(
         np.concatenate(parts) if parts else np.zeros((0, computer.length), np.float32),

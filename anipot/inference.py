@@ -377,6 +377,7 @@ class Evaluator:
             device=self.device,
             labels=(),
             periodic=periodic,
+            first=first,
         )
         assert not loader.streams  # the atoms of its batches are those of ``conformers``
         m = len(conformers)

@@ -16,6 +16,7 @@ from anipot.batches import Batch
 from anipot.conformers import Conformers
 from anipot.errors import DataError
 from anipot.inference import Evaluator, Present
+from anipot.positions import NEAR, check_resolved, near_origin
 from anipot.prediction import deviation, disagreement
 from anipot.repulsion import Contact, RepulsionStepper
 from anipot.small_networks import SmallNetworks, available
@@ -79,6 +80,7 @@ class Stepper:
         )
         evaluator.check_known(conformer)
         self._evaluator = evaluator
+        self._single = evaluator.dtype == torch.float32
         self._batch = Batch.of(
             conformer, evaluator.settings.elements, evaluator.dtype, evaluator.device
         )
@@ -153,10 +155,13 @@ class Stepper:
         if stress and not self.pbc.all():
             raise DataError("stress needs a cell that is periodic in all three directions")
         if len(x):
-            # Before single precision rounds them: far from the origin few digits are left.
-            if lattice is not None and self._evaluator.dtype == torch.float32:
-                x = self._wrapped(x, lattice)
             x = x - x.mean(axis=0)
+            # Before single precision rounds them: far from the origin few digits are left. A sum of
+            # squares is found sooner than the largest, and larger. Not so of NaN: to the slow way.
+            flat = x.ravel()
+            if self._single and not flat @ flat <= NEAR**2:
+                x = near_origin(given, lattice, self.pbc)
+                check_resolved(x, "the system")
         with self._lock:  # the arrays are used again at every call
             try:
                 point = self._point(x, lattice, stress)
@@ -171,12 +176,6 @@ class Stepper:
             if self._repulsion is None:
                 return point
             return _repelled(point, self._repulsion(given, lattice), lattice)
-
-    def _wrapped(self, x: np.ndarray, lattice: np.ndarray) -> np.ndarray:
-        """``x`` moved by whole lattice vectors to within a cell; as it is in a flat cell."""
-        if not self.pbc.all() or not abs(np.linalg.det(lattice)) > 0:
-            return x
-        return x - np.floor(np.linalg.solve(lattice.T, x.T).T) @ lattice
 
     def _point(self, x: np.ndarray, lattice: np.ndarray | None, stress: bool) -> Point:
         if self._aev is None:
