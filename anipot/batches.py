@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from anipot import shuffling
-from anipot.conformers import LABELS, Conformers
+from anipot.conformers import LABELS, Conformers, check_conformers
 from anipot.devices import free_memory
 from anipot.elements import index_table, symbol_of
 from anipot.errors import DataError, SettingsError
@@ -98,6 +98,7 @@ class Batch:
 
         ``first`` is the number of the first conformer, for messages.
         """
+        check_conformers(conformers, "a batch")
         loader = BatchLoader(
             conformers, max(len(conformers), 1), elements, dtype=dtype, device=device, first=first
         )
@@ -135,6 +136,7 @@ class BatchLoader:
         first: int = 0,
         warn: bool = True,
     ) -> None:
+        check_conformers(conformers, "a BatchLoader")
         if batch_size < 1:
             raise SettingsError(f"batch_size must be at least 1, not {batch_size}")
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed

@@ -117,9 +117,7 @@ def check_resolved(x: np.ndarray, which: str) -> None:
 
 def _fits(low: np.ndarray, high: np.ndarray) -> bool:
     """Whether a conformer within ``low`` and ``high`` (3,) is small enough, and not BEYOND."""
-    return bool(
-        (high - low).max() <= 2 * FARTHEST and np.maximum(-low, high).max() <= BEYOND
-    )
+    return bool((high - low).max() <= 2 * FARTHEST and np.maximum(-low, high).max() <= BEYOND)
 
 
 def _nearest_images(x: np.ndarray, lattice: np.ndarray) -> np.ndarray:

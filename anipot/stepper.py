@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from anipot import arrays
 from anipot.aev.prepared import PreparedAEV
 from anipot.batches import Batch
 from anipot.conformers import Conformers
@@ -58,16 +59,17 @@ class Stepper:
     Made by ``ANIModel.stepper`` and ``ANIEnsemble.stepper``; everything that depends on the
     elements alone (order, weights, arrays) is made once. It holds a snapshot of the weights.
 
-    ``atomic_numbers`` (N,); ``pbc`` three truth values, or one for all directions. Raises DataError
-    for an element that the model does not know, naming the atom.
+    ``atomic_numbers`` (N,), or symbols; ``pbc`` three truth values, or one for all directions. Raises
+    DataError for an element that the model does not know, naming the atom, and for anything that is
+    no atomic number or truth value.
     """
 
     def __init__(
         self, evaluator: Evaluator, atomic_numbers: ArrayLike, pbc: bool | Sequence[bool] = False
     ) -> None:
-        numbers = np.asarray(atomic_numbers)
+        numbers = arrays.atomic_numbers(atomic_numbers)
         n = len(numbers)
-        self.pbc = np.broadcast_to(np.asarray(pbc, dtype=bool), 3).copy()
+        self.pbc = arrays.directions(pbc)
         self.periodic = bool(self.pbc.any())
         self.atomic_numbers = numbers
         self._lock = threading.Lock()
@@ -140,16 +142,14 @@ class Stepper:
         DataError for wrong shapes, for numbers that are not finite, for a flat or missing cell,
         and for stress without a cell.
         """
-        if np.iscomplexobj(coordinates):
-            raise DataError("coordinates must be real numbers, not complex ones")
-        x = np.asarray(coordinates, dtype=np.float64)
+        x = arrays.reals(coordinates, "coordinates")
         if x.shape != (len(self), 3):
             raise DataError(f"coordinates have shape {x.shape}, {len(self)} atoms need (N, 3)")
         given, lattice = x, None
         if self.periodic:
             if cell is None:
                 raise DataError("the system is periodic but no cell was given; give cell=")
-            lattice = np.asarray(cell)
+            lattice = arrays.reals(cell, "the cell").copy()  # torch takes no read-only array
             if lattice.shape != (3, 3):
                 raise DataError(f"the cell has shape {lattice.shape}, and must have (3, 3)")
         if stress and not self.pbc.all():

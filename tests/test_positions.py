@@ -156,7 +156,9 @@ def test_what_float32_cannot_resolve_is_refused_by_name(model, exact, tmp_path, 
         model.stepper(data.atomic_numbers[:10])(data.coordinates[:10])
     labelled = replace(data, energies=np.zeros(2))
     with pytest.raises(DataError, match=r"^conformer 0 \(C2H8"):
-        ANITrainer(ANIModel.create("HCNO", hidden=[4]), epochs=1).train(labelled, labelled.take([1]))
+        ANITrainer(ANIModel.create("HCNO", hidden=[4]), epochs=1).train(
+            labelled, labelled.take([1])
+        )
     with pytest.raises(DataError, match=r"^conformer 0 \(C2H8"):
         environments(data)
     # What takes float64 is no trouble.
