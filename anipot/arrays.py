@@ -1,8 +1,8 @@
 """What users give as arrays, made plain: one rule for numbers, atomic numbers and truth values.
 
-Lists, numpy arrays of any byte order, layout and width, and tensors are converted once, where they come
-in. What has no clear meaning as numbers is refused: truth values, complex numbers, text, masked entries,
-rows of unequal length.
+Lists, numpy arrays of any byte order, layout and width, and tensors are converted once, where they
+come in. What has no clear meaning as numbers is refused: truth values, complex numbers, text,
+masked entries, rows of unequal length.
 """
 
 from __future__ import annotations

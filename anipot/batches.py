@@ -117,7 +117,8 @@ class BatchLoader:
     coordinates that are stored with too few digits. ``epoch(e, start)`` can begin at
     any batch, so that an interrupted epoch goes on where it was. ``first``: the number of the first
     conformer, for messages. Raises DataError when the data contains an element that is not in
-    ``elements``, or a conformer that is too large for float32; of what is streamed, when it is read.
+    ``elements``, or a conformer that is too large for float32; of what is streamed, when it is
+    read.
     """
 
     def __init__(

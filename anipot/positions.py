@@ -1,8 +1,8 @@
 """Positions of atoms as float32 holds them: near the origin, whatever the place of a conformer.
 
-A float32 number has 24 bits. Far from the origin they go to where the conformer is, and none are left
-for its shape. So conformers are moved in float64 before their coordinates are rounded: as a whole, and
-atoms of a crystal by lattice vectors where they lie many cells apart.
+A float32 number has 24 bits. Far from the origin they are used up by the place of the conformer,
+and none are left for its shape. So conformers are moved in float64 before their coordinates are
+rounded: as a whole, and atoms of a crystal by lattice vectors where they lie many cells apart.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from anipot.errors import DataError
 
 log = logging.getLogger("anipot")
 
-#: Angstrom along an axis up to which a conformer's middle may be off the origin: rounding is off by at
-#: most 4e-6 angstrom there, which the networks do not resolve. What lies nearer stays as it is, bit
-#: for bit, as almost all data does.
+#: Angstrom along an axis up to which a conformer's middle may be off the origin: coordinates are
+#: rounded by at most 4e-6 angstrom there, which networks in float32 do not resolve. What lies
+#: nearer stays as it is, bit for bit, and that is almost all data.
 NEAR = 64.0
 
-#: Angstrom from its middle, along an axis, up to which an atom may lie in float32. Rounding is off by
-#: at most 2^-13 = 1.2e-4 angstrom there. A bond's force constant is some 1000 kcal/mol/angstrom^2:
-#: forces are off by up to 0.1 kcal/mol/angstrom, and the energy of a small molecule by about 0.001
-#: kcal/mol. Twice as far, all of it doubles.
+#: Angstrom from the conformer's middle, along an axis, up to which an atom may lie in float32.
+#: Coordinates are rounded by at most 2^-13 = 1.2e-4 angstrom there. A bond's force constant is some
+#: 1000 kcal/mol/angstrom^2: forces are off by up to 0.1 kcal/mol/angstrom, and the energy of a
+#: small molecule by about 0.001 kcal/mol. Twice as far, all of it doubles.
 FARTHEST = 4096.0
 
 #: Angstrom by which stored coordinates may be rounded without a warning: as at FARTHEST.
@@ -40,10 +40,10 @@ FARTHEST_CELL = 1e9
 def resolved(conformers: Conformers, first: int = 0, *, warn: bool = True) -> np.ndarray:
     """(A, 3) angstrom: the coordinates, moved where float32 would not resolve them.
 
-    Distances stay what they are, between periodic images too; where nothing is to be moved it is the
-    conformers' own array. ``first`` is the number of the first conformer, for messages. Raises
-    DataError for a conformer that is too large for float32. Where the file itself has too few digits,
-    which nothing here can mend, a warning says so unless ``warn`` is off.
+    Distances stay what they are, between periodic images too. Where nothing is to be moved it is
+    the conformers' own array. ``first`` is the number of the first conformer, for messages. Raises
+    DataError for a conformer that is too large for float32. Where the file itself has too few
+    digits, which nothing here can mend, a warning says so unless ``warn`` is off.
     """
     x = conformers.coordinates
     # No copy of the data for what is nearly always so. NaN is found by the engines.
@@ -79,9 +79,9 @@ def near_origin(
 ) -> np.ndarray:
     """``x`` (N, 3) float64 of one conformer, with its middle within NEAR of the origin.
 
-    Atoms of a crystal, with ``cell`` (3, 3) and ``pbc`` (3,), are moved to the images nearest to the
-    first atom where that makes a large extent much smaller. Numbers that are not finite, and those
-    BEYOND, are left for others to refuse.
+    Atoms of a crystal, with ``cell`` (3, 3) and ``pbc`` (3,), are moved to the images nearest to
+    the first atom where that makes a large extent much smaller. Numbers that are not finite, and
+    those BEYOND, are left for others to refuse.
     """
     low, high = x.min(0), x.max(0)
     if not np.maximum(-low, high).max() <= BEYOND:
@@ -105,11 +105,12 @@ def check_resolved(x: np.ndarray, which: str) -> None:
     if largest > BEYOND:
         raise DataError(
             f"{which} has a coordinate of {largest:g} angstrom, where no place is known to 0.1 "
-            "angstrom; check the unit of the coordinates (angstrom), or move the atoms to the origin"
+            "angstrom; check the unit of the coordinates (angstrom), or move the atoms to the "
+            "origin"
         )
     raise DataError(
         f"{which} extends over {np.ptp(x, axis=0).max():g} angstrom, and float32 resolves "
-        f"{2 * FARTHEST:g}: distances would be off by up to {largest * 2.0**-24:.0e} angstrom. Make "
+        f"{2 * FARTHEST:g}: places would be off by up to {largest * 2.0**-24:.0e} angstrom. Make "
         "two conformers of what lies so far apart, or compute in float64 (anipot.load(..., "
         "dtype='float64'), or train with dtype=float64)"
     )
@@ -141,8 +142,8 @@ def _warn_of_rounding(
     k = coarse[0]
     log.warning(
         "%s has coordinates of up to %g angstrom in %s, which rounds them by up to %.0e angstrom "
-        "(so it is in %d conformers): these digits are lost; store coordinates near the origin, or in "
-        "float64",
+        "(so it is in %d conformers): these digits are lost; store coordinates near the origin, or "
+        "in float64",
         conformers.describe(int(numbers[k]), first),
         largest[k],
         np.dtype(dtype).name,

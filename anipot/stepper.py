@@ -59,9 +59,9 @@ class Stepper:
     Made by ``ANIModel.stepper`` and ``ANIEnsemble.stepper``; everything that depends on the
     elements alone (order, weights, arrays) is made once. It holds a snapshot of the weights.
 
-    ``atomic_numbers`` (N,), or symbols; ``pbc`` three truth values, or one for all directions. Raises
-    DataError for an element that the model does not know, naming the atom, and for anything that is
-    no atomic number or truth value.
+    ``atomic_numbers`` (N,), or symbols; ``pbc`` three truth values, or one for all directions.
+    Raises DataError for an element that the model does not know, naming the atom, and for anything
+    that is no atomic number or truth value.
     """
 
     def __init__(

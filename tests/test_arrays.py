@@ -1,4 +1,4 @@
-"""What users give as arrays: every plain kind gives the same numbers, and the rest has a message."""
+"""What users give as arrays: every plain kind gives the same numbers, the rest has a message."""
 
 from fractions import Fraction
 
@@ -194,10 +194,10 @@ def test_periodic_directions(model, pbc, periodic):
     "pbc", ["xyz", "T", "", [1, 2, 0], 0.5, [True, False], None, [[1, 1, 1]] * 2]
 )
 def test_what_is_no_periodic_direction_is_refused(model, pbc):
-    with pytest.raises(DataError, match="^pbc "):
+    with pytest.raises(DataError, match=r"^pbc "):
         model.stepper(WATER, pbc)
     if pbc is not None:
-        with pytest.raises(DataError, match="^pbc "):
+        with pytest.raises(DataError, match=r"^pbc "):
             Conformers(WATER, X, [0, 3], cells=CELL[None], pbc=[pbc])
 
 
@@ -221,9 +221,9 @@ def test_plain_arrays_where_conformers_are_meant(model):
         lambda x: Batch.of(x, "HO"),
         lambda x: BatchLoader(x, 1, "HO"),
     ):
-        for given in (X, X.tolist(), None, "water.xyz"):
+        for other in (X, X.tolist(), None, "water.xyz"):
             with pytest.raises(DataError, match=r"Conformers, and not .*load_dataset"):
-                call(given)
+                call(other)
 
 
 def test_aevs_are_of_batches_and_tensors():

@@ -1,4 +1,4 @@
-"""Wherever a conformer lies, float32 gives the numbers that it has at the origin, or says why not."""
+"""Wherever a conformer lies, float32 gives the numbers that it has at the origin, or says why."""
 
 from dataclasses import replace
 
@@ -16,8 +16,8 @@ from anipot.datasets.store_pack import pack
 from anipot.environments import environments
 from anipot.errors import DataError
 from anipot.model import ANIModel
-from anipot.potentials import load
 from anipot.positions import FARTHEST, NEAR, near_origin, resolved
+from anipot.potentials import load
 from anipot.training.captured import PaddedBatches
 from anipot.training.trainer import ANITrainer
 
@@ -45,7 +45,8 @@ def moved(data, distances, seed=0):
 def two_molecules(distance):
     """Methane, methane so far away along y, water."""
     methane, water = molecule("CH4"), molecule("H2O")
-    x = np.concatenate([methane.positions, methane.positions + [0, distance, 0], water.positions])
+    far = methane.positions + np.array([0, distance, 0])
+    x = np.concatenate([methane.positions, far, water.positions])
     numbers = np.concatenate([methane.numbers, methane.numbers, water.numbers])
     return Conformers(numbers, x, [0, 10, 13])
 
@@ -130,7 +131,7 @@ def test_what_lies_near_stays_as_it_is_to_the_bit():
     rng = np.random.default_rng(3)
     for kind in (np.float32, np.float64):
         data = random_conformers(rng, [4, 0, 7])
-        x = (data.coordinates + [40.0, -40.0, 30.0]).astype(kind)
+        x = (data.coordinates + np.array([40.0, -40.0, 30.0])).astype(kind)
         data = replace(data, coordinates=x)
         assert resolved(data) is data.coordinates
         # One that is moved moves no other.

@@ -14,8 +14,8 @@ from anipot.errors import DataError
 #: it).
 FLAT_CELL = 1e-6
 
-#: Atoms per cubic angstrom that no matter has: ten times those of hydrogen at 500 GPa, 45 times those
-#: of diamond. It bounds the neighbours of an atom, and so the time that an AEV takes.
+#: Atoms per cubic angstrom that no matter has: ten times those of hydrogen at 500 GPa, 45 times
+#: those of diamond. It bounds the neighbours of an atom, and so the time that an AEV takes.
 DENSEST = 8.0
 
 #: Neighbours that an atom may have in any case, however small the cutoff.
@@ -33,18 +33,18 @@ def most_neighbors(cutoff: float) -> int:
 def crowded(which: str, cutoff: float) -> DataError:
     """The error for a conformer with an atom that has more neighbours than that."""
     return DataError(
-        f"{which} has an atom with more than {most_neighbors(cutoff):,} neighbours within {cutoff:g} "
-        f"angstrom, images included; no matter has {DENSEST:g} atoms per cubic angstrom. Check the "
-        "unit of the coordinates and of the cell (angstrom)"
+        f"{which} has an atom with more than {most_neighbors(cutoff):,} neighbours within "
+        f"{cutoff:g} angstrom, images included; no matter has {DENSEST:g} atoms per cubic "
+        "angstrom. Check the unit of the coordinates and of the cell (angstrom)"
     )
 
 
 def too_many_images(which: str) -> DataError:
     """The error for a periodic conformer with more than MOST_IMAGES images within the cutoff."""
     return DataError(
-        f"{which} has a cell so small or so flat that its atoms have more than {MOST_IMAGES:,} images "
-        "within the cutoff; check the unit of the cell (angstrom), or use shorter lattice vectors of "
-        "the same lattice"
+        f"{which} has a cell so small or so flat that its atoms have more than {MOST_IMAGES:,} "
+        "images within the cutoff; check the unit of the cell (angstrom), or use shorter lattice "
+        "vectors of the same lattice"
     )
 
 

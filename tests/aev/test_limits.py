@@ -193,9 +193,9 @@ def test_ctrl_c_reaches_the_main_thread_while_another_computes(handler):
         done.set()
 
     worker = threading.Thread(target=work)
-    timer = press(0.03)
+    timer = press(0.05)
+    worker.start()
     with pytest.raises(KeyboardInterrupt):
-        worker.start()
         done.wait()
     assert not done.is_set()
     done.wait()
