@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from anipot import shuffling
-from anipot.conformers import LABELS, Conformers
+from anipot.conformers import LABELS, Conformers, check_conformers
 from anipot.devices import free_memory
 from anipot.elements import index_table, symbol_of
 from anipot.errors import DataError, SettingsError
+from anipot.positions import resolved
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class Batch:
     ===============  ============  =================  ==========================================
     array            shape         unit, type         meaning
     ===============  ============  =================  ==========================================
-    ``coordinates``  (N, 3)        angstrom           the model's precision
+    ``coordinates``  (N, 3)        angstrom           the model's precision; moved, see below
     ``species``      (N,)          int64              place of the element in the model's order
     ``counts``       E ints                           atoms of each element: the slices' lengths
     ``conformer``    (N,)          int64              conformer of the batch, 0..B-1
@@ -42,6 +43,8 @@ class Batch:
     ``forces``       (N, 3)        hartree/angstrom   by row; NaN where there is no label, or None
     ``stress``       (B, 3, 3)     hartree/angstrom^3 float64; NaN where there is no label, or None
     ===============  ============  =================  ==========================================
+
+    In float32, conformers far from the origin are moved there: see ``anipot.positions``.
     """
 
     coordinates: Tensor
@@ -89,10 +92,15 @@ class Batch:
         elements: Sequence[str],
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        first: int = 0,
     ) -> Batch:
-        """All of ``conformers`` as one batch. DataError for an element not in ``elements``."""
+        """All of ``conformers`` as one batch; raises as ``BatchLoader`` does.
+
+        ``first`` is the number of the first conformer, for messages.
+        """
+        check_conformers(conformers, "a batch")
         loader = BatchLoader(
-            conformers, max(len(conformers), 1), elements, dtype=dtype, device=device
+            conformers, max(len(conformers), 1), elements, dtype=dtype, device=device, first=first
         )
         return loader.batch(torch.arange(len(conformers), device=device))
 
@@ -105,9 +113,12 @@ class BatchLoader:
     A large part of a store stays on the disk, and each batch is read when its turn comes
     (``streams``). ``prepare`` changes the labels (and nothing else) of all conformers at the start,
     or of each batch that is read. ``labels``: which labels batches carry. ``periodic``: whether
-    batches carry cells (default: where any conformer is periodic). ``epoch(e, start)`` can begin at
-    any batch, so that an interrupted epoch goes on where it was. Raises DataError when the data
-    contains an element that is not in ``elements``; of what is streamed, when it is read.
+    batches carry cells (default: where any conformer is periodic). ``warn``: whether to warn of
+    coordinates that are stored with too few digits. ``epoch(e, start)`` can begin at
+    any batch, so that an interrupted epoch goes on where it was. ``first``: the number of the first
+    conformer, for messages. Raises DataError when the data contains an element that is not in
+    ``elements``, or a conformer that is too large for float32; of what is streamed, when it is
+    read.
     """
 
     def __init__(
@@ -123,7 +134,10 @@ class BatchLoader:
         labels: Collection[str] = tuple(LABELS),
         prepare: Callable[[Conformers], Conformers] | None = None,
         periodic: bool | None = None,
+        first: int = 0,
+        warn: bool = True,
     ) -> None:
+        check_conformers(conformers, "a BatchLoader")
         if batch_size < 1:
             raise SettingsError(f"batch_size must be at least 1, not {batch_size}")
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
@@ -141,7 +155,10 @@ class BatchLoader:
             return
         if prepare is not None:
             conformers = prepare(conformers)
-        species = known_species(conformers, elements)
+        species = known_species(conformers, elements, first)
+        coordinates = conformers.coordinates
+        if dtype == torch.float32:
+            coordinates = resolved(conformers, first, warn=warn)
 
         def tensor(array: np.ndarray) -> Tensor:
             if not array.flags.writeable:  # a memory-mapped file: torch would warn
@@ -149,7 +166,7 @@ class BatchLoader:
             return torch.as_tensor(array).to(self._home)
 
         self._species = tensor(species)
-        self._coordinates = tensor(conformers.coordinates)
+        self._coordinates = tensor(coordinates)
         self._offsets = tensor(conformers.offsets)
         self._cells = (
             tensor(conformers.cells) if periodic and conformers.cells is not None else None
@@ -261,11 +278,14 @@ class BatchLoader:
             part = part if self._prepare is None else self._prepare(part)
             loader = BatchLoader(
                 part, max(len(part), 1), self.elements, dtype=self.dtype, labels=self.labels,
-                periodic=self._periodic,
+                periodic=self._periodic, warn=False,
             )  # fmt: skip
         except DataError:
-            for number in index.tolist():  # an unknown element, with its number in the data
-                known_species(data.gather(np.array([number])), self.elements, number)
+            for number in index.tolist():  # the same again, with its number in the data
+                one = data.gather(np.array([number]))
+                known_species(one, self.elements, number)
+                if self.dtype == torch.float32:
+                    resolved(one, number, warn=False)
             raise
         return replace(loader.batch(torch.arange(len(part))), index=index).to(self.device)
 

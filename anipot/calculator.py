@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,7 +34,8 @@ class ANICalculator(Calculator):
     """Energies, forces and more of ASE atoms, molecules and periodic cells alike.
 
     Made by ``ANIModel.calculator`` and ``ANIEnsemble.calculator``. It holds a snapshot of the
-    weights: make a new one after training. Only what is asked for is computed.
+    weights: make a new one after training. Only what is asked for is computed. Several threads may
+    share one, each with atoms of its own: it serves one after the other.
 
     ==============  ==========  ==========  =======================================================
     property        shape       unit        meaning
@@ -84,6 +86,9 @@ class ANICalculator(Calculator):
         self.evaluated = self.exceeded = 0
         self._stepper: Stepper | None = None
         self._stress = False
+        # ASE keeps atoms and results in the calculator between calls. One thread may hold it twice:
+        # what ASE calls calls ``calculate``.
+        self._lock = threading.RLock()
 
     def calculate(
         self,
@@ -92,6 +97,29 @@ class ANICalculator(Calculator):
         system_changes: Sequence[str] = all_changes,
     ) -> None:
         """Called by ASE; fills ``results``."""
+        with self._lock:
+            self._calculate(atoms, properties, system_changes)
+
+    def get_property(
+        self, name: str, atoms: ase.Atoms | None = None, allow_calculation: bool = True
+    ) -> Any:
+        """A property of ``atoms``, computed unless it is known; ASE's get_ functions call this."""
+        with self._lock:
+            return super().get_property(name, atoms, allow_calculation)
+
+    def calculate_properties(self, atoms: ase.Atoms, properties: Sequence[str]) -> Any:
+        """Several properties of ``atoms`` at once, as ASE's ``Properties``."""
+        with self._lock:
+            return super().calculate_properties(atoms, properties)
+
+    def calculation_required(self, atoms: ase.Atoms, properties: Sequence[str]) -> bool:
+        """Whether any of ``properties`` is not known of ``atoms``."""
+        with self._lock:
+            return bool(super().calculation_required(atoms, properties))
+
+    def _calculate(
+        self, atoms: ase.Atoms | None, properties: Sequence[str], system_changes: Sequence[str]
+    ) -> None:
         super().calculate(atoms, properties, system_changes)
         atoms = self.atoms
         if system_changes:  # ASE has emptied them then, but whoever calls this directly has not
@@ -112,8 +140,11 @@ class ANICalculator(Calculator):
             self.results["hessian"] = second * units.HARTREE_TO_EV
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and other processes, which make a stepper of their own: it has a lock."""
-        return {**self.__dict__, "_stepper": None}
+        """For copies and other processes, which make a stepper and a lock of their own."""
+        return {k: v for k, v in self.__dict__.items() if k != "_lock"} | {"_stepper": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.RLock())
 
     def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last calculation, to the bit.

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from anipot import arrays, splits
 from anipot import elements as el
-from anipot import splits
 from anipot.errors import DataError, SettingsError
 from anipot.files import atomic_write
 from anipot.joining import ARRAYS, Joined
@@ -61,6 +61,9 @@ class Conformers:
     files hold beside (keys of datasets, of comments, ...) that was not read, and ``file_units``
     the units of ``"energy"`` and ``"length"`` that the files were taken to be in. Objects are
     never changed in place.
+
+    Arrays may be lists or have other types (``anipot.arrays``), and elements may be symbols. Raises
+    DataError for what cannot be read so, and for shapes that do not fit.
     """
 
     atomic_numbers: np.ndarray
@@ -85,17 +88,23 @@ class Conformers:
         def fix(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        numbers = np.asarray(self.atomic_numbers)
+        numbers = arrays.atomic_numbers(self.atomic_numbers)
         # Checked before the cast, which would silently turn 257 into hydrogen.
         if numbers.size and (numbers.min() < 1 or numbers.max() >= len(el.SYMBOLS)):
             wrong = numbers[(numbers < 1) | (numbers >= len(el.SYMBOLS))][0]
             raise DataError(f"{wrong} among atomic_numbers is not the atomic number of an element")
         fix("atomic_numbers", numbers.astype(np.uint8, copy=False))
-        fix("offsets", np.asarray(self.offsets, dtype=np.int64))
-        coordinates = np.asarray(self.coordinates)
-        if coordinates.dtype not in (np.float32, np.float64):
-            coordinates = coordinates.astype(np.float64)
-        fix("coordinates", coordinates)
+        offsets = arrays.integers(self.offsets, "offsets").astype(np.int64, copy=False)
+        if offsets.ndim != 1:
+            raise DataError(f"offsets have shape {offsets.shape}, and must be one row of numbers")
+        fix("offsets", offsets)
+        for name in ("coordinates", "forces", "cells", "stress"):
+            if getattr(self, name) is not None:
+                fix(name, arrays.reals(getattr(self, name), name, keep_single=True))
+        if self.coordinates is None:
+            raise DataError("coordinates are missing")
+        if self.pbc is not None:
+            fix("pbc", arrays.truths(self.pbc, "pbc"))
         m, a = len(self.offsets) - 1, len(self.atomic_numbers)
         rising = m >= 0 and self.offsets[0] == 0
         pairs = zip(_in_pieces(self.offsets[:-1]), _in_pieces(self.offsets[1:]), strict=True)
@@ -106,7 +115,7 @@ class Conformers:
             fix("molecule", groups)
             fix("molecule_names", names)
             fix("grouped_by", "formula")
-        fix("molecule", np.asarray(self.molecule, dtype=np.int32))
+        fix("molecule", arrays.integers(self.molecule, "molecule").astype(np.int32, copy=False))
         highest = int(self.molecule.max(initial=-1))
         if not self.molecule_names:
             fix("molecule_names", tuple(str(i) for i in range(highest + 1)))
@@ -119,7 +128,7 @@ class Conformers:
             twice = next(n for n in self.molecule_names if self.molecule_names.count(n) > 1)
             raise DataError(f"two molecules are named {twice!r}: a split could not tell them apart")
         if self.energies is not None:
-            fix("energies", np.asarray(self.energies, dtype=np.float64))
+            fix("energies", arrays.reals(self.energies, "energies"))
         if self.cells is not None and self.pbc is None:
             fix("pbc", np.ones((m, 3), dtype=bool))
         if self.cells is None and self.pbc is not None and np.any(self.pbc):
@@ -141,7 +150,7 @@ class Conformers:
                     f"{shape}"
                 )
         for label, mask in self.masks.items():
-            if label not in LABELS or np.shape(mask) != (m,) or mask.dtype != bool:
+            if label not in LABELS or np.shape(mask) != (m,) or np.asarray(mask).dtype != bool:
                 raise DataError(f"masks[{label!r}] must be a label's mask, ({m},) bool")
 
     # ---- sizes -------------------------------------------------------------------------------
@@ -697,6 +706,16 @@ class Conformers:
     def know_hash(self, content_hash: str) -> None:
         """Tell the content hash of data that cannot change any more: files mapped read-only."""
         self.__dict__["_known_hash"] = content_hash
+
+
+def check_conformers(given: object, who: str) -> None:
+    """Raise DataError, with the way out, unless ``given`` to ``who`` are Conformers."""
+    if not isinstance(given, Conformers):
+        raise DataError(
+            f"{who} takes Conformers, and not {type(given).__name__}: make them of arrays with "
+            "anipot.Conformers(atomic_numbers, coordinates, [0, number of atoms]), or read a file "
+            "with anipot.load_dataset"
+        )
 
 
 def number_groups(group: np.ndarray, found: dict[int, int]) -> np.ndarray:

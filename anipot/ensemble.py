@@ -121,7 +121,7 @@ class ANIEnsemble(nn.Module):
 
     def stepper(self, atomic_numbers: ArrayLike, pbc: bool | Sequence[bool] = False) -> Stepper:
         """Energy and forces of one system, step after step: see ``Stepper``."""
-        return Stepper(self.evaluator(), np.asarray(atomic_numbers), pbc)
+        return Stepper(self.evaluator(), atomic_numbers, pbc)
 
     def save(self, path: str | Path, **about: Any) -> Path:
         """Write one self-describing safetensors file (atomic); ``anipot.load`` reads it back bit

@@ -13,7 +13,7 @@ from ase.neighborlist import neighbor_list
 from anipot.aev.computer import AEVComputer
 from anipot.aev.settings import AEVSettings
 from anipot.batches import Batch
-from anipot.conformers import Conformers
+from anipot.conformers import Conformers, check_conformers
 from anipot.elements import symbols_of
 
 #: Atoms closer than this many times the sum of their covalent radii are neighbours: wide enough for
@@ -72,11 +72,12 @@ def environments(data: Conformers, settings: AEVSettings | None = None) -> Envir
 
     Raises DataError for an element that is not in the settings.
     """
+    check_conformers(data, "environments")
     computer = AEVComputer(settings or AEVSettings.ani1x(data.elements))
     parts = []
     with torch.no_grad():
-        for _, chunk in data.blocks(CHUNK_ATOMS):
-            batch = Batch.of(chunk, computer.settings.elements)
+        for first, chunk in data.blocks(CHUNK_ATOMS):
+            batch = Batch.of(chunk, computer.settings.elements, first=first)
             parts.append(batch.conformer_order(computer(batch)).numpy())
     return Environments(
         np.concatenate(parts) if parts else np.zeros((0, computer.length), np.float32),

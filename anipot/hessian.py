@@ -10,7 +10,7 @@ import torch
 
 from anipot.aev.computer import AEVComputer
 from anipot.batches import known_species
-from anipot.conformers import Conformers
+from anipot.conformers import Conformers, check_conformers
 from anipot.ensemble import Potential, members_of
 from anipot.errors import DataError
 from anipot.model import ANIModel
@@ -27,6 +27,7 @@ def hessian(potential: Potential, conformer: Conformers) -> np.ndarray:
     with N^2. Raises DataError for more than one conformer and for an element that the potential
     does not know.
     """
+    check_conformers(conformer, "a Hessian")
     if len(conformer) != 1:
         raise DataError(f"a Hessian is of one conformer, not of {len(conformer)}")
     models = [_exact(member) for member in members_of(potential)]

@@ -25,7 +25,7 @@ from anipot import units
 from anipot.aev import native
 from anipot.aev.computer import AEVComputer
 from anipot.batches import Batch, BatchLoader, check_known
-from anipot.conformers import Conformers
+from anipot.conformers import Conformers, check_conformers
 from anipot.errors import DataError, SettingsError
 from anipot.networks import AtomicNet
 from anipot.prediction import Prediction, deviation
@@ -323,6 +323,7 @@ class Evaluator:
         where these are asked for; ``forces_std``: that of the forces. Raises DataError for an
         element that the model does not know, naming the atom.
         """
+        check_conformers(conformers, "predict")
         self.check_known(conformers)
         m, a = len(conformers), conformers.total_atoms
         periodic = conformers.periodic
@@ -377,6 +378,7 @@ class Evaluator:
             device=self.device,
             labels=(),
             periodic=periodic,
+            first=first,
         )
         assert not loader.streams  # the atoms of its batches are those of ``conformers``
         m = len(conformers)

@@ -16,7 +16,7 @@ from anipot.aev.computer import AEVComputer
 from anipot.aev.settings import AEVSettings
 from anipot.batches import Batch, known_species
 from anipot.config import ModelSettings, checked
-from anipot.conformers import Conformers
+from anipot.conformers import Conformers, check_conformers
 from anipot.elements import parse_elements
 from anipot.errors import DataError, SettingsError
 from anipot.inference import Evaluator
@@ -166,6 +166,7 @@ class ANIModel(nn.Module):
 
     def batch(self, conformers: Conformers) -> Batch:
         """All of ``conformers`` as one batch in the model's precision, on its device."""
+        check_conformers(conformers, "a batch")
         known_species(conformers, self.trained or self.elements)
         return Batch.of(conformers, self.elements, self.dtype, self.device)
 

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from anipot import arrays
 from anipot.aev.prepared import PreparedAEV
 from anipot.batches import Batch
 from anipot.conformers import Conformers
 from anipot.errors import DataError
 from anipot.inference import Evaluator, Present
+from anipot.positions import NEAR, check_resolved, near_origin
 from anipot.prediction import deviation, disagreement
 from anipot.repulsion import Contact, RepulsionStepper
 from anipot.small_networks import SmallNetworks, available
@@ -57,16 +59,17 @@ class Stepper:
     Made by ``ANIModel.stepper`` and ``ANIEnsemble.stepper``; everything that depends on the
     elements alone (order, weights, arrays) is made once. It holds a snapshot of the weights.
 
-    ``atomic_numbers`` (N,); ``pbc`` three truth values, or one for all directions. Raises DataError
-    for an element that the model does not know, naming the atom.
+    ``atomic_numbers`` (N,), or symbols; ``pbc`` three truth values, or one for all directions.
+    Raises DataError for an element that the model does not know, naming the atom, and for anything
+    that is no atomic number or truth value.
     """
 
     def __init__(
         self, evaluator: Evaluator, atomic_numbers: ArrayLike, pbc: bool | Sequence[bool] = False
     ) -> None:
-        numbers = np.asarray(atomic_numbers)
+        numbers = arrays.atomic_numbers(atomic_numbers)
         n = len(numbers)
-        self.pbc = np.broadcast_to(np.asarray(pbc, dtype=bool), 3).copy()
+        self.pbc = arrays.directions(pbc)
         self.periodic = bool(self.pbc.any())
         self.atomic_numbers = numbers
         self._lock = threading.Lock()
@@ -79,6 +82,7 @@ class Stepper:
         )
         evaluator.check_known(conformer)
         self._evaluator = evaluator
+        self._single = evaluator.dtype == torch.float32
         self._batch = Batch.of(
             conformer, evaluator.settings.elements, evaluator.dtype, evaluator.device
         )
@@ -138,25 +142,26 @@ class Stepper:
         DataError for wrong shapes, for numbers that are not finite, for a flat or missing cell,
         and for stress without a cell.
         """
-        if np.iscomplexobj(coordinates):
-            raise DataError("coordinates must be real numbers, not complex ones")
-        x = np.asarray(coordinates, dtype=np.float64)
+        x = arrays.reals(coordinates, "coordinates")
         if x.shape != (len(self), 3):
             raise DataError(f"coordinates have shape {x.shape}, {len(self)} atoms need (N, 3)")
         given, lattice = x, None
         if self.periodic:
             if cell is None:
                 raise DataError("the system is periodic but no cell was given; give cell=")
-            lattice = np.asarray(cell)
+            lattice = arrays.reals(cell, "the cell").copy()  # torch takes no read-only array
             if lattice.shape != (3, 3):
                 raise DataError(f"the cell has shape {lattice.shape}, and must have (3, 3)")
         if stress and not self.pbc.all():
             raise DataError("stress needs a cell that is periodic in all three directions")
         if len(x):
-            # Before single precision rounds them: far from the origin few digits are left.
-            if lattice is not None and self._evaluator.dtype == torch.float32:
-                x = self._wrapped(x, lattice)
             x = x - x.mean(axis=0)
+            # Before single precision rounds them: far from the origin few digits are left. A sum of
+            # squares is found sooner than the largest, and larger. Not so of NaN: to the slow way.
+            flat = x.ravel()
+            if self._single and not flat @ flat <= NEAR**2:
+                x = near_origin(given, lattice, self.pbc)
+                check_resolved(x, "the system")
         with self._lock:  # the arrays are used again at every call
             try:
                 point = self._point(x, lattice, stress)
@@ -171,12 +176,6 @@ class Stepper:
             if self._repulsion is None:
                 return point
             return _repelled(point, self._repulsion(given, lattice), lattice)
-
-    def _wrapped(self, x: np.ndarray, lattice: np.ndarray) -> np.ndarray:
-        """``x`` moved by whole lattice vectors to within a cell; as it is in a flat cell."""
-        if not self.pbc.all() or not abs(np.linalg.det(lattice)) > 0:
-            return x
-        return x - np.floor(np.linalg.solve(lattice.T, x.T).T) @ lattice
 
     def _point(self, x: np.ndarray, lattice: np.ndarray | None, stress: bool) -> Point:
         if self._aev is None:

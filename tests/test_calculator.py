@@ -3,6 +3,8 @@
 import copy
 import logging
 import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import ase
 import ase.build
@@ -300,3 +302,29 @@ def test_the_published_potential_and_its_hessian(shared_potentials):
             moved.positions.reshape(-1)[k] += sign * 1e-5
             row -= sign * calc.get_property("forces", moved).reshape(-1) / 2e-5
         np.testing.assert_allclose(second[k], row, atol=1e-4)
+
+
+def test_threads_may_share_a_calculator():
+    """Each has atoms of its own; Python switches between them as often as it can."""
+
+    def work(k):
+        atoms = rattled("H2O", seed=k)
+        atoms.calc = shared
+        found = []
+        for step in range(20):
+            atoms.positions[0, 0] = 0.01 * step
+            found.append((atoms.get_potential_energy(), *atoms.get_forces()[-1]))
+        return found
+
+    expected = []
+    for k in range(8):
+        shared = member(0).calculator()
+        expected.append(work(k))
+    shared = member(0).calculator()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(work, range(8))) == expected
+    finally:
+        sys.setswitchinterval(before)

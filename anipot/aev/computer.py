@@ -143,6 +143,11 @@ class AEVComputer(torch.nn.Module):
         a flat or missing cell; SettingsError for a batch made with other elements, or a wrong
         shape.
         """
+        if not isinstance(batch, Batch):
+            raise SettingsError(
+                f"AEVs are computed of a Batch, and not of {type(batch).__name__}; make one with "
+                "Batch.of(conformers, elements)"
+            )
         if len(batch.counts) != self.settings.n_elements:
             raise SettingsError(
                 f"the batch was made for {len(batch.counts)} elements, the AEV settings have "
@@ -151,6 +156,12 @@ class AEVComputer(torch.nn.Module):
             )
         coordinates = batch.coordinates if coordinates is None else coordinates
         cells = batch.cells if cells is None else cells
+        for name, given in (("coordinates", coordinates), ("cells", cells)):
+            if given is not None and not (isinstance(given, Tensor) and given.is_floating_point()):
+                kind = given.dtype if isinstance(given, Tensor) else type(given).__name__
+                raise SettingsError(
+                    f"{name} must be a tensor of float32 or float64, and not {kind}"
+                )
         if coordinates.shape != batch.coordinates.shape:
             raise SettingsError(
                 f"coordinates have shape {tuple(coordinates.shape)}, the batch needs "

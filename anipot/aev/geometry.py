@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,54 @@ from anipot.errors import DataError
 #: Volume of a cell over the product of its edges, below which the cell is flat (as rounding leaves
 #: it).
 FLAT_CELL = 1e-6
+
+#: Atoms per cubic angstrom that no matter has: ten times those of hydrogen at 500 GPa, 45 times
+#: those of diamond. It bounds the neighbours of an atom, and so the time that an AEV takes.
+DENSEST = 8.0
+
+#: Neighbours that an atom may have in any case, however small the cutoff.
+FEW_NEIGHBORS = 1000
+
+#: Images that a periodic conformer may have, the atoms themselves included: some 500 MB.
+MOST_IMAGES = 5_000_000
+
+
+def most_neighbors(cutoff: float) -> int:
+    """Neighbours within ``cutoff`` angstrom that an atom may have in any engine."""
+    return max(FEW_NEIGHBORS, int(DENSEST * 4 / 3 * math.pi * cutoff**3))
+
+
+def crowded(which: str, cutoff: float) -> DataError:
+    """The error for a conformer with an atom that has more neighbours than that."""
+    return DataError(
+        f"{which} has an atom with more than {most_neighbors(cutoff):,} neighbours within "
+        f"{cutoff:g} angstrom, images included; no matter has {DENSEST:g} atoms per cubic "
+        "angstrom. Check the unit of the coordinates and of the cell (angstrom)"
+    )
+
+
+def too_many_images(which: str) -> DataError:
+    """The error for a periodic conformer with more than MOST_IMAGES images within the cutoff."""
+    return DataError(
+        f"{which} has a cell so small or so flat that its atoms have more than {MOST_IMAGES:,} "
+        "images within the cutoff; check the unit of the cell (angstrom), or use shorter lattice "
+        "vectors of the same lattice"
+    )
+
+
+def check_crowding(batch: Batch, i: Tensor, j: Tensor, cutoff: float) -> None:
+    """Raise DataError where an atom has more neighbours than it may have.
+
+    ``i`` and ``j`` (P,) are the rows of pairs within ``cutoff``, each pair given once.
+    """
+    most = most_neighbors(cutoff)
+    if 2 * len(i) <= most:  # an atom and its own image count twice
+        return
+    n = len(batch.species)
+    too_many = torch.bincount(i, minlength=n) + torch.bincount(j, minlength=n) > most
+    if too_many.any():
+        b = int(batch.conformer[too_many].min())
+        raise crowded(f"conformer {int(batch.index[b])}", cutoff)
 
 
 def check_finite(batch: Batch, coordinates: Tensor, cells: Tensor | None) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anipot.aev import derivatives, neighbors
+from anipot.aev import derivatives, geometry
 from anipot.aev.derivatives import Kernels
 from anipot.aev.settings import AEVSettings
 from anipot.batches import Batch
@@ -36,11 +36,13 @@ from anipot.errors import AnipotError, DataError, SettingsError
 #: Instruction sets that the library may have been compiled for, least first.
 VARIANTS = ("base", "avx2", "avx512")
 
-_INTERFACE = 2
+_INTERFACE = 3
 _FORWARD, _VJP, _JVP = 0, 1, 2
 _GOOD, _NOT_FINITE, _BAD_CELL, _TOO_FAR, _TOO_MANY_IMAGES, _BAD_BATCH, _NO_MEMORY = range(7)
+_CROWDED_RADIAL, _CROWDED_ANGULAR = 7, 8
 
 _Doubles = ctypes.POINTER(ctypes.c_double)
+_MOST_INT = 2**31 - 2
 
 
 class _Settings(ctypes.Structure):
@@ -59,6 +61,9 @@ class _Settings(ctypes.Structure):
         ],
         ("radial_cutoff", ctypes.c_double),
         ("angular_cutoff", ctypes.c_double),
+        ("most_radial", ctypes.c_int32),
+        ("most_angular", ctypes.c_int32),
+        ("most_images", ctypes.c_int64),
         *[
             (name, _Doubles)
             for name in (
@@ -119,8 +124,47 @@ def _declare(library: ctypes.CDLL) -> bool:
         ctypes.POINTER(_Settings),
         ctypes.POINTER(_Call),
         ctypes.POINTER(ctypes.c_int64),
+        ctypes.c_void_p,
     ]
     return True
+
+
+class _Python(ctypes.Structure):
+    _fields_ = (
+        ("release", ctypes.c_void_p),
+        ("acquire", ctypes.c_void_p),
+        ("check_signals", ctypes.c_void_p),
+    )
+
+
+@lru_cache(maxsize=1)
+def _interruptible() -> tuple[Any, _Python] | None:
+    """``anipot_aev`` for a caller that keeps Python's lock, and what it needs of Python.
+
+    The library opens the lock itself, and lets signals be handled now and then: so Ctrl-C ends a
+    call that takes long. None where Python has no C interface.
+    """
+    python = getattr(ctypes, "pythonapi", None)
+    if python is None:
+        return None
+    names = ("PyEval_SaveThread", "PyEval_RestoreThread", "PyErr_CheckSignals")
+    library = ctypes.PyDLL(_library()._name, handle=_library()._handle)
+    library.anipot_aev.argtypes = _library().anipot_aev.argtypes
+    pointers = [ctypes.cast(getattr(python, name), ctypes.c_void_p) for name in names]
+    return library.anipot_aev, _Python(*pointers)
+
+
+def run(settings: _Settings, call: _Call, bad: ctypes.c_int64) -> int:
+    """The status of a call of the library; ``bad`` is the conformer that it is about.
+
+    In the main thread signals are handled meanwhile, and what a handler raises is raised here. In
+    other threads, which Python gives no signals, the main thread goes on with its own work.
+    """
+    if threading.get_ident() == threading.main_thread().ident:
+        found = _interruptible()
+        if found is not None:
+            return int(found[0](settings, call, bad, ctypes.byref(found[1])))
+    return int(_library().anipot_aev(settings, call, bad, None))
 
 
 def load() -> None:
@@ -154,6 +198,8 @@ def _settings(settings: AEVSettings) -> _Settings:
         len(s.angle_shifts),
         s.radial_cutoff,
         s.angular_cutoff,
+        *(min(geometry.most_neighbors(c), _MOST_INT) for c in (s.radial_cutoff, s.angular_cutoff)),
+        geometry.MOST_IMAGES,
         doubles(s.radial_eta),
         doubles(s.radial_shifts),
         doubles(s.angular_eta),
@@ -272,33 +318,41 @@ def _call(
         **{name: pointer(tensor) for name, tensor in arrays.items()},
     )
     bad = ctypes.c_int64(-1)
-    status = _library().anipot_aev(
-        ctypes.byref(_settings(settings)), ctypes.byref(call), ctypes.byref(bad)
-    )
+    status = run(_settings(settings), call, bad)
     if status != _GOOD:
-        _raise(status, bad.value, batch, coordinates, cells)
+        _raise(status, bad.value, settings, batch, coordinates, cells)
 
 
-def _raise(status: int, bad: int, batch: Batch, coordinates: Tensor, cells: Tensor | None) -> None:
+def _raise(
+    status: int,
+    bad: int,
+    settings: AEVSettings,
+    batch: Batch,
+    coordinates: Tensor,
+    cells: Tensor | None,
+) -> None:
     """Raise the error of a status, in the words of the reference engine where it has some."""
     if status in (_NOT_FINITE, _BAD_CELL):
-        neighbors.check_finite(batch, coordinates, cells)
+        geometry.check_finite(batch, coordinates, cells)
         if cells is not None and batch.pbc is not None:
-            neighbors.completed_cells(batch, cells, torch.tensor([max(bad, 0)], device="cpu"))
+            geometry.completed_cells(batch, cells, torch.tensor([max(bad, 0)], device="cpu"))
     which = f"conformer {int(batch.index[bad])}" if 0 <= bad < len(batch) else "the batch"
     messages = {
         _NOT_FINITE: "has coordinates that are not finite numbers of angstrom, or beyond 1e15",
         _BAD_CELL: "has a cell whose lattice vectors are zero or depend on one another",
         _TOO_FAR: "has an atom too far outside its cell for its place in the cell to be known; "
         "wrap the coordinates",
-        _TOO_MANY_IMAGES: "has a cell so much smaller than the cutoff that its images do not fit "
-        "in memory; check the unit of the cell (angstrom)",
         _BAD_BATCH: "is not consistent: offsets, rows or species are out of range, or rows "
         "no permutation; make it with Batch.of or BatchLoader",
         _NO_MEMORY: "needs more memory than there is; use smaller batches",
     }
     if status == _NO_MEMORY:
         raise MemoryError(f"{which} {messages[status]}")
+    if status == _TOO_MANY_IMAGES:
+        raise geometry.too_many_images(which)
+    if status in (_CROWDED_RADIAL, _CROWDED_ANGULAR):
+        radial = status == _CROWDED_RADIAL
+        raise geometry.crowded(which, settings.radial_cutoff if radial else settings.angular_cutoff)
     raise (DataError if status in messages else AnipotError)(
         f"{which} {messages.get(status, f'gives the unknown status {status}')}"
     )
@@ -355,7 +409,7 @@ def _checked(
     if batch.pbc is None:
         cells = None
     elif cells is None:
-        neighbors.periodic_conformers(batch, cells)  # raises where one is periodic
+        geometry.periodic_conformers(batch, cells)  # raises where one is periodic
     else:
         cells = cells.detach().to(coordinates.dtype).contiguous()
     return coordinates.detach().contiguous(), cells

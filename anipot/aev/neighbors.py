@@ -13,7 +13,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from anipot.aev.geometry import check_finite, completed_cells, periodic_conformers
+from anipot.aev.geometry import (
+    MOST_IMAGES,
+    check_crowding,
+    check_finite,
+    completed_cells,
+    crowded,
+    most_neighbors,
+    periodic_conformers,
+    too_many_images,
+)
 from anipot.batches import Batch
 from anipot.errors import DataError
 
@@ -72,7 +81,8 @@ def neighbor_pairs(
     for the batch's own. Cells may have any shape, be smaller than the cutoff, and be periodic in
     some directions only; atoms may lie outside their cell. The order of the pairs is a function of
     the input alone. Raises DataError, with the conformer's number, for coordinates or cells that
-    are not finite, and for a periodic conformer whose cell is missing or flat.
+    are not finite, for a periodic conformer whose cell is missing or flat, and for more neighbours
+    or images than there may be (``most_neighbors``, MOST_IMAGES).
     """
     coordinates = coordinates.detach()
     cells = None if cells is None else cells.detach()
@@ -80,16 +90,32 @@ def neighbor_pairs(
     periodic = periodic_conformers(batch, cells)
     if periodic is None:
         i, j = _molecule_pairs(batch, coordinates, cutoff, batch.n_atoms)
+        check_crowding(batch, i, j, cutoff)
         return Neighbors(i, j, None)
     assert cells is not None
     alone = torch.where(periodic, 0, batch.n_atoms)
     i, j = _molecule_pairs(batch, coordinates, cutoff, alone)
     i_cell, j_cell, shifts = _periodic_pairs(batch, coordinates, cells, cutoff, periodic)
-    return Neighbors(
+    pairs = Neighbors(
         torch.cat([i, i_cell]),
         torch.cat([j, j_cell]),
         torch.cat([shifts.new_zeros(len(i), 3), shifts]),
     )
+    check_crowding(batch, pairs.i, pairs.j, cutoff)
+    return pairs
+
+
+def _check_part(batch: Batch, rows: Tensor, cutoff: float) -> None:
+    """Raise DataError where one of ``rows`` (P,) occurs more often than an atom has neighbours.
+
+    Of a part of the pairs: so that memory runs out for no input.
+    """
+    most = most_neighbors(cutoff)
+    if len(rows) > most:
+        row, count = torch.unique(rows, return_counts=True)
+        if (count > most).any():
+            b = int(batch.conformer[row[count > most]].min())
+            raise crowded(f"conformer {int(batch.index[b])}", cutoff)
 
 
 def runs(lengths: Tensor, total: int) -> tuple[Tensor, Tensor]:
@@ -137,6 +163,7 @@ def _molecule_pairs(
         near = torch.nonzero(vectors.square_().sum(1) <= cutoff * cutoff)[:, 0]
         found_i.append(first.index_select(0, near))
         found_j.append(second.index_select(0, near))
+        _check_part(batch, batch.rows.index_select(0, found_i[-1]), cutoff)
     i, j = torch.cat(found_i), torch.cat(found_j)
     return batch.rows.index_select(0, i), batch.rows.index_select(0, j)
 
@@ -179,6 +206,10 @@ def _periodic_pairs(
     end = torch.cumsum(batch.n_atoms[chosen], 0)
     atom = torch.arange(len(atoms), device=x.device)
     later = end.index_select(0, b) - atom  # an atom and itself are a candidate here
+    every = (2 * reach + 1).prod(1) * batch.n_atoms[chosen]
+    if (every > MOST_IMAGES).any():
+        k = int(torch.nonzero(every > MOST_IMAGES)[0])
+        raise too_many_images(f"conformer {int(batch.index[chosen[k]])}")
     # Of a pair, images are enumerated in the product of three ranges; this bounds its size.
     images = (2 * reach).floor().add(1).prod(1).long()
     found = [(rows[:0], rows[:0], shift_of[:0])]
@@ -205,6 +236,7 @@ def _periodic_pairs(
         shifts = shifts.index_select(0, near)
         shifts += shift_of.index_select(0, first) - shift_of.index_select(0, second)
         found.append((rows.index_select(0, first), rows.index_select(0, second), shifts))
+        _check_part(batch, found[-1][0], cutoff)
     i, j, all_shifts = (torch.cat(parts) for parts in zip(*found, strict=True))
     return i, j, all_shifts
 

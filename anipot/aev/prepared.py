@@ -54,7 +54,7 @@ class PreparedAEV:
         self.gradient = torch.zeros(n, settings.length, dtype=dtype, device="cpu")
         self.coordinate_gradient = torch.zeros(n, 3, dtype=dtype, device="cpu")
         self._settings = native._settings(settings)
-        self._library = native._library()
+        self._given = settings
         self._bad = ctypes.c_int64(-1)
         self._forward = self._call(native._FORWARD, aev=self.aev)
         self._backward = self._call(
@@ -86,9 +86,11 @@ class PreparedAEV:
 
     def _run(self, call: native._Call) -> None:
         call.threads = torch.get_num_threads()
-        status = self._library.anipot_aev(self._settings, call, self._bad)
+        status = native.run(self._settings, call, self._bad)
         if status != native._GOOD:
-            native._raise(status, self._bad.value, self._batch, self.coordinates, self.cells)
+            native._raise(
+                status, self._bad.value, self._given, self._batch, self.coordinates, self.cells
+            )
 
     def forward(self) -> None:
         """Fill ``aev``. Raises DataError for numbers that are not finite, and for a flat cell."""

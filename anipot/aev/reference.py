@@ -14,6 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from anipot.aev.geometry import check_crowding
 from anipot.aev.neighbors import chunk_size, chunks, neighbor_pairs, runs
 from anipot.aev.settings import AEVSettings
 from anipot.batches import Batch
@@ -68,8 +69,8 @@ def aev(settings: AEVSettings, batch: Batch, coordinates: Tensor, cells: Tensor 
 
     ``coordinates`` (N, 3) by row and ``cells`` (B, 3, 3), in angstrom, stand in for the batch's
     own, and the AEVs are differentiable in both, twice. float32 or float64, as ``coordinates``.
-    Raises DataError, with the conformer's number, for numbers that are not finite and for a flat or
-    missing cell.
+    Raises DataError, with the conformer's number, for numbers that are not finite, for a flat or
+    missing cell, and for more neighbours or images than there may be.
     """
     constants = _constants(settings, coordinates.dtype, coordinates.device)
     cells = None if cells is None else cells.to(coordinates.dtype)
@@ -77,14 +78,16 @@ def aev(settings: AEVSettings, batch: Batch, coordinates: Tensor, cells: Tensor 
     vectors = pairs.vectors(batch, coordinates, cells)
     distances = vectors.square().sum(1).clamp(min=SHORTEST_SQUARED).sqrt()
 
-    radial = _radial(settings, constants, batch, pairs.i, pairs.j, distances)
     near = torch.nonzero(distances.detach() <= settings.angular_cutoff)[:, 0]
+    i, j = pairs.i.index_select(0, near), pairs.j.index_select(0, near)
+    check_crowding(batch, i, j, settings.angular_cutoff)
+    radial = _radial(settings, constants, batch, pairs.i, pairs.j, distances)
     angular = _angular(
         settings,
         constants,
         batch,
-        pairs.i.index_select(0, near),
-        pairs.j.index_select(0, near),
+        i,
+        j,
         vectors.index_select(0, near),
         distances.index_select(0, near),
     )

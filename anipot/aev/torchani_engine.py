@@ -13,7 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anipot.aev.geometry import check_finite, completed_cells, periodic_conformers
+from anipot.aev.geometry import (
+    FEW_NEIGHBORS,
+    check_finite,
+    completed_cells,
+    periodic_conformers,
+)
+from anipot.aev.neighbors import neighbor_pairs
 from anipot.aev.settings import AEVSettings
 from anipot.batches import Batch
 from anipot.errors import DataError, SettingsError
@@ -104,6 +110,9 @@ def aev(
         cell, pbc = cells[0].to(coordinates.dtype), batch.pbc[0]
     if len(coordinates) == 0:
         return coordinates[:, :1].expand(0, settings.length)
+    if periodic is not None or int(batch.n_atoms.max()) > FEW_NEIGHBORS:
+        for cutoff in (settings.radial_cutoff, settings.angular_cutoff):
+            neighbor_pairs(batch, coordinates, cells, cutoff)  # raises where there are too many
 
     # Conformer order is what padding is made of: atom k of conformer b stands in place [b, k].
     in_order = batch.conformer.index_select(0, batch.rows)

@@ -130,7 +130,7 @@ def short_cells(c: Conformers, limit: float = SHORTEST_VECTOR) -> list[Problem]:
         assert part.cells is not None
         assert part.pbc is not None
         cells = part.cells * part.pbc[:, :, None]
-        for i in np.flatnonzero(_heights(cells).min(axis=1) < limit):
+        for i in np.flatnonzero(_heights(cells).min(axis=1) < limit).tolist():
             vectors = np.linalg.norm(_reduced(cells[i], part.pbc[i]), axis=1)
             shortest = vectors[part.pbc[i]].min()
             if shortest < limit:

@@ -233,7 +233,9 @@ def _pairs_of(part: Conformers) -> tuple[np.ndarray, np.ndarray]:
     z = part.atomic_numbers.reshape(-1, n)
     x = part.coordinates.reshape(-1, n, 3).astype(np.float64)
     f = part.forces.reshape(-1, n, 3).astype(np.float64)
-    periodic = np.zeros(len(part), dtype=bool) if part.pbc is None else part.pbc.any(axis=1)
+    periodic: np.ndarray = np.zeros(len(part), dtype=bool)
+    if part.pbc is not None:
+        periodic = np.any(part.pbc, axis=1)
     x = np.where(periodic[:, None, None], x, x - x.mean(axis=1, keepdims=True))
     found = [np.zeros((0, 3))]
     for i in range(len(part) - 1):

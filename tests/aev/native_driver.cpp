@@ -80,18 +80,18 @@ int check(std::mt19937& random, const AnipotSettings& s, const Atoms& a, bool pe
     call.pbc = periodic ? a.pbc.data() : nullptr;
     call.aev = aev.data();
     int64_t bad;
-    int status = anipot_aev(&s, &call, &bad);
+    int status = anipot_aev(&s, &call, &bad, nullptr);
     call.mode = anipot::JVP;
     call.aev = along.data();
     call.coordinate_tangent = v.data();
     call.cell_tangent = periodic ? w.data() : nullptr;
-    status |= anipot_aev(&s, &call, &bad);
+    status |= anipot_aev(&s, &call, &bad, nullptr);
     call.mode = anipot::VJP;
     call.aev = nullptr;
     call.aev_gradient = g.data();
     call.coordinate_gradient = gx.data();
     call.cell_gradient = periodic ? gc.data() : nullptr;
-    status |= anipot_aev(&s, &call, &bad);
+    status |= anipot_aev(&s, &call, &bad, nullptr);
     if (status) return std::printf("status %d, conformer %d\n", status, int(bad)), 1;
     double left = 0, right = 0, scale = 1;
     for (size_t k = 0; k < n * length; k++) right += double(g[k]) * along[k], scale += std::fabs(double(g[k]) * along[k]);
@@ -104,15 +104,15 @@ int check(std::mt19937& random, const AnipotSettings& s, const Atoms& a, bool pe
     if (n) {
         spoiled[3 * n - 1] = static_cast<T>(NAN);
         call.coordinates = spoiled.data();
-        if (anipot_aev(&s, &call, &bad) != anipot::NOT_FINITE || bad < 0) return std::printf("NaN passed\n"), 1;
+        if (anipot_aev(&s, &call, &bad, nullptr) != anipot::NOT_FINITE || bad < 0) return std::printf("NaN passed\n"), 1;
         call.coordinates = x.data();
         std::vector<int64_t> rows = a.rows;
         rows[0] = static_cast<int64_t>(n);
         call.rows = rows.data();
-        if (anipot_aev(&s, &call, &bad) != anipot::BAD_BATCH) return std::printf("bad row passed\n"), 1;
+        if (anipot_aev(&s, &call, &bad, nullptr) != anipot::BAD_BATCH) return std::printf("bad row passed\n"), 1;
         if (n > 1) {
             rows[0] = rows[1];
-            if (anipot_aev(&s, &call, &bad) != anipot::BAD_BATCH) return std::printf("a row twice passed\n"), 1;
+            if (anipot_aev(&s, &call, &bad, nullptr) != anipot::BAD_BATCH) return std::printf("a row twice passed\n"), 1;
         }
         call.rows = a.rows.data();
         const std::vector<std::vector<int64_t>> wrong = {
@@ -120,7 +120,7 @@ int check(std::mt19937& random, const AnipotSettings& s, const Atoms& a, bool pe
         for (const std::vector<int64_t>& offsets : wrong) {
             call.offsets = offsets.data();
             call.conformers = 2;
-            if (anipot_aev(&s, &call, &bad) != anipot::BAD_BATCH) return std::printf("bad offsets passed\n"), 1;
+            if (anipot_aev(&s, &call, &bad, nullptr) != anipot::BAD_BATCH) return std::printf("bad offsets passed\n"), 1;
         }
     }
     return 0;
@@ -133,10 +133,10 @@ int main() {
     const double eta[] = {16, 4}, shift[] = {0.9, 1.2, 1.5, 1.8, 2.1, 2.4, 2.7, 3.0, 3.3, 3.6, 3.9, 4.2, 4.5, 4.8, 5, 5.1};
     const double zeta[] = {32, 14.1, 7}, angle[] = {0.2, 0.6, 1.0, 1.4, 1.8, 2.2, 2.6, 2.9};
     const AnipotSettings settings[] = {
-        {4, 1, 16, 1, 1, 4, 8, 5.2, 3.5, eta, shift, eta, zeta, shift, angle},
-        {7, 1, 16, 1, 1, 8, 4, 5.1, 3.5, eta, shift, eta, zeta + 1, shift, angle},
-        {3, 2, 5, 2, 3, 3, 5, 4.0, 4.0, eta, shift, eta, zeta, shift, angle},
-        {1, 1, 1, 1, 1, 1, 1, 1.0, 0.5, eta, shift, eta, zeta + 2, shift, angle},
+        {4, 1, 16, 1, 1, 4, 8, 5.2, 3.5, 4711, 1436, 5000000, eta, shift, eta, zeta, shift, angle},
+        {7, 1, 16, 1, 1, 8, 4, 5.1, 3.5, 4711, 1436, 5000000, eta, shift, eta, zeta + 1, shift, angle},
+        {3, 2, 5, 2, 3, 3, 5, 4.0, 4.0, 2144, 2144, 5000000, eta, shift, eta, zeta, shift, angle},
+        {1, 1, 1, 1, 1, 1, 1, 1.0, 0.5, 1000, 1000, 5000000, eta, shift, eta, zeta + 2, shift, angle},
     };
     const std::vector<std::vector<int>> sizes = {{}, {0}, {1}, {1, 0, 2, 17, 5, 9, 4}, {60, 3}, {200}};
     int wrong = 0;

@@ -24,6 +24,7 @@ struct Constants {
     int angular_terms, n_eta, n_zeta;  // columns of an angular block; EtaA, Zeta
     int n_shift, n_angle;              // ShfA, ShfZ
     double radial_cutoff, angular_cutoff;
+    int most_radial, most_angular;     // neighbours that an atom may have within the cutoffs
     // One number for each column of a radial block.
     std::vector<T> radial_eta, radial_shift;
     std::vector<T> angular_eta, zeta, angular_shift;
@@ -60,7 +61,17 @@ struct Conformer {
     double cell_gradient[9];
     bool with_cell = false;
     const Grid* grid = nullptr;
+    // Set where an atom has more neighbours than it may have: then nothing more is computed.
+    bool crowded_radial = false, crowded_angular = false;
+    // Asked every PAUSE neighbours and triples: whether to stop. Then the numbers are worth nothing.
+    bool (*stopped)(void*) = nullptr;
+    void* watch = nullptr;
+    int64_t work = 0;
+    bool halted = false;
 };
+
+// Neighbours and triples between two questions whether to stop: a few milliseconds.
+constexpr int64_t PAUSE = 100000;
 
 // Working memory of a thread: grows to the largest need, never shrinks, is never zeroed.
 template <class T>

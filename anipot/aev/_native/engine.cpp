@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
+#include <condition_variable>
 #include <cstdint>
 #include <cstring>
 #include <deque>
+#include <mutex>
 #include <new>
 #include <thread>
 #include <type_traits>
@@ -118,6 +121,33 @@ class FlushTiny {
     FlushTiny& operator=(const FlushTiny&) = delete;
 };
 
+// While it lives, tiny numbers are as usual: for code that is not ours.
+class KeepTiny {
+   public:
+#if defined(__x86_64__)
+    KeepTiny() : before_(__builtin_ia32_stmxcsr()) { __builtin_ia32_ldmxcsr(before_ & ~0x8040u); }
+    ~KeepTiny() { __builtin_ia32_ldmxcsr(before_); }
+
+   private:
+    unsigned before_;
+#elif defined(__aarch64__)
+    KeepTiny() {
+        asm volatile("mrs %0, fpcr" : "=r"(before_));
+        asm volatile("msr fpcr, %0" : : "r"(before_ & ~(uint64_t(1) << 24)));
+    }
+    ~KeepTiny() { asm volatile("msr fpcr, %0" : : "r"(before_)); }
+
+   private:
+    uint64_t before_;
+#else
+    KeepTiny() {}
+    ~KeepTiny() {}
+#endif
+   public:
+    KeepTiny(const KeepTiny&) = delete;
+    KeepTiny& operator=(const KeepTiny&) = delete;
+};
+
 int parts_of(int64_t n) {
     return n <= PART ? 1 : static_cast<int>(std::min<int64_t>(MOST_PARTS, (n + PART - 1) / PART));
 }
@@ -130,6 +160,8 @@ extern "C" {
 struct AnipotSettings {
     int32_t elements, n_radial_eta, n_radial_shift, n_angular_eta, n_zeta, n_angular_shift, n_angle;
     double radial_cutoff, angular_cutoff;
+    int32_t most_radial, most_angular;  // neighbours that an atom may have within the cutoffs
+    int64_t most_images;                // images that a periodic conformer may have, atoms included
     const double *radial_eta, *radial_shift, *angular_eta, *zeta, *angular_shift, *angle;
 };
 
@@ -145,6 +177,13 @@ struct AnipotCall {
     const void *coordinate_tangent, *cell_tangent;  // JVP: (N, 3), (B, 3, 3)
     void* aev;                                      // forward, JVP: (N, L), zeros, or else clear
     void *coordinate_gradient, *cell_gradient;      // VJP: (N, 3), (B, 3, 3)
+};
+
+// Python's own functions, for a caller that is its main thread and holds its lock.
+struct AnipotPython {
+    void* (*release)();        // PyEval_SaveThread
+    void (*acquire)(void*);    // PyEval_RestoreThread
+    int (*check_signals)();    // PyErr_CheckSignals
 };
 }
 
@@ -165,6 +204,8 @@ Constants<T> constants_of(const AnipotSettings& s) {
     c.length = c.elements * c.radial_terms + c.elements * (c.elements + 1) / 2 * c.angular_terms;
     c.radial_cutoff = s.radial_cutoff;
     c.angular_cutoff = s.angular_cutoff;
+    c.most_radial = s.most_radial;
+    c.most_angular = s.most_angular;
     for (int e = 0; e < s.n_radial_eta; e++)
         for (int k = 0; k < s.n_radial_shift; k++) {
             c.radial_eta.push_back(T(s.radial_eta[e]));
@@ -191,6 +232,44 @@ Constants<T> constants_of(const AnipotSettings& s) {
     return c;
 }
 
+// Lets the signals of Python be handled during a call that takes long, as Ctrl-C is, and stops all
+// threads of the call where a handler raises. While it lives, Python's lock is open.
+class Watch {
+   public:
+    explicit Watch(const AnipotPython* python) : python_(python), state_(python ? python->release() : nullptr) {}
+    ~Watch() {
+        if (python_) python_->acquire(state_);
+    }
+    Watch(const Watch&) = delete;
+    Watch& operator=(const Watch&) = delete;
+
+    static constexpr std::chrono::milliseconds EVERY{50};
+
+    bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
+
+    // Of the calling thread only.
+    bool poll() {
+        if (!python_ || stopped()) return stopped();
+        const auto now = std::chrono::steady_clock::now();
+        if (now - last_ < EVERY) return false;
+        const KeepTiny keep;
+        python_->acquire(state_);
+        if (python_->check_signals()) stopped_.store(true, std::memory_order_relaxed);
+        state_ = python_->release();
+        last_ = std::chrono::steady_clock::now();
+        return stopped();
+    }
+
+    static bool ask_caller(void* watch) { return static_cast<Watch*>(watch)->poll(); }
+    static bool ask(void* watch) { return static_cast<Watch*>(watch)->stopped(); }
+
+   private:
+    const AnipotPython* python_;
+    void* state_;
+    std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+    std::atomic<bool> stopped_{false};
+};
+
 // Some consecutive centres of a conformer.
 struct Item {
     int64_t conformer;
@@ -203,7 +282,8 @@ struct Item {
 template <class T>
 class Job {
    public:
-    Job(const AnipotSettings& s, const AnipotCall& call) : c_(constants_of<T>(s)), call_(call) {}
+    Job(const AnipotSettings& s, const AnipotCall& call, Watch& watch)
+        : c_(constants_of<T>(s)), most_images_(static_cast<double>(s.most_images)), call_(call), watch_(watch) {}
 
     Status run(int64_t* bad) {
         Status status = plan(bad);
@@ -213,16 +293,36 @@ class Job {
         std::vector<size_t> bounds = partition(threads);
         std::vector<std::thread> workers;
         workers.reserve(threads);  // nothing may throw between a start and its join
-        int started = 1;
+        std::mutex mutex;
+        std::condition_variable ended;
+        int started = 1, running = 0;
         try {
-            for (; started < threads; started++)
-                workers.emplace_back([&, started] { work(bounds[started], bounds[started + 1], failures[started]); });
+            for (; started < threads; started++) {
+                workers.emplace_back([&, started] {
+                    work(bounds[started], bounds[started + 1], failures[started], false);
+                    const std::lock_guard<std::mutex> lock(mutex);
+                    running--;
+                    ended.notify_one();
+                });
+                const std::lock_guard<std::mutex> lock(mutex);
+                running++;
+            }
         } catch (...) {
             // No more threads, or no memory for one: this one does the rest.
         }
-        work(bounds[0], bounds[1], failures[0]);
-        for (int t = started; t < threads; t++) work(bounds[t], bounds[t + 1], failures[t]);
+        work(bounds[0], bounds[1], failures[0], true);
+        for (int t = started; t < threads; t++) work(bounds[t], bounds[t + 1], failures[t], true);
+        {
+            std::unique_lock<std::mutex> lock(mutex);
+            while (running > 0) {
+                ended.wait_for(lock, Watch::EVERY);
+                lock.unlock();
+                watch_.poll();
+                lock.lock();
+            }
+        }
         for (std::thread& w : workers) w.join();
+        if (watch_.stopped()) return INTERRUPTED;
         for (const Failure& f : failures)  // in the order of conformers
             if (f.status != GOOD) {
                 *bad = f.conformer;
@@ -276,6 +376,7 @@ class Job {
                 grids_.emplace_back();
                 Status status = fill(m, b);
                 if (status == GOOD) status = build(grids_.back(), m, b);
+                if (status == GOOD && watch_.poll()) status = INTERRUPTED;
                 if (status != GOOD) {
                     *bad = b;
                     return status;
@@ -360,14 +461,16 @@ class Job {
         const bool cell = periodic(b);
         return build_grid(grid, m.n, m.x.data(), m.y.data(), m.z.data(),
                           cell ? static_cast<const T*>(call_.cells) + 9 * b : nullptr,
-                          cell ? call_.pbc + 3 * b : nullptr, c_.radial_cutoff);
+                          cell ? call_.pbc + 3 * b : nullptr, c_.radial_cutoff, most_images_);
     }
 
-    void work(size_t from, size_t to, Failure& failure) {
+    void work(size_t from, size_t to, Failure& failure, bool caller) {
         try {
             const FlushTiny flush;
             Conformer<T> m;
             m.clear = call_.clear != 0;
+            m.stopped = caller ? Watch::ask_caller : Watch::ask;
+            m.watch = &watch_;
             Scratch<T> scratch;
             Grid own;
             const Kernel<T> centres = kernel<T>();
@@ -387,6 +490,11 @@ class Job {
                 const int last = static_cast<int>(static_cast<int64_t>(m.n) * (item.part + 1) / item.parts);
                 centres(call_.mode, c_, m, scratch, first, last, static_cast<const T*>(call_.aev_gradient),
                         static_cast<T*>(call_.aev));
+                if (m.crowded_radial || m.crowded_angular) {
+                    failure.status = m.crowded_radial ? CROWDED_RADIAL : CROWDED_ANGULAR;
+                    return;
+                }
+                if (m.halted) break;
                 if (call_.mode == VJP) write(m, item);
             }
             failure.status = GOOD;
@@ -440,7 +548,9 @@ class Job {
     }
 
     const Constants<T> c_;
+    const double most_images_;
     const AnipotCall& call_;
+    Watch& watch_;
     std::vector<Item> items_;
     std::deque<Grid> grids_;
     std::vector<double> buffer_;
@@ -456,7 +566,7 @@ class Job {
 #endif
 
 // Raised with every change of the interface: the Python side refuses a library of another one.
-EXPORT int anipot_interface() { return 2; }
+EXPORT int anipot_interface() { return 3; }
 
 // Name of the instruction set in use.
 EXPORT const char* anipot_variant() { return anipot::variant().name; }
@@ -471,12 +581,15 @@ EXPORT int anipot_use_variant(const char* name) {
     return 0;
 }
 
-// 0, or a Status, with the conformer of the batch that it is about in *bad (-1: none).
-EXPORT int anipot_aev(const AnipotSettings* settings, const AnipotCall* call, int64_t* bad) {
+// 0, or a Status, with the conformer of the batch that it is about in *bad (-1: none). ``python`` is
+// null for a caller that does not hold Python's lock, or is not its main thread.
+EXPORT int anipot_aev(const AnipotSettings* settings, const AnipotCall* call, int64_t* bad,
+                      const AnipotPython* python) {
     *bad = -1;
+    anipot::Watch watch(python);
     try {
-        if (call->bytes == 4) return anipot::Job<float>(*settings, *call).run(bad);
-        return anipot::Job<double>(*settings, *call).run(bad);
+        if (call->bytes == 4) return anipot::Job<float>(*settings, *call, watch).run(bad);
+        return anipot::Job<double>(*settings, *call, watch).run(bad);
     } catch (...) {  // nothing may pass into the caller, which is no C++
         return anipot::NO_MEMORY;
     }

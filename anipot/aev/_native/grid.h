@@ -7,13 +7,23 @@
 
 namespace anipot {
 
-enum Status { GOOD = 0, NOT_FINITE = 1, BAD_CELL = 2, TOO_FAR = 3, TOO_MANY_IMAGES = 4, BAD_BATCH = 5, NO_MEMORY = 6 };
+enum Status {
+    GOOD = 0,
+    NOT_FINITE = 1,
+    BAD_CELL = 2,
+    TOO_FAR = 3,
+    TOO_MANY_IMAGES = 4,
+    BAD_BATCH = 5,
+    NO_MEMORY = 6,
+    CROWDED_RADIAL = 7,   // more neighbours within the radial cutoff than an atom may have
+    CROWDED_ANGULAR = 8,  // or within the angular cutoff
+    INTERRUPTED = 9       // by a signal: the error of its handler is set
+};
 
 // Volume over product of edges below which a cell is flat, and the farthest cell an atom may be in:
 // as in the reference engine.
 constexpr double FLAT_CELL = 1e-6;
 constexpr double FARTHEST_CELL = 1e9;
-constexpr double MOST_IMAGES = 5e7;
 
 inline void cross(const double* a, const double* b, double* out) {
     out[0] = a[1] * b[2] - a[2] * b[1];
@@ -70,10 +80,11 @@ inline bool complete_cell(double* cell, const unsigned char* pbc, double* invers
     return true;
 }
 
-// Bins the atoms at x, y, z (n) and, in periodic directions, their images within ``cutoff``.
+// Bins the atoms at x, y, z (n) and, in periodic directions, their images within ``cutoff``, of which
+// there may be ``most_images``, the atoms included.
 template <class T>
 Status build_grid(Grid& g, int n, const T* x, const T* y, const T* z, const T* cell_rows,
-                  const unsigned char* pbc, double cutoff) {
+                  const unsigned char* pbc, double cutoff, double most_images) {
     const unsigned char open[3] = {0, 0, 0};
     double cell[9] = {}, inverse[9];
     g.periodic = cell_rows != nullptr && pbc != nullptr && (pbc[0] || pbc[1] || pbc[2]);
@@ -116,8 +127,8 @@ Status build_grid(Grid& g, int n, const T* x, const T* y, const T* z, const T* c
         const double r = cutoff * std::sqrt(inverse[a] * inverse[a] + inverse[3 + a] * inverse[3 + a] +
                                             inverse[6 + a] * inverse[6 + a]);
         reach[a] = r * (1 + 1e-9) + 1e-9;
-        images *= pbc[a] ? 2 * r + 3 : 1;
-        if (!(images < MOST_IMAGES)) return TOO_MANY_IMAGES;
+        images *= pbc[a] ? 2 * r + 1 : 1;
+        if (g.periodic && !(images <= most_images)) return TOO_MANY_IMAGES;
         most[a] = pbc[a] ? static_cast<int>(std::ceil(reach[a])) : 0;
     }
     std::vector<double> px, py, pz;

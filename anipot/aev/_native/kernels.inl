@@ -22,6 +22,17 @@ constexpr double ITSELF = 1e30;
 // Largest molecule all of whose atoms are listed as neighbours.
 constexpr int DENSE = 32;
 
+// Whether to stop, asked after so many more neighbours or triples.
+template <class T>
+INLINE bool pause(Conformer<T>& m, int work) {
+    m.work += work;
+    if (m.work > PAUSE) {
+        m.work = 0;
+        m.halted = m.halted || (m.stopped && m.stopped(m.watch));
+    }
+    return m.halted;
+}
+
 // ---- neighbours ----------------------------------------------------------------------------------
 
 template <class T>
@@ -83,7 +94,7 @@ void neighbours_all_pairs(const Constants<T>& c, const Conformer<T>& m, Scratch<
 }
 
 template <class T>
-void neighbours_grid(const Constants<T>& c, const Conformer<T>& m, Scratch<T>& s, int i) {
+void neighbours_grid(const Constants<T>& c, Conformer<T>& m, Scratch<T>& s, int i) {
     const Grid& g = *m.grid;
     const double x = g.cx[i], y = g.cy[i], z = g.cz[i];
     const double at[3] = {x, y, z};
@@ -100,14 +111,16 @@ void neighbours_grid(const Constants<T>& c, const Conformer<T>& m, Scratch<T>& s
             const int line = (a * g.bins[1] + b) * g.bins[2];
             bound += g.start[line + to[2] + 1] - g.start[line + from[2]];
         }
-    s.reserve(bound + PAD, c);
+    // One more than there may be: enough to see that there are too many.
+    const int most = c.most_radial;
+    s.reserve((bound < most ? bound : most + 1) + PAD, c);
     const double limit = c.radial_cutoff * c.radial_cutoff;
     int n = 0;
     for (int a = from[0]; a <= to[0]; a++)
         for (int b = from[1]; b <= to[1]; b++) {
             const int line = (a * g.bins[1] + b) * g.bins[2];
             const int end = g.start[line + to[2] + 1];
-            for (int k = g.start[line + from[2]]; k < end; k++) {
+            for (int k = g.start[line + from[2]]; k < end && n <= most; k++) {
                 const double dx = g.x[k] - x, dy = g.y[k] - y, dz = g.z[k] - z;
                 s.order[n] = k;
                 const int near = dx * dx + dy * dy + dz * dz <= limit;
@@ -115,6 +128,10 @@ void neighbours_grid(const Constants<T>& c, const Conformer<T>& m, Scratch<T>& s
                 n += near & ~itself;
             }
         }
+    if (n > most) {
+        m.crowded_radial = true;
+        return;
+    }
     // Into the order of elements, by counting.
     int* place = s.segment.data();
     for (int e = 0; e <= c.elements; e++) place[e] = 0;
@@ -656,7 +673,7 @@ void scatter(Conformer<T>& m, Scratch<T>& s, int i) {
 // ---- all of it -----------------------------------------------------------------------------------
 
 template <class T, int MODE, int KIND>
-void angular(const Constants<T>& c, Scratch<T>& s, const T* in, T* out) {
+void angular(const Constants<T>& c, Conformer<T>& m, Scratch<T>& s, const T* in, T* out) {
     if constexpr (MODE == VJP)
         for (int a = 0; a < s.na + Simd<T>::W; a++) s.ax[a] = s.ay[a] = s.az[a] = T(0);
     int present = 0;
@@ -670,6 +687,7 @@ void angular(const Constants<T>& c, Scratch<T>& s, const T* in, T* out) {
             s.row_start[last] = total;
             total += row;
         }
+        if (pause(m, total)) return;
         describe_triples<T, MODE>(s, first, last);
         factors<T, MODE, KIND>(c, s, total);
         if constexpr (KIND == 0)
@@ -706,7 +724,13 @@ void centres(const Constants<T>& c, Conformer<T>& m, Scratch<T>& s, int from, in
             neighbours_grid(c, m, s, i);
         else
             neighbours_all_pairs(c, m, s, i);
+        if (m.crowded_radial) return;
         pick_angular(c, s);
+        if (s.na > c.most_angular) {
+            m.crowded_angular = true;
+            return;
+        }
+        if (pause(m, s.n)) return;
         describe_radial<T, MODE>(c, m, s, i);
         const T* g = MODE == VJP ? in + at : nullptr;
         T* o = MODE == VJP ? nullptr : out + at;
@@ -714,7 +738,7 @@ void centres(const Constants<T>& c, Conformer<T>& m, Scratch<T>& s, int from, in
         radial<T, MODE>(c, s, g, o);
         describe_angular<T, MODE>(c, s);
         const int radial_length = c.elements * c.radial_terms;
-        angular<T, MODE, KIND>(c, s, g ? g + radial_length : g, o ? o + radial_length : o);
+        angular<T, MODE, KIND>(c, m, s, g ? g + radial_length : g, o ? o + radial_length : o);
         if constexpr (MODE == VJP) scatter(m, s, i);
     }
 }
