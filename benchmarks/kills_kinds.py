@@ -47,7 +47,6 @@ def make_inputs(folder: Path) -> None:
     from ase.build import molecule
     from ase.io import write
 
-    from anipot.config import dump_yaml
     from anipot.datasets import load_bundled
     from anipot.datasets.store_pack import pack
 
@@ -64,9 +63,9 @@ def make_inputs(folder: Path) -> None:
     training = {"epochs": 4, "batch_size": 32, "checkpoint_minutes": 0.001, "device": "cpu"}
     base = {**files, "model": {"hidden": [8]}, "training": training}
     for k, table in enumerate(_TABLES):
-        (folder / f"table-{k}.yaml").write_text(dump_yaml({"base": base, **table}))
+        (folder / f"table-{k}.yaml").write_text(json.dumps({"base": base, **table}))
     options = {"base": base, "space": _SPACE, "pruning": False}
-    (folder / "space.yaml").write_text(dump_yaml(json.loads(json.dumps(options))))
+    (folder / "space.yaml").write_text(json.dumps(options))  # which is YAML, too
     write(folder / "molecule.xyz", molecule("CH3CH2OH"))
 
 
