@@ -154,7 +154,7 @@ class _Harness:
                 self._trials(whole)
                 seconds *= TRIALS / ALL_TRIALS
             if code != 0:
-                return 0, [f"without a kill it ends with {code}: {_last(whole)}"]
+                raise RuntimeError(f"{words} ends with {code} without a kill: {_last(whole)}")
             (whole / "seconds").write_text(str(seconds))
         takes = float((whole / "seconds").read_text())
         folder = self.work / f"{kind.name}-{k}"

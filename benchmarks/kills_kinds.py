@@ -17,7 +17,7 @@ _TRAININGS = (
     ["epochs=6", "force_weight=0.1", "clip=20", "normalize_aevs=true"],
     ["epochs=8", "dropout=0.2", "ema=0.9", "optimizer=adam", "patience=3"],
     ["epochs=4", "members=2", "by_folds=true"],
-    ["epochs=6", "by=molecule"],
+    ["epochs=6", "split=molecule"],
 )
 
 _TABLES = (

@@ -137,9 +137,7 @@ def start(folder, processes, script=SCRIPT, ports=1, codes=None):
         for rank in range(processes):
             number = {"RANK": str(rank), "WORLD_SIZE": str(processes)}
             running.append(subprocess.Popen(command, env={**os.environ, **where, **number}))
-        assert [process.wait(timeout=240) for process in running] == (
-            codes or [0] * processes
-        )
+        assert [process.wait(timeout=240) for process in running] == (codes or [0] * processes)
     finally:
         for process in running:
             process.kill()
