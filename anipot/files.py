@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from anipot.temporary_files import temporary_file
 
 
 @contextmanager
@@ -15,17 +16,14 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to; it takes the name ``path`` only at the end.
 
     When the block raises (no space left, interrupted), the temporary file goes and an old file at
-    ``path`` stays as it was. The data is on the disk before the name changes. Missing folders are
-    made. An OSError (no space, no permission) names ``path``, of which its reader knows, and not
-    the temporary file.
+    ``path`` stays as it was. What a killed process left goes when ``path`` is written again. The
+    data is on the disk before the name changes. Missing folders are made. An OSError (no space, no
+    permission) names ``path``, of which its reader knows, and not the temporary file.
     """
     path = Path(path)
     with _naming(path):
         _make_folder(path)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
-        )
-    os.close(handle)
+        lock, name = temporary_file(path)
     temporary = Path(name)
     try:
         with _naming(path, name):
@@ -40,6 +38,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # what is worth telling has been raised by now
             temporary.unlink(missing_ok=True)
+        if lock is not None:
+            os.close(lock)
 
 
 @contextmanager

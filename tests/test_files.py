@@ -1,6 +1,9 @@
 import errno
 import os
+import signal
 import stat
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -125,3 +128,28 @@ def test_a_folder_that_may_not_be_written_to(tmp_path):
     path = tmp_path / "locked" / "result.txt"
     with pytest.raises(PermissionError, match=r"locked/result\.txt'$"):
         write_text(path, "x")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks files as POSIX does")
+def test_the_next_write_removes_what_a_killed_process_left_and_nothing_else(tmp_path):
+    path = tmp_path / "run.csv"
+    write_text(tmp_path / ".run.csv.backup_of_mine.csv", "")
+    write_text(tmp_path / ".run.csv.12345678.txt", "")
+    kept = set(os.listdir(tmp_path))
+    script = (
+        "import os, signal, sys\n"
+        "from anipot.files import atomic_write\n"
+        "with atomic_write(sys.argv[1]) as temporary:\n"
+        "    temporary.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    command = [sys.executable, "-c", script, str(path)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    (left,) = set(os.listdir(tmp_path)) - kept
+    with atomic_write(path) as slow:  # one that is being written is no remainder
+        assert left not in os.listdir(tmp_path)
+        write_text(path, "first")
+        assert slow.exists()
+        slow.write_text("second")
+    assert path.read_text() == "second"
+    assert set(os.listdir(tmp_path)) == kept | {"run.csv"}

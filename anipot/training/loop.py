@@ -217,6 +217,7 @@ class TrainingLoop:
                             history.stopped = "interrupted"
                         save()
             finally:
+                self.step.leave()
                 self.model.networks.requires_grad_(True)
                 if place.best_weights is not None:
                     self.model.networks.load_state_dict(place.best_weights)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,8 +90,9 @@ def ranks() -> Ranks:
 def joined() -> Iterator[Ranks]:
     """Join the processes that ``torchrun`` started (NCCL with GPUs, gloo without).
 
-    Does nothing in a process that was not started so, or that has joined already. Raises
-    TrainingError where the others cannot be reached.
+    Does nothing in a process that was not started so, or that has joined already. The group and
+    its threads end with the block, however that ends. Raises TrainingError where the others cannot
+    be reached, or when the connection to one is lost.
     """
     if started() == 1 or ranks().size > 1:
         yield ranks()
@@ -102,6 +106,9 @@ def joined() -> Iterator[Ranks]:
                 "environment to train on the CPU"
             )
         torch.cuda.set_device(local)
+    # Functions of this module have the group as a default argument, and so would keep it for good,
+    # if DistributedDataParallel were the first to import it, when the group is there.
+    importlib.import_module("torch.distributed.nn.functional")
     try:
         dist.init_process_group(timeout=PATIENCE)  # NCCL for tensors on GPUs, gloo for others
     except (RuntimeError, ValueError) as e:
@@ -114,5 +121,29 @@ def joined() -> Iterator[Ranks]:
             # Of the one row of a last layer's weights, whose stride means nothing.
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             yield ranks()
+    except BaseException as e:
+        _clear_frames(e)
+        if isinstance(e, dist.DistError) or (isinstance(e, RuntimeError) and "gloo" in str(e)):
+            raise TrainingError(
+                f"the connection to another process of this training was lost ({e}); look at what "
+                "that process printed. 'anipot train --resume RUN' goes on from the last checkpoint"
+            ) from e
+        raise
     finally:
+        # Whatever still refers to the group keeps its threads running beyond
+        # destroy_process_group. Such a thread takes the interpreter's lock to drop the tensors of
+        # the last collective; if the interpreter is ending by then, the process aborts
+        # ("terminate called without an active exception").
+        gc.collect()
         dist.destroy_process_group()
+
+
+def _clear_frames(error: BaseException) -> None:
+    """Drop the local variables that the tracebacks of an error and of its causes keep alive."""
+    waiting, seen = [error], set()
+    while waiting:
+        e = waiting.pop()
+        if id(e) not in seen:
+            seen.add(id(e))
+            traceback.clear_frames(e.__traceback__)
+            waiting += [other for other in (e.__cause__, e.__context__) if other is not None]

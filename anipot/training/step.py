@@ -86,6 +86,10 @@ class TrainingStep:
             total += loss.detach()
         return total
 
+    def leave(self) -> None:
+        """Forget the other ranks; what sums gradients would keep their group's threads running."""
+        self._together = None
+
     def losses(self, index: Tensor, counts: Sequence[Tensor]) -> Iterator[Tensor]:
         """What parts of the conformers ``index`` add to a loss of which ``counts`` are labelled."""
         for bits, members in self._parts(index):

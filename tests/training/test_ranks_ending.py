@@ -2,11 +2,21 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 
 import pytest
+
+#: Native threads of a process group that still run. One that does when the interpreter ends may
+#: abort the process.
+LEFT = """
+def left():
+    tasks = Path("/proc/self/task")
+    names = [(t / "comm").read_text() for t in tasks.iterdir()] if tasks.exists() else []
+    return [n for n in names if "gloo" in n or "tcpstore" in n]
+"""
 
 #: What each of two processes does; trainings one after the other, as starting processes takes long.
 SCRIPT = """
@@ -61,22 +71,73 @@ with joined() as ranks:
     # The signal reaches one process alone, and not the first.
     train("interrupted", *parts, interrupt=not ranks.first, file=file, **dropped)
     train("resumed", *parts, resume=True, file=file, **dropped)
-    (folder / f"found{ranks.rank}.json").write_text(json.dumps(found))
+found["threads"] = left()
+(folder / f"found{ranks.rank}.json").write_text(json.dumps(found))
+"""
+
+#: Ways out of a group that only one of two processes takes; the other loses its connection.
+WAYS_OUT = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+from anipot import ANIModel, ANITrainer
+from anipot.datasets import load_bundled
+from anipot.training.ranks import joined
+from anipot.training.step import TrainingStep
+
+torch.set_num_threads(1)
+folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
+parts = load_bundled().select(heavy_atoms=1, per_molecule=40).split(0.8, 0.2, seed=2)
+found, losses = [], TrainingStep.losses
+
+def fails(step, index, counts):
+    raise ValueError("deep in the engine")
+
+def interrupt(history):
+    raise KeyboardInterrupt
+
+def kill(history):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+ways = [(0, fails, None), (1, losses, interrupt), (1, losses, kill)]
+for port, (whose, step, on_epoch) in zip(sys.argv[2:], ways, strict=True):
+    os.environ["MASTER_PORT"] = port
+    TrainingStep.losses = step if rank == whose else losses
+    model = ANIModel.create("HCNO", hidden=[4], seed=1)
+    trainer = ANITrainer(model, batch_size=50, threads=1, device="cpu", epochs=2)
+    try:
+        with joined():
+            trainer.train(*parts, quiet=True, on_epoch=on_epoch if rank == whose else None)
+    except BaseException as e:  # kept, as by the SystemExit of a command
+        found.append([type(e).__name__, left()])
+    else:
+        found.append(["none", left()])
+    (folder / f"found{rank}.json").write_text(json.dumps(found))
 """
 
 
-def start(folder, processes):
+def free_ports(n):
+    sockets = [socket.socket() for _ in range(n)]
+    try:
+        for one in sockets:
+            one.bind(("localhost", 0))
+        return [str(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def start(folder, processes, script=SCRIPT, ports=1, codes=None):
     """What each process of the script found."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        where = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
-    command = [sys.executable, "-c", SCRIPT, str(folder)]
+    free = free_ports(ports)
+    where = {"MASTER_ADDR": "localhost", "MASTER_PORT": free[0]}
+    command = [sys.executable, "-c", LEFT + script, str(folder), *free]
     running = []
     try:
         for rank in range(processes):
             number = {"RANK": str(rank), "WORLD_SIZE": str(processes)}
             running.append(subprocess.Popen(command, env={**os.environ, **where, **number}))
-        assert [process.wait(timeout=240) for process in running] == [0] * processes
+        assert [process.wait(timeout=240) for process in running] == (codes or [0] * processes)
     finally:
         for process in running:
             process.kill()
@@ -88,6 +149,7 @@ def test_two_processes_end_together_and_go_on(tmp_path):
     (tmp_path / "alone").mkdir()
     (alone,) = start(tmp_path / "alone", 1)
     first, second = start(tmp_path, 2)
+    assert first["threads"] == second["threads"] == alone["threads"] == []
     for name, ours in first.items():  # to the last bit of the weights
         assert second[name] == ours, name
     for name in ("updates", "streamed"):
@@ -106,3 +168,14 @@ def test_two_processes_end_together_and_go_on(tmp_path):
     assert first["whole"]["bits"] != first["interrupted"]["bits"]
     assert first["resumed"] == first["whole"]
     assert first["whole"]["losses"] != alone["whole"]["losses"]  # each drops other neurons
+
+
+@pytest.mark.slow
+def test_no_thread_of_the_group_outlives_it_whatever_ends_it(tmp_path):
+    first, second = start(tmp_path, 2, WAYS_OUT, ports=3, codes=[0, -signal.SIGKILL])
+    assert first[0] == ["ValueError", []]
+    assert second[1] == ["KeyboardInterrupt", []]
+    # The others, and the first when the second is killed, have lost a connection.
+    for found in (second[0], first[1], first[2]):
+        assert found == ["TrainingError", []]
+    assert (len(first), len(second)) == (3, 2)
