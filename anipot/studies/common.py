@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from anipot.ensemble import ANIEnsemble
 from anipot.errors import SettingsError
-from anipot.files import write_text
+from anipot.files import kept, only_process, read_text, write_first, write_text
 from anipot.model import ANIModel
 from anipot.plots import save_figure
 from anipot.potentials import load
@@ -50,7 +50,12 @@ class Study:
         self._began = time.monotonic()
         self._lines: list[str] = []
         self._check()
-        write_text(self.folder / "study.json", _json({"study": name, "options": self.options}))
+        if not write_first(
+            self.folder / "study.json", _json({"study": name, "options": self.options})
+        ):
+            self._check()  # of a process that began another one at this moment
+        self._only = only_process(self.folder)
+        self._only.__enter__()
         self.say(f"# anipot study {name}")
         print(f"({self.folder})", file=sys.stderr)
 
@@ -92,6 +97,9 @@ class Study:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._only.__exit__(None, None, None)
+        if isinstance(error, OSError):
+            raise kept(error, f"the same command with --out {self.folder}") from error
         if isinstance(error, KeyboardInterrupt):
             print(
                 f"\nInterrupted. What is finished is kept: start it again with --out {self.folder}",
@@ -224,6 +232,6 @@ def _jsonable(value: Any) -> Any:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e:  # no JSON, or no text
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as e:  # no JSON, or no text
         raise SettingsError(f"{path} is damaged ({e}); remove it, or name another folder") from None
