@@ -134,7 +134,7 @@ class SharedQueue(Queue):
         self._folders = {self._name(folder): folder for folder in folders}
         self._me = uuid.uuid4().hex
         self._held: dict[Path, optuna.Trial] = {}
-        self._signed: dict[int, tuple[float, float]] = {}
+        self._signed: dict[int, tuple[Any, float]] = {}
         self._marks: dict[Path, str] = {}
         self._closed = threading.Event()
         with self._reaching():
@@ -329,13 +329,13 @@ class SharedQueue(Queue):
         Whoever reaches a storage can put anything there: nothing but texts of the known names is
         written, and nothing of a run that has anything else.
         """
-        found = trial.user_attrs.get(_FILES)
         where = f"{self.storage}: what it holds of the run {self._name(folder)}"
         way_out = (
             "the storage was changed, or written by another version of anipot: begin anew with a "
             "--name of its own"
         )
         with damage_named(where, DataError, way_out):
+            found: dict[str, Any] = trial.user_attrs[_FILES]
             other = sorted(map(str, found.keys() - FILES))
             if other:
                 raise DataError(f"there are files that no run shares: {shortly(other)}")

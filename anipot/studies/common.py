@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import sys
 import time
@@ -118,7 +119,11 @@ class Study:
 
         Numbers come as text, with as many digits as are to be read.
         """
-        cells = [[str(c) for c in row] for row in [columns, *rows]]
+        # Bars and line ends would make other cells, and HTML would be more than text.
+        cells = [
+            [html.escape(" ".join(str(c).split()).replace("|", "\\|"), quote=False) for c in row]
+            for row in [columns, *rows]
+        ]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
             "| " + " | ".join(c.rjust(w) if k else c.ljust(w) for k, (c, w) in enumerate(both))
