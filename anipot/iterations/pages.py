@@ -127,7 +127,7 @@ def to_html(table: IterationTable) -> str:
     """A fragment: table, notes, comparisons, what each setting did by itself, conclusions."""
     text, items = html.escape, html_list
     further = "".join(
-        f'<p>Then: <a href="{text(quote(below.folder.name))}/table.html">{text(below.title)}</a></p>\n'
+        f'<p>Then: <a href="{quote(below.folder.name)}/table.html">{text(below.title)}</a></p>\n'
         for below in table.further
     )
     by_option = "".join(

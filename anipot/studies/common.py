@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import html
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -119,11 +119,7 @@ class Study:
 
         Numbers come as text, with as many digits as are to be read.
         """
-        # Bars and line ends would make other cells, and HTML would be more than text.
-        cells = [
-            [html.escape(" ".join(str(c).split()).replace("|", "\\|"), quote=False) for c in row]
-            for row in [columns, *rows]
-        ]
+        cells = [[_cell(c) for c in row] for row in [columns, *rows]]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
             "| " + " | ".join(c.rjust(w) if k else c.ljust(w) for k, (c, w) in enumerate(both))
@@ -214,6 +210,12 @@ class _Progress:
     ) -> None:
         told = f"{time.monotonic() - self._began:.0f} s" if kind is None else "not finished"
         print(f"{self.name}: {told}", file=sys.stderr, flush=True)
+
+
+def _cell(value: Any) -> str:
+    """A cell of a Markdown table: names of a data set's molecules, too, make no cells or tags."""
+    text = " ".join(str(value).split()).replace("|", "\\|")
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
 
 
 def _plain(value: Any) -> Any:
