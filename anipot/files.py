@@ -155,10 +155,13 @@ def kept(error: OSError, command: str) -> OSError:
 # ---- reading -------------------------------------------------------------------------------------
 
 
-def read_text(path: str | Path, kind: type[AnipotError] = SettingsError) -> str:
+def read_text(
+    path: str | Path, kind: type[AnipotError] = SettingsError, way_out: str = ""
+) -> str:
     """A text file in UTF-8, with or without a byte-order mark.
 
-    Raises ``kind`` for a file that cannot be read, or has another encoding (naming the line).
+    Raises ``kind`` for a file that cannot be read, or has another encoding (naming the line), with
+    the ``way_out`` (default: to save it in that encoding).
     """
     try:
         data = Path(path).read_bytes()
@@ -169,8 +172,8 @@ def read_text(path: str | Path, kind: type[AnipotError] = SettingsError) -> str:
     except UnicodeDecodeError as e:
         line = data.count(b"\n", 0, e.start) + 1
         raise kind(
-            f"{path}: line {line}: the byte 0x{data[e.start]:02x} is not UTF-8; save the file in "
-            "that encoding"
+            f"{path}: line {line}: the byte 0x{data[e.start]:02x} is not UTF-8; "
+            f"{way_out or 'save the file in that encoding'}"
         ) from None
 
 
@@ -178,7 +181,7 @@ def read_json(
     path: str | Path, kind: type[AnipotError] = SettingsError, way_out: str = ""
 ) -> dict[str, Any]:
     """The JSON object in a file. Raises ``kind``, which names the file and the ``way_out``."""
-    text = read_text(path, kind)
+    text = read_text(path, kind, way_out)
     with damage_named(path, kind, way_out):
         found = json.loads(text)
         if not isinstance(found, dict):
@@ -197,7 +200,7 @@ def read_table(
 
     Raises ``kind``, which names the file, the line and the ``way_out``, for what is no such table.
     """
-    lines = csv.DictReader(io.StringIO(read_text(path, kind), newline=""))
+    lines = csv.DictReader(io.StringIO(read_text(path, kind, way_out), newline=""))
     found = []
     try:
         for line in lines:
