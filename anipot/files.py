@@ -155,9 +155,7 @@ def kept(error: OSError, command: str) -> OSError:
 # ---- reading -------------------------------------------------------------------------------------
 
 
-def read_text(
-    path: str | Path, kind: type[AnipotError] = SettingsError, way_out: str = ""
-) -> str:
+def read_text(path: str | Path, kind: type[AnipotError] = SettingsError, way_out: str = "") -> str:
     """A text file in UTF-8, with or without a byte-order mark.
 
     Raises ``kind`` for a file that cannot be read, or has another encoding (naming the line), with

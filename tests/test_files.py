@@ -154,9 +154,11 @@ def test_of_two_who_write_a_file_first_one_does(tmp_path, monkeypatch):
 
 def test_a_folder_is_let_go_of(tmp_path):
     with only_process(tmp_path):
-        with pytest.raises(InUseError, match="another process works in"):
-            with only_process(tmp_path):
-                pass
+        with (
+            pytest.raises(InUseError, match="another process works in"),
+            only_process(tmp_path),
+        ):
+            pass
         with only_process(tmp_path / "none"):
             pass
     with only_process(tmp_path):

@@ -65,6 +65,9 @@ class Lasting(io.TextIOBase):
                 file=sys.stderr,
             )
 
+    def close(self) -> None:
+        """Leave the stream as it is: it is that of the process."""
+
     def isatty(self) -> bool:
         return self.stream.isatty()
 

@@ -139,7 +139,7 @@ def test_numbers_have_the_digits_that_count(mean, std, text):
 
 @pytest.mark.parametrize(
     "name",
-    ["<img src=x onerror=alert(1)>", "a|b", "a\nb", "[x](javascript:1)", "*b* _c_", "`x`&lt;"],
+    ["<img src=x onerror=f(1)>", "a|b", "a\nb", "[x](javascript:1)", "*b* _c_", "`x`&lt;"],
 )
 def test_names_are_text_in_markdown(name):
     line = markdown_table([("name", ""), ("n", "")], [([name, "1"], None)])

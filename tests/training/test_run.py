@@ -592,7 +592,8 @@ class Closed(io.StringIO):
     def write(self, text):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    flush = write
+    def flush(self):
+        self.write("")
 
 
 @pytest.mark.parametrize("terminal", [Closed(), None])
@@ -609,7 +610,7 @@ def test_a_log_that_cannot_be_written_ends_nothing(tmp_path, monkeypatch):
         def write(self, text):
             if self._file is not None and not self._file.closed:
                 self._file.close()
-                self._file = open("/dev/full", "wb", buffering=0)
+                self._file = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115
             return super().write(text)
 
     if not Path("/dev/full").exists():
