@@ -188,6 +188,7 @@ class BatchLoader:
             return tensor(values)
 
         self._energies, self._forces, self._stress = map(label, ("energies", "forces", "stress"))
+        conformers.check_files()  # what was read of a store is what was checked when it was opened
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
@@ -232,6 +233,8 @@ class BatchLoader:
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from batch number ``start`` on."""
+        if self._stream is not None:
+            self._stream.check_files()
         return map(self.batch, self.indices(epoch, start))
 
     def batch(self, index: Tensor) -> Batch:

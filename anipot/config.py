@@ -7,12 +7,10 @@ command line are the fields of these classes.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -26,6 +24,7 @@ from pydantic import (
 from anipot import units
 from anipot.elements import parse_elements
 from anipot.errors import SettingsError
+from anipot.yaml_files import in_a_line, load_yaml, parse_value
 
 #: Updates that a training makes unless the number of epochs is given, and the least and most
 #: epochs.
@@ -387,30 +386,6 @@ class RunSettings(Settings):
     ensemble: EnsembleSettings = Field(default_factory=lambda: EnsembleSettings())
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as people mean it: YAML 1.1 reads off, NO (nitrogen, oxygen) and 1:30 as something other
-    than text, and 1e-3 as text.
-    """
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes what ``_Loader`` would read as something else."""
-
-
-_Loader.yaml_implicit_resolvers = {}
-_Dumper.yaml_implicit_resolvers = {}
-for _kind, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("null", r"~|null|Null|NULL|none|None|NONE|", ["~", "n", "N", ""]),
-    ("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
-    ("float", r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", "-+.0123456789"),
-):
-    for _class in (_Loader, _Dumper):
-        _class.add_implicit_resolver(
-            f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), list(_first)
-        )
-
-
 S = TypeVar("S", bound=Settings)
 
 
@@ -433,53 +408,52 @@ def _in_words(kind: type[BaseModel], error: Any) -> str:
     where = [str(part) for part in error["loc"]]
     if error["type"] == "extra_forbidden":
         name = ".".join(where)
-        section: Any = kind
-        for part in where[:-1]:
-            section = section.model_fields[part].annotation
-        known = list(section.model_fields)
+        known = list(_option(kind, where[:-1])[1].model_fields)
         near = difflib.get_close_matches(where[-1], known, n=3, cutoff=0.6)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
         return f"unknown option {name!r}; {hint}"
-    name, info = _option(kind, where)
+    name, _, info = _option(kind, where)
     if name.split(".")[-1] == "hidden":
         return (
             f"option {name!r}: must be widths such as 160,128,96, or widths by element such as "
             "{H: [160, 128], C: [144, 112]}"
         )
     hint = f" ({info})" if info else ""
+    if error["type"] == "missing":
+        return f"option {name!r}{hint}: must be given"
     message = error["msg"].removeprefix("Value error, ")
-    return f"option {name!r}{hint}: {message} (got {error['input']!r})"
+    return f"option {name!r}{hint}: {message} (got {shortly(error['input'])})"
 
 
-def _option(kind: type[BaseModel], where: Sequence[str]) -> tuple[str, str]:
-    """The full name of the option that an error is about, and what the option means."""
+def shortly(value: Any) -> str:
+    """A value for a message: whatever a file holds, no more than a line or two of it."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]} ..."
+
+
+def _option(kind: type[BaseModel], where: Sequence[str]) -> tuple[str, type[BaseModel], str]:
+    """The full name of the option at a place, the class that it (or what is below it) is an option
+    of, and what it means.
+    """
     name: list[str] = []
-    section: Any = kind
+    section = kind
     for part in where:
         name.append(part)
         field = section.model_fields.get(part)
-        if field is None:
-            break
-        section = field.annotation
-        if not (isinstance(section, type) and issubclass(section, BaseModel)):
-            return ".".join(name), field.description or ""
-    return ".".join(name), ""
+        if field is None:  # a number in a list of settings, or a name among others
+            continue
+        inner = _settings_in(field.annotation)
+        if inner is None:
+            return ".".join(name), section, field.description or ""
+        section = inner
+    return ".".join(name), section, ""
 
 
-def load_yaml(path: str | Path) -> Any:
-    """What a YAML file holds, read as people mean it (``NO`` is text, ``1e-3`` a number).
-
-    Raises SettingsError for a file that cannot be read.
-    """
-    try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-        raise SettingsError(f"{path}: cannot be read as YAML: {e}") from None
-
-
-def dump_yaml(values: Any) -> str:
-    """YAML that ``load_yaml`` reads back the same; lists of numbers stay in their line."""
-    return yaml.dump(values, Dumper=_Dumper, default_flow_style=None, sort_keys=False, width=100)
+def _settings_in(annotation: Any) -> type[BaseModel] | None:
+    """The class of settings that an annotation is about, such as of ``list[ClaimSettings]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((s for a in get_args(annotation) if (s := _settings_in(a)) is not None), None)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -499,7 +473,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         if options is not None and not isinstance(options, dict):
             raise SettingsError(
                 f"{path}: {name!r} must be a section with options below it, such as data, model "
-                f"or training; found {options!r}"
+                f"or training; found {shortly(options)}"
             )
         sections[str(name)] = options or {}  # a section in which every option is commented out
     return sections
@@ -553,17 +527,6 @@ def section_of(key: str) -> list[str]:
     )
 
 
-def parse_value(text: str) -> Any:
-    """The value of an option as people write it: YAML, and ``160,128`` for a list."""
-    text = text.strip()
-    if "," in text and not text.startswith(("[", "{")):
-        text = f"[{text}]"
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError:
-        return text
-
-
 def to_yaml(settings: Settings) -> str:
     """The resolved options, each with what it means, as YAML that reads back the same."""
     lines: list[str] = []
@@ -572,13 +535,6 @@ def to_yaml(settings: Settings) -> str:
         inner: BaseModel = getattr(settings, section)
         assert info.annotation is not None
         for key, field in type(inner).model_fields.items():
-            value = (
-                yaml.dump(
-                    inner.model_dump()[key], Dumper=_Dumper, default_flow_style=True, width=10_000
-                )
-                .strip()
-                .removesuffix("...")
-                .strip()
-            )
+            value = in_a_line(inner.model_dump()[key])
             lines.append(f"  {key}: {value}  # {field.description}")
     return "\n".join(lines) + "\n"

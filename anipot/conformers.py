@@ -8,7 +8,7 @@ import json
 import mmap
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -282,6 +282,7 @@ class Conformers:
 
     def _atoms(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """All atoms in pieces: (number of the first conformer, atomic numbers, offsets)."""
+        self.check_files()
         for start, end in _chunks(self.offsets):
             offsets = self.offsets[start : end + 1]
             yield start, self.atomic_numbers[offsets[0] : offsets[-1]], offsets - offsets[0]
@@ -316,7 +317,9 @@ class Conformers:
     def by_formula(self) -> Conformers:
         """The same conformers, grouped by formula instead of by the groups of their files."""
         index, names = self.formulas()
-        return replace(self, molecule=index, molecule_names=names, grouped_by="formula")
+        same = replace(self, molecule=index, molecule_names=names, grouped_by="formula")
+        same.know_watch(self.check_files)
+        return same
 
     # ---- parts -------------------------------------------------------------------------------
 
@@ -373,6 +376,7 @@ class Conformers:
 
     def gather(self, index: np.ndarray | slice) -> Conformers:
         """As ``take``, always as arrays in memory (of a slice: views of these arrays)."""
+        self.check_files()
         atoms: np.ndarray | slice
         if isinstance(index, slice):
             first, last, _ = index.indices(len(self))
@@ -676,6 +680,7 @@ class Conformers:
 
     def _pieces(self, name: str) -> Iterator[np.ndarray]:
         """An array in one piece or more; nothing where there is none."""
+        self.check_files()
         array = getattr(self, name)
         if array is not None:
             yield array
@@ -702,6 +707,19 @@ class Conformers:
     def identity(self) -> str:
         """``content_hash``, or for a part of a store, quicker, a hash of that and of the part."""
         return self.content_hash()
+
+    def check_files(self) -> None:
+        """Raise DataError where the files that are mapped here have changed since they were opened.
+
+        Called whenever conformers are read from them.
+        """
+        watch: Callable[[], None] | None = self.__dict__.get("_watch")
+        if watch is not None:
+            watch()
+
+    def know_watch(self, watch: Callable[[], None]) -> None:
+        """Tell how to see whether the files that are mapped here have changed."""
+        self.__dict__["_watch"] = watch
 
     def know_hash(self, content_hash: str) -> None:
         """Tell the content hash of data that cannot change any more: files mapped read-only."""

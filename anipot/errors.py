@@ -18,6 +18,10 @@ class SettingsError(AnipotError):
     """An option is unknown, out of range, or contradicts another."""
 
 
+class InUseError(SettingsError):
+    """Another process works in a folder."""
+
+
 class PotentialError(AnipotError):
     """A saved potential cannot be read, or cannot be used for what was asked."""
 

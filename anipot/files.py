@@ -1,19 +1,37 @@
-"""Writing files so that a crash, a full disk or a killed process never leaves half of one."""
+"""Writing files so that a crash, a full disk or a killed process never leaves half of one, and
+reading them so that a damaged one is an error which names it.
+"""
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
+from anipot.errors import AnipotError, InUseError, SettingsError
 from anipot.temporary_files import temporary_file
+
+T = TypeVar("T")
+
+
+try:
+    import fcntl
+except ImportError:  # no Unix: processes that work in one folder are not told apart
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path, *, new: bool = False) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to; it takes the name ``path`` only at the end.
+
+    ``new``: raise FileExistsError where there is a file of that name by then; of several processes
+    that write it at the same moment one alone does.
 
     When the block raises (no space left, interrupted), the temporary file goes and an old file at
     ``path`` stays as it was. What a killed process left goes when ``path`` is written again. The
@@ -34,6 +52,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             temporary.chmod(0o666 & ~umask)
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
+            if new:
+                _take_name(path, temporary)
             os.replace(temporary, path)
     finally:
         with suppress(OSError):  # what is worth telling has been raised by now
@@ -54,6 +74,16 @@ def _naming(path: Path, temporary: str | None = None) -> Iterator[None]:
         raise OSError(e.errno, e.strerror, str(path)) from e
 
 
+def _take_name(path: Path, temporary: Path) -> None:
+    """Make ``path``, which must not exist, as another name of ``temporary``."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+
+
 def _make_folder(path: Path) -> None:
     """The folder to write ``path`` to. A file in its way is said to be one."""
     for parent in path.parents:
@@ -71,3 +101,132 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file in UTF-8, atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_first(path: str | Path, text: str) -> bool:
+    """Write a text file unless there is one of that name, and whether this process wrote it.
+
+    This is how a folder is taken by one of several processes that would work in it.
+    """
+    try:
+        with atomic_write(path, new=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except FileExistsError:
+        return False
+    return True
+
+
+@contextmanager
+def only_process(folder: str | Path) -> Iterator[None]:
+    """Keep other processes from working in a folder; a process that ends, however, lets go of it.
+
+    Raises InUseError where another one works there.
+    """
+    handle = None
+    if fcntl is not None:
+        with suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY)
+    try:
+        if handle is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InUseError(
+                    f"another process works in {folder}: wait for its end, or name another folder"
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def kept(error: OSError, command: str) -> OSError:
+    """An error such as of a full disk, with the command that goes on once it is mended."""
+    then = "; what is done is kept"
+    if error.errno is None:
+        return OSError(f"{str(error).partition(then)[0]}{then}; to go on: {command}")
+    said = (error.strerror or os.strerror(error.errno)).partition(then)[0]
+    return OSError(error.errno, f"{said}{then}; to go on: {command}", error.filename)
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+def read_text(path: str | Path, kind: type[AnipotError] = SettingsError, way_out: str = "") -> str:
+    """A text file in UTF-8, with or without a byte-order mark.
+
+    Raises ``kind`` for a file that cannot be read, or has another encoding (naming the line), with
+    the ``way_out`` (default: to save it in that encoding).
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as e:
+        raise kind(f"{path}: cannot be read ({e.strerror or e})") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        line = data.count(b"\n", 0, e.start) + 1
+        raise kind(
+            f"{path}: line {line}: the byte 0x{data[e.start]:02x} is not UTF-8; "
+            f"{way_out or 'save the file in that encoding'}"
+        ) from None
+
+
+def read_json(
+    path: str | Path, kind: type[AnipotError] = SettingsError, way_out: str = ""
+) -> dict[str, Any]:
+    """The JSON object in a file. Raises ``kind``, which names the file and the ``way_out``."""
+    text = read_text(path, kind, way_out)
+    with damage_named(path, kind, way_out):
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            raise TypeError(f"a {type(found).__name__} where an object is expected")
+        json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    return found
+
+
+def read_table(
+    path: str | Path,
+    read: Callable[[dict[str, str]], T],
+    kind: type[AnipotError] = SettingsError,
+    way_out: str = "",
+) -> list[T]:
+    """What ``read`` makes of each line of a CSV file, given by the names of its first line.
+
+    Raises ``kind``, which names the file, the line and the ``way_out``, for what is no such table.
+    """
+    lines = csv.DictReader(io.StringIO(read_text(path, kind, way_out), newline=""))
+    found = []
+    try:
+        for line in lines:
+            if None in line or None in line.values():
+                raise ValueError(f"it has not the {len(lines.fieldnames or ())} cells of the first")
+            found.append(read(line))
+    except KeyError as e:
+        raise kind(f"{path}: damaged: it has no column {e}; {way_out}") from None
+    except (csv.Error, OverflowError, TypeError, ValueError) as e:
+        raise kind(f"{path}: line {lines.line_num} is damaged ({e}); {way_out}") from None
+    return found
+
+
+@contextmanager
+def damage_named(
+    path: str | Path, kind: type[AnipotError] = SettingsError, way_out: str = ""
+) -> Iterator[None]:
+    """What a damaged file, or one of another version, makes of the block is a ``kind`` that names
+    the file and the ``way_out``.
+    """
+    then = f"; {way_out}" if way_out else ""
+    try:
+        yield
+    except AnipotError as e:
+        named = str(e).startswith(f"{path}: ")
+        raise kind(f"{'' if named else f'{path}: '}{e}{then}") from None
+    except KeyError as e:
+        raise kind(f"{path}: damaged, or of another version: it has no {e}{then}") from None
+    except (
+        AttributeError, IndexError, OverflowError, RecursionError, TypeError, ValueError,
+    ) as e:  # fmt: skip
+        raise kind(f"{path}: damaged, or of another version ({e}){then}") from None

@@ -82,7 +82,9 @@ def open_study(storage: str, name: str, **more: Any) -> optuna.study.Study:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What a storage raises that cannot be reached: a data base, or a file and its lock."""
+    """What a storage raises that cannot be reached (a data base, or a file and its lock), or that
+    holds what no anipot wrote.
+    """
     from sqlalchemy.exc import SQLAlchemyError
 
     return (
@@ -91,6 +93,10 @@ def failures() -> tuple[type[Exception], ...]:
         OSError,
         RuntimeError,
         ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        AssertionError,
     )
 
 
@@ -172,8 +178,10 @@ def already_ended() -> AbstractContextManager[None]:
 
 def killed_here(trial: FrozenTrial) -> bool:
     """Whether a process of this machine worked on a trial, and is no more."""
-    where, process = trial.user_attrs.get(WHERE, ("", 0))
-    return where == machine() and not alive(process)
+    match trial.user_attrs.get(WHERE):
+        case [where, int(process)]:
+            return where == machine() and not alive(process)
+    return False
 
 
 def dead(trial: FrozenTrial) -> bool:
@@ -181,7 +189,9 @@ def dead(trial: FrozenTrial) -> bool:
     if killed_here(trial):
         return True
     assert trial.datetime_start is not None
-    seen = trial.user_attrs.get(SEEN, trial.datetime_start.timestamp())
+    seen = trial.user_attrs.get(SEEN)
+    if not isinstance(seen, int | float):
+        seen = trial.datetime_start.timestamp()
     return bool(time.time() - seen > _DEAD_AFTER)
 
 
@@ -193,7 +203,7 @@ def alive(process: int) -> bool:
         return True
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

@@ -48,6 +48,7 @@ class ConformersView(Conformers):
 
     def _pieces(self, name: str) -> Iterator[np.ndarray]:
         """An array of the view, a piece at a time; nothing where the base has none."""
+        self.check_files()
         array, offsets = getattr(self.base, name), self.base.offsets
         before = 0
         for start in range(0, len(self), PIECE) if array is not None else ():
@@ -60,6 +61,9 @@ class ConformersView(Conformers):
                 yield own if start else np.concatenate([[0], own])
             else:
                 yield array[index]
+
+    def check_files(self) -> None:
+        self.base.check_files()
 
     def gather(self, index: np.ndarray | slice) -> Conformers:
         return self.base.gather(self.index[index])
@@ -123,6 +127,7 @@ class ConformersView(Conformers):
         molecule = np.zeros(len(self.base), dtype=np.int32)
         molecule[self.index] = index
         base = replace(self.base, molecule=molecule, molecule_names=names, grouped_by="formula")
+        base.know_watch(self.check_files)
         return ConformersView(base, self.index)
 
     @property

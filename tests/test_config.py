@@ -288,3 +288,68 @@ def test_folds():
             run_settings(*words)
     whole = run_settings("folds=5", "fold=3")
     assert checked(RunSettings, yaml.safe_load(to_yaml(whole))) == whole
+
+
+def bomb() -> bytes:
+    """Nine lines that stand for a thousand million values."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{k + 1}: &a{k + 1} [{', '.join([f'*a{k}'] * 10)}]" for k in range(8)]
+    return "\n".join(lines).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"training:\n  l2: \xe9", r"line 2: the byte 0xe9 is not UTF-8"),
+        (b"training:\n\tepochs: 3", r"line 2, column 1: .*; indent with spaces"),
+        (b"[" * 100_000, "line 1, column 51: more than 50 levels"),
+        (b"- " * 5_000 + b"1", "more than 50 levels"),
+        (bomb(), r"line \d, column \d+: aliases stand for more than 100,000 values"),
+        (b"a: &a [*a]", r"line 1, column 8: '\*a' is within what it stands for"),
+        (b"a: *b", "undefined alias"),
+        (b"training: {epochs: 3}\nmodel: {}\ntraining: {}", "line 3.*'training' is there twice, "
+         "first in line 1"),
+        (b"training:\n  epochs: 3\n  epochs: 4", "line 3.*'epochs' is there twice"),
+        (b"a: !!timestamp 2020-01-01", "tag:yaml.org,2002:timestamp"),
+        (b"a: !!python/object/apply:os.system [x]", "could not determine a constructor"),
+        (b"a: !!int x", "line 1, column 4"),
+        (b"a: " + b"9" * 5000, "line 1, column 4.*digits"),
+        (b'a: "\\ud800"', "line 1, column 4.*surrogates"),
+        (b"a: 1\n---\nb: 2", "another document"),
+        (b"a: \x00", "special characters are not allowed"),
+        (b"? [1]\n: 2", "unhashable"),
+    ],
+)  # fmt: skip
+def test_yaml_that_cannot_be_read_is_named_with_the_place(tmp_path, content, said):
+    path = tmp_path / "o.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match=rf"^{path}: .*{said}") as e:
+        read_yaml(path)
+    assert "\n" not in str(e.value)
+
+
+def test_yaml_as_people_write_it(tmp_path):
+    path = tmp_path / "o.yaml"
+    path.write_bytes(
+        b"\xef\xbb\xbfdata: {split: NO}\r\nmodel: &m {dropout: 1e-3}\r\ntraining: *m\r\n"
+    )
+    assert read_yaml(path) == {
+        "data": {"split": "NO"}, "model": {"dropout": 1e-3}, "training": {"dropout": 1e-3},
+    }  # fmt: skip
+
+
+def test_dates_and_not_a_number_are_text_and_refused_as_such(tmp_path):
+    path = tmp_path / "o.yaml"
+    path.write_text(
+        "training: {epochs: 2020-01-01, l2: .nan, ema: 1e400, seed: 99999999999999999999}"
+    )
+    with pytest.raises(SettingsError) as e:
+        checked(RunSettings, read_yaml(path))
+    for option in ("epochs", "l2", "ema", "seed"):
+        assert f"'training.{option}'" in str(e.value)
+
+
+def test_a_long_value_is_not_told_whole():
+    with pytest.raises(SettingsError) as e:
+        run_settings(f"training.loss={'x' * 10_000}")
+    assert len(str(e.value)) < 1000

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from anipot.conformers import Conformers
-from anipot.files import atomic_write, write_text
+from anipot.errors import DataError, InUseError, SettingsError
+from anipot.files import (
+    atomic_write,
+    kept,
+    only_process,
+    read_json,
+    read_table,
+    write_first,
+    write_text,
+)
 
 
 def disk_full(*_args, **_kwargs):
@@ -153,3 +162,83 @@ def test_the_next_write_removes_what_a_killed_process_left_and_nothing_else(tmp_
         slow.write_text("second")
     assert path.read_text() == "second"
     assert set(os.listdir(tmp_path)) == kept | {"run.csv"}
+
+
+def test_of_two_who_write_a_file_first_one_does(tmp_path, monkeypatch):
+    path = tmp_path / "a" / "first.txt"
+    assert write_first(path, "one")
+    assert not write_first(path, "two")
+    assert path.read_text() == "one"
+
+    def unknown(*_):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", unknown)  # a file system without links
+    assert not write_first(path, "two")
+    assert write_first(tmp_path / "other.txt", "three")
+    assert (tmp_path / "other.txt").read_text() == "three"
+    assert sorted(os.listdir(tmp_path)) == ["a", "other.txt"]
+
+
+def test_a_folder_is_let_go_of(tmp_path):
+    with only_process(tmp_path):
+        with (
+            pytest.raises(InUseError, match="another process works in"),
+            only_process(tmp_path),
+        ):
+            pass
+        with only_process(tmp_path / "none"):
+            pass
+    with only_process(tmp_path):
+        pass
+
+
+def test_the_way_to_go_on_is_told_once():
+    error = OSError(errno.ENOSPC, "No space left on device", "a/b")
+    for told in (kept(error, "B"), kept(kept(error, "A"), "B")):
+        assert str(told).endswith(
+            "No space left on device; what is done is kept; to go on: B: 'a/b'"
+        )
+    assert str(kept(kept(OSError("full"), "A"), "B")).endswith(
+        "full; what is done is kept; to go on: B"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff", "line 1: the byte 0xff is not UTF-8"),
+        (b"{\n\n\xe9}", "line 3: the byte 0xe9 is not UTF-8"),
+        (b"", "damaged"),
+        (b"{", "line 1 column 2"),
+        (b"[1]", "a list where an object is expected"),
+        (b"[" * 100_000, "recursion"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "digits"),
+        (b'{"a": "\\ud800"}', "surrogates"),
+    ],
+)
+def test_json_that_is_none_is_named_with_the_way_out(tmp_path, content, said):
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"x.json: .*{said}.*; mend it"):
+        read_json(path, DataError, "mend it")
+    path.write_bytes(b'\xef\xbb\xbf{"a": "\xc3\xa9"}')
+    assert read_json(path) == {"a": "é"}
+    with pytest.raises(SettingsError, match=r"none\.json: cannot be read"):
+        read_json(tmp_path / "none.json")
+
+
+def test_a_table_whose_line_is_damaged(tmp_path):
+    path = tmp_path / "x.csv"
+    for text, said in (
+        ("a,b\n1,2\n3\n", "line 3 is damaged .*not the 2 cells"),
+        ("a,b\n1,2,3\n", "line 2 is damaged"),
+        ("a,b\n1,2\nx,2\n", "line 3 is damaged"),
+        ("b\n2\n", "no column 'a'"),
+        ('a,b\n"1,2\n', "line 2 is damaged"),
+    ):
+        path.write_text(text)
+        with pytest.raises(SettingsError, match=rf"x\.csv: .*{said}.*mend it"):
+            read_table(path, lambda line: int(line["a"]), way_out="mend it")
+    path.write_text("a,b\r\n1,2\r\n")
+    assert read_table(path, lambda line: int(line["a"])) == [1]

@@ -14,6 +14,7 @@ from anipot.cli.evaluate import evaluate
 from anipot.cli.info import info
 from anipot.cli.iterate import iterate
 from anipot.cli.md import md
+from anipot.cli.output import Lasting, open_closed
 from anipot.cli.potentials import potentials_app
 from anipot.cli.predict import predict
 from anipot.cli.relax import relax
@@ -52,17 +53,27 @@ app.add_typer(potentials_app, name="potentials")
 app.command(short_help="Versions, AEV engines, devices.")(info)
 
 
+#: Commands whose results are in files: when nothing can be printed any more, they go on.
+_LASTING = {"train", "iterate", "search", "bench", "study", "md", "relax", "scan"}
+
+
 @app.callback(invoke_without_command=True)
 def _main(
+    context: typer.Context,
     version: bool = typer.Option(False, "--version", help="Print the version and exit."),
 ) -> None:
     if version:
         typer.echo(f"anipot {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand in _LASTING:
+        sys.stdout = Lasting(sys.stdout)
 
 
 def main() -> None:
     """Entry point: errors that the user can mend are a message and exit code 2, not a traceback."""
+    open_closed()
+    streams = sys.stdout, sys.stderr
+    sys.stderr = Lasting(sys.stderr)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("anipot").setLevel(logging.INFO)
@@ -71,3 +82,7 @@ def main() -> None:
     except (AnipotError, OSError) as e:  # OSError: no space left, no permission ...
         print(f"anipot: {e}", file=sys.stderr)
         sys.exit(2)
+    finally:
+        if isinstance(sys.stdout, Lasting):
+            sys.stdout.flush()
+        sys.stdout, sys.stderr = streams

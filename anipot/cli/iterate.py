@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from anipot.cli.many import Name, Resume, Words, change_base
+from anipot.cli.many import Name, Resume, Words, change_base, naming
 from anipot.errors import SettingsError
 
 Workers = Annotated[
@@ -147,11 +147,12 @@ def iterate(
             tables = {"": read_parts(file)}
             if updates is not None:
                 tables[""]["updates"] = updates
-        for parts in tables.values():
-            change_base(parts, words)
-            if seeds is not None:
-                parts["seeds"] = seeds
-        first, *further = (table_settings(parts) for parts in tables.values())
+        with naming(file if preset is None else None, words):
+            for parts in tables.values():
+                change_base(parts, words)
+                if seeds is not None:
+                    parts["seeds"] = seeds
+            first, *further = [table_settings(parts) for parts in tables.values()]
         then = dict(zip(list(tables)[1:], further, strict=True))
         table = run_table(first, out, workers, then, storage, name)
     if not table.complete:

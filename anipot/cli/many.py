@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,15 @@ Resume = Annotated[
 ]
 
 Name = Annotated[str | None, typer.Option("--name", help="What it is called in its storage.")]
+
+
+def naming(file: Path | None, words: list[str] | None) -> AbstractContextManager[None]:
+    """Errors of the block name the file that they are about, and the words that change it."""
+    from anipot.files import damage_named
+
+    if file is None:
+        return nullcontext()
+    return damage_named(f"{file} with {' '.join(words)}" if words else file)
 
 
 def change_base(parts: dict[str, Any], words: list[str] | None) -> None:

@@ -75,6 +75,7 @@ def md(
     from tqdm import tqdm
 
     from anipot.config import checked
+    from anipot.files import kept
     from anipot.plots import save_figure
     from anipot.simulation.dynamics import MDSettings, run_md
     from anipot.simulation.figures import md_figure
@@ -112,15 +113,20 @@ def md(
         def shown(step: int) -> None:
             bar.update(step - bar.n)
 
-        result = run_md(
-            atoms,
-            calculator,
-            files.trajectory,
-            settings,
-            resume=resume,
-            stop=lambda: interruption.requested,
-            on_step=shown,
-        )
+        try:
+            result = run_md(
+                atoms,
+                calculator,
+                files.trajectory,
+                settings,
+                resume=resume,
+                stop=lambda: interruption.requested,
+                on_step=shown,
+            )
+        except OSError as e:
+            if not files.restart.exists():
+                raise
+            raise kept(e, "the same command with --resume") from e
     save_figure(md_figure(result, max_disagreement), files.figure.with_suffix(""))
     typer.echo(_summary(result))
     if result.stopped == "interrupted":

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 #: Conformers of one batch of a prediction: fewer are done before a bar is of use.
 _ONE_BATCH = 1024
@@ -17,3 +22,70 @@ def shows_progress(n: int) -> bool:
 def written(path: str | Path, existed: bool) -> str:
     """The name of what was written, and whether there was something of that name."""
     return f"{path} (replaced)" if existed else str(path)
+
+
+class Lasting(io.TextIOBase):
+    """A standard stream whose failure ends no work: what cannot be written any more is left out.
+
+    For commands that work for hours and keep what they find in files. That a stream is not written
+    any more is said on standard error, unless its reader has left (``| head``).
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self.stream.encoding
+
+    def write(self, text: str) -> int:
+        try:
+            self.stream.write(text)
+        except UnicodeEncodeError:
+            code = self.encoding
+            self.stream.write(text.encode(code, errors="backslashreplace").decode(code))
+        except (OSError, ValueError) as e:
+            self._leave(e)
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except (OSError, ValueError) as e:
+            self._leave(e)
+
+    def _leave(self, error: Exception) -> None:
+        with suppress(OSError, ValueError):  # else what waits in its buffer would fail at the end
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, self.stream.fileno())
+            os.close(nothing)
+        if self is not sys.stderr and getattr(error, "errno", None) != errno.EPIPE:
+            print(
+                f"anipot: nothing can be printed any more ({error}); the work goes on",
+                file=sys.stderr,
+            )
+
+    def close(self) -> None:
+        """Leave the stream as it is: it is that of the process."""
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+
+def open_closed() -> None:
+    """Open standard streams that were closed (``>&-``) on nothing.
+
+    Else the next files that are opened get their numbers, and with them whatever is printed.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115

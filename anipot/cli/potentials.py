@@ -140,9 +140,9 @@ def convert(
 
 def _values(hints: list[str]) -> dict[str, Any]:
     """Keywords of ``load`` from words such as activation=relu."""
-    from anipot.config import parse_value
     from anipot.datasets.load import load_dataset
     from anipot.potentials.bounded import number
+    from anipot.yaml_files import parse_value
 
     values: dict[str, Any] = {}
     for word in hints:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from anipot.cli.many import Name, Resume, Words, change_base
+from anipot.cli.many import Name, Resume, Words, change_base, naming
 from anipot.errors import SettingsError
 
 
@@ -95,9 +95,11 @@ def search(
         raise SettingsError("name a YAML file with the space; 'anipot search --help' shows one")
     else:
         parts = read_parts(file, "search")
-        change_base(parts, words)
-        if minutes is not None or trials is not None:  # what the command says counts alone
-            parts.update(minutes=minutes, trials=trials)
-        _, finished = run_search(search_settings(parts), out, workers, storage, name)
+        with naming(file, words):
+            change_base(parts, words)
+            if minutes is not None or trials is not None:  # what the command says counts alone
+                parts.update(minutes=minutes, trials=trials)
+            settings = search_settings(parts)
+        _, finished = run_search(settings, out, workers, storage, name)
     if not finished:
         raise typer.Exit(130)  # as shells have it for what Ctrl-C ended

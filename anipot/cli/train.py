@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from anipot.cli.many import naming
 from anipot.errors import SettingsError
 
 
@@ -77,12 +78,14 @@ def train(
     values = read_yaml(config) if config is not None else {}
     # A word that is no file and does not look like one is an option without its value.
     files = [w for w in given if Path(w).exists() or ("=" not in w and Path(w).suffix)]
-    values = with_words(values, [w for w in given if w not in files])
+    words = [w for w in given if w not in files]
+    values = with_words(values, words)
     if files:
         values["data"] = {**values.get("data", {}), "files": files}
     if members is not None:
         values["ensemble"] = {**values.get("ensemble", {}), "members": members}
-    settings = checked(RunSettings, values)
+    with naming(config, words):
+        settings = checked(RunSettings, values)
     if options:
         typer.echo(to_yaml(settings), nl=False)
         return

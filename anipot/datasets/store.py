@@ -4,7 +4,8 @@ A store is a folder with an array a file (``.npy``) and ``store.json``, which sa
 has a checksum (CRC-32) of every block of ``BLOCK`` bytes of every file, and one of itself. Opening
 looks at names, types and sizes and reads every block once, so that nothing is trained on what a
 disk, a copy or an editor has changed; that takes about a second a GB, and what was read stays in
-the system's cache for the training.
+the system's cache for the training. While a store is in use, sizes and times of its files are
+looked at whenever conformers are read: what changes under a training ends it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tqdm import tqdm
 
 from anipot.conformers import Conformers
 from anipot.errors import DataError
+from anipot.files import damage_named, read_json
 from anipot.joining import ARRAYS, PER_ATOM
 
 MANIFEST = "store.json"
@@ -57,6 +59,7 @@ def open_store(path: str | Path, *, verify: bool = True) -> Conformers:
     """
     path = Path(path)
     about = read_manifest(path)
+    watch = _Watch(path / f"{name}.npy" for name in about["arrays"])
     for name, of in about["arrays"].items():
         _check_size(path / f"{name}.npy", of["bytes"])
     if verify:
@@ -81,7 +84,36 @@ def open_store(path: str | Path, *, verify: bool = True) -> Conformers:
     except DataError as e:  # sums are right: it was written so
         raise DataError(f"{path}: {e}") from None
     conformers.know_hash(about["content_sha256"])
+    conformers.know_watch(watch)
+    watch()
     return conformers
+
+
+class _Watch:
+    """Called, it raises DataError where a file is not as it was when this was made.
+
+    A map of a file shows what is written to it, and to read beyond the end of one that was cut
+    short kills the process.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self.seen = {file.absolute(): self._look(file) for file in files}
+
+    @staticmethod
+    def _look(file: Path) -> tuple[int, int] | None:
+        try:
+            found = file.stat()
+        except OSError:
+            return None
+        return found.st_size, found.st_mtime_ns
+
+    def __call__(self) -> None:
+        for file, before in self.seen.items():
+            if self._look(file) != before:
+                raise DataError(
+                    f"{file}: was changed or removed after it was opened; {_WAY_OUT}, and run the "
+                    "command again"
+                )
 
 
 _WAY_OUT = "pack the store again, or copy it again from where it is whole"
@@ -91,11 +123,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """What ``store.json`` says. Raises DataError unless it is whole and of this version."""
     file = path / MANIFEST
     try:
-        about = json.loads(file.read_text(encoding="utf-8"))
+        about = read_json(file, DataError, _WAY_OUT)
         told = about.pop("sha256")
-    except OSError as e:
-        raise DataError(f"{file}: cannot be read ({e.strerror}); {_WAY_OUT}") from None
-    except (ValueError, KeyError, AttributeError, TypeError) as e:
+    except KeyError as e:
         raise DataError(f"{file}: damaged ({e}); {_WAY_OUT}") from None
     if about.get("format") != FORMAT:
         raise DataError(
@@ -104,7 +134,37 @@ def read_manifest(path: Path) -> dict[str, Any]:
         )
     if told != _sum_of(about):
         raise DataError(f"{file}: damaged (its own sha256 does not fit); {_WAY_OUT}")
+    with damage_named(file, DataError, _WAY_OUT):  # whoever wrote it can make a sum that fits
+        _check_manifest(about)
     return about
+
+
+#: What the parts of ``store.json`` are.
+_KINDS = {
+    "conformers": int, "atoms": int, "molecule_names": list, "grouped_by": str,
+    "level_of_theory": str, "sources": list, "dropped": int, "content_sha256": str, "arrays": dict,
+}  # fmt: skip
+
+
+def _check_manifest(about: dict[str, Any]) -> None:
+    """Raises an error for what no store says; names become names of files."""
+    for key, kind in _KINDS.items():
+        if not isinstance(about[key], kind):
+            raise ValueError(f"{key!r} is {about[key]!r:.200}")
+    for name, of in about["arrays"].items():
+        check_column(name)
+        if not (isinstance(of["bytes"], int) and isinstance(of["dtype"], str)):
+            raise ValueError(f"{name!r}: bytes or dtype are of another kind")
+        if not all(isinstance(n, int) for n in (*of["shape"], *of["crc32"])):
+            raise ValueError(f"{name!r}: shape or crc32 are no integers")
+        if len(of["crc32"]) != -(-of["bytes"] // BLOCK):
+            raise ValueError(f"{name!r}: there are not as many checksums as blocks")
+
+
+def check_column(name: str) -> None:
+    """Raises ValueError for a name that no array of a data set has."""
+    if name not in ARRAYS and name.removeprefix("mask_") not in ("energies", "forces", "stress"):
+        raise ValueError(f"there is no array {name!r:.200}")
 
 
 def damages(path: Path, about: dict[str, Any]) -> Iterator[str]:

@@ -23,8 +23,9 @@ from anipot.conformers import Conformers
 from anipot.datasets.check import warn_of_labels
 from anipot.datasets.load import PathLike, read_file
 from anipot.datasets.mapping import ReadOptions, log
-from anipot.datasets.store import MANIFEST, is_store, seal
+from anipot.datasets.store import MANIFEST, check_column, is_store, seal
 from anipot.errors import DataError, SettingsError
+from anipot.files import damage_named, read_json
 from anipot.joining import Joined
 
 try:
@@ -141,12 +142,17 @@ def array_on_disk(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.n
 
 
 def _open_part(part: Path) -> Conformers:
-    about = json.loads((part / "part.json").read_text(encoding="utf-8"))
-    columns = about.pop("columns")
-    arrays = {c: np.load(part / f"{c}.npy", mmap_mode="r") for c in columns}
-    masks = {c.removeprefix("mask_"): arrays.pop(c) for c in columns if c.startswith("mask_")}
-    about |= {name: tuple(about[name]) for name in ("molecule_names", "sources", "not_read")}
-    return Conformers(**arrays, **about, masks=masks)
+    file = part / "part.json"
+    way_out = f"remove {part}, and give the command again"
+    with damage_named(file, DataError, way_out):
+        about = read_json(file, DataError)
+        columns = about.pop("columns")
+        for column in columns:
+            check_column(column)
+        arrays = {c: np.load(part / f"{c}.npy", mmap_mode="r") for c in columns}
+        masks = {c.removeprefix("mask_"): arrays.pop(c) for c in columns if c.startswith("mask_")}
+        about |= {name: tuple(about[name]) for name in ("molecule_names", "sources", "not_read")}
+        return Conformers(**arrays, **about, masks=masks)
 
 
 def _alike(parts: list[Conformers]) -> list[Conformers]:

@@ -16,7 +16,14 @@ from anipot.iterations.as_written_defects import defects
 from anipot.iterations.as_written_table import NotebookRun, NotebookTable
 from anipot.iterations.comparison import number
 from anipot.iterations.figures import cells_figure, notebook_curves
-from anipot.iterations.markup import Row, html_list, html_page, html_table, markdown_table
+from anipot.iterations.markup import (
+    Row,
+    html_list,
+    html_page,
+    html_table,
+    markdown,
+    markdown_table,
+)
 from anipot.iterations.settings import options_of, value_in_words, words
 from anipot.iterations.writing import aligned
 
@@ -116,9 +123,10 @@ def write_as_written(table: NotebookTable, folder: Path) -> None:
 def to_markdown(table: NotebookTable) -> str:
     """Table, notes, and the defects by numbers."""
     lines = [f"# {TITLE}", "", *markdown_table(*_cells(table))]
-    lines += ["", *(f"- {note}" for note in notes(table)), "", "## Defects, by numbers"]
+    lines += ["", *(f"- {markdown(note)}" for note in notes(table)), "", "## Defects, by numbers"]
     for k, defect in enumerate(defects(table), start=1):
-        lines += ["", f"{k}. **{defect.title}**", *(f"   - {line}" for line in defect.lines)]
+        lines += ["", f"{k}. **{markdown(defect.title)}**"]
+        lines += [f"   - {markdown(line)}" for line in defect.lines]
     lines += ["", "![The table](plots/table.png)", "", "![Losses](plots/curves.png)"]
     return "\n".join(lines) + "\n"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from anipot.conformers import Conformers
 from anipot.datasets.division import Division, divide, read_data
 from anipot.devices import pick_device
 from anipot.errors import DataError, SettingsError, TrainingError
+from anipot.files import only_process
 from anipot.iterations.as_written import (
     FrozenBatches,
     NotebookTrainer,
@@ -67,13 +69,26 @@ def run_as_written(
     energies.
     """
     settings = _settings(base or {}, updates)
-    if folder is not None and Path(folder).exists() and any(Path(folder).iterdir()):
-        raise SettingsError(
-            f"{folder} exists and is not empty; as-written takes minutes and is not resumed: name "
-            "another folder"
-        )
-    found = train_as_written(settings, updates)
-    write_as_written(found, new_folder(name="as-written") if folder is None else Path(folder))
+    if folder is None:
+        found = train_as_written(settings, updates)
+        write_as_written(found, new_folder(name="as-written"))
+        return found
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise SettingsError(f"{folder} is a file; name a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_process(folder):
+        if any(folder.iterdir()):
+            raise SettingsError(
+                f"{folder} exists and is not empty; as-written takes minutes and is not resumed: "
+                "name another folder"
+            )
+        try:
+            found = train_as_written(settings, updates)
+            write_as_written(found, folder)
+        finally:
+            with suppress(OSError):  # not empty: what was found is there
+                folder.rmdir()
     return found
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import typing
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from anipot.config import RunSettings, checked
+from anipot.config import RunSettings, checked, shortly
 from anipot.datasets.division import Division, index_hash
 from anipot.errors import SettingsError
-from anipot.iterations.runs import OUTCOME
+from anipot.files import damage_named, read_json, read_table, read_text
+from anipot.iterations.runs import read_outcome
 from anipot.iterations.settings import (
     RowSettings,
     TableSettings,
@@ -45,15 +44,17 @@ def load_table(folder: str | Path) -> IterationTable:
     seeds = seed_numbers(settings)
     rows = tuple(_row(folder, row, seeds, settings.tune) for row in row_settings(settings))
     reports = [r for row in rows for run in row.runs if (r := _json(run.folder / "run.json"))]
+    with damage_named(f"{folder}: run.json of a run", way_out="remove that run's folder"):
+        about, unit = _about(rows, reports), _unit(reports[0]) if reports else "kcal/mol"
     return IterationTable(
         folder=folder,
         title=settings.title,
         rows=rows,
         seeds=seeds,
         base=settings.base.model_dump(),
-        about=(*_about(rows, reports), *settings.notes),
+        about=(*about, *settings.notes),
         claims=tuple(Claim(**claim.model_dump()) for claim in settings.claims),
-        unit=_unit(reports[0]) if reports else "kcal/mol",
+        unit=unit,
         further=tuple(load_table(below) for below in further_folders(folder)),
     )
 
@@ -68,7 +69,8 @@ def stored_settings(folder: Path) -> TableSettings:
     path = folder / OPTIONS
     if not path.exists():
         raise SettingsError(f"{folder} is not the folder of a table: it has no {OPTIONS}")
-    return table_settings(json.loads(path.read_text(encoding="utf-8")))
+    with damage_named(path, way_out="the table cannot go on without it: begin it anew"):
+        return table_settings(read_json(path))
 
 
 def seed_numbers(settings: TableSettings) -> tuple[int, ...]:
@@ -106,7 +108,7 @@ def _row(
     why = folder / folder_name(row.name) / REASON
     tuning = row_tuning(folder, row, seeds, tune)
     if row.settings is None or why.exists():
-        reason = row.reason or why.read_text(encoding="utf-8").strip()
+        reason = row.reason or read_text(why).strip()
         return IterationRow(
             row.name, row.changes, {}, reason=reason, reported=row.reported, tuning=tuning
         )
@@ -136,14 +138,18 @@ def _row(
 
 def seed_result(folder: Path, seed: int, unit: str) -> SeedResult:
     """What one run found, from the files that it wrote; ``unit`` is that of its losses."""
-    outcome = _json(folder / OUTCOME)
+    outcome = read_outcome(folder)
     history = History(_epochs(folder / "metrics.csv"), loss_unit=unit)
-    if not outcome:
+    if outcome is None:
         return SeedResult(seed, folder, history=history)
     history.stopped = outcome["status"]
-    report = _json(folder / "run.json")
-    results = report.get("results", {})
-    validation, test = (results.get(part, {}).get("energy") for part in ("validation", "test"))
+    with damage_named(folder / "run.json", way_out=_AGAIN.format(folder)):
+        report = _json(folder / "run.json")
+        results = report.get("results", {})
+        validation, test = (_errors(results.get(p)) for p in ("validation", "test"))
+        for key in ("parameters", "seconds"):
+            if not isinstance(report.get(key), int | float | None):
+                raise ValueError(f"{key!r} is {shortly(report[key])}")
     return SeedResult(
         seed,
         folder,
@@ -159,6 +165,19 @@ def seed_result(folder: Path, seed: int, unit: str) -> SeedResult:
     )
 
 
+#: What can be done about a damaged file of a run.
+_AGAIN = "remove the folder {}, and the run is trained again"
+
+
+def _errors(result: Any) -> dict[str, Any] | None:
+    """The errors of energies on a part, if there is one, whose numbers are numbers."""
+    if result is None:
+        return None
+    found: dict[str, Any] = result["energy"]
+    str(result["unit"])
+    return found | {key: float(found[key]) for key in ("mae", "rmse")}
+
+
 def run_unit(folder: Path) -> str:
     """The unit of a finished run's errors."""
     return _unit(_json(folder / "run.json"))
@@ -170,8 +189,6 @@ def _unit(report: dict[str, Any]) -> str:
 
 def _epochs(path: Path) -> list[EpochRecord]:
     """The epochs in a metrics.csv."""
-    if not path.exists():
-        return []
     kinds = typing.get_type_hints(EpochRecord)
 
     def value(name: str, text: str) -> Any:
@@ -179,11 +196,12 @@ def _epochs(path: Path) -> list[EpochRecord]:
             return text == "True"
         return int(text) if kinds[name] is int else float(text) if text else None
 
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            EpochRecord(**{f.name: value(f.name, line[f.name]) for f in fields(EpochRecord)})
-            for line in csv.DictReader(file)
-        ]
+    def record(line: dict[str, str]) -> EpochRecord:
+        return EpochRecord(**{f.name: value(f.name, line[f.name]) for f in fields(EpochRecord)})
+
+    if not path.exists():
+        return []
+    return read_table(path, record, way_out=_AGAIN.format(path.parent))
 
 
 def _about(rows: tuple[IterationRow, ...], reports: list[dict[str, Any]]) -> list[str]:
@@ -220,5 +238,4 @@ def _about(rows: tuple[IterationRow, ...], reports: list[dict[str, Any]]) -> lis
 def _json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return read_json(path, way_out=_AGAIN.format(path.parent))

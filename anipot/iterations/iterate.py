@@ -7,12 +7,13 @@ import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from anipot.config import RunSettings
 from anipot.errors import AnipotError, SettingsError
-from anipot.files import write_text
+from anipot.files import kept, only_process, read_text, write_first, write_text
 from anipot.iterations import runs
 from anipot.iterations.collecting import (
     OPTIONS,
@@ -111,19 +112,20 @@ def _begin(settings: TableSettings, folder: Path) -> None:
     data = absolute_paths(settings.base.data)
     base = settings.base.model_copy(update={"data": data})
     text = settings.model_copy(update={"base": base}).model_dump_json(indent=1)
-    if (folder / OPTIONS).exists():
-        now, before = table_settings(json.loads(text)), stored_settings(folder)
-        check_same(now.model_dump(), before.model_dump(), f"{folder}: the table")
-        return
-    # Hidden: what another process that begins the table at this moment is writing.
-    if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise SettingsError(f"{folder} exists and holds no table; name another folder")
-    write_text(folder / OPTIONS, text + "\n")
-    try:
-        _prepare(folder)
-    except AnipotError:  # nothing can be run: the folder's name is free for the next attempt
-        shutil.rmtree(folder)
-        raise
+    if not (folder / OPTIONS).exists():
+        # Hidden: what another process that begins the table at this moment is writing.
+        own = f".{OPTIONS}."
+        if folder.exists() and not all(p.name.startswith(own) for p in folder.iterdir()):
+            raise SettingsError(f"{folder} exists and holds no table; name another folder")
+        if write_first(folder / OPTIONS, text + "\n"):
+            try:
+                _prepare(folder)
+            except AnipotError:  # nothing can be run: the name is free for the next attempt
+                shutil.rmtree(folder)
+                raise
+            return
+    now, before = table_settings(json.loads(text)), stored_settings(folder)
+    check_same(now.model_dump(), before.model_dump(), f"{folder}: the table")
 
 
 def resume_table(folder: str | Path, workers: int = 1) -> IterationTable:
@@ -134,7 +136,14 @@ def resume_table(folder: str | Path, workers: int = 1) -> IterationTable:
     """
     folder = Path(folder)
     below = (folder.parent / STORAGE).exists() and not (folder / STORAGE).exists()
-    return _resume(folder, workers, folder.parent if below else folder)
+    first = folder.parent if below else folder
+    # Processes that share a table may share its folder: they take its runs through the storage.
+    shared = (first / STORAGE).exists()
+    try:
+        with nullcontext() if shared else only_process(folder):
+            return _resume(folder, workers, first)
+    except OSError as e:
+        raise kept(e, f"anipot iterate --resume {first}") from e
 
 
 def _resume(folder: Path, workers: int, first: Path) -> IterationTable:
@@ -241,7 +250,7 @@ def _prepare(folder: Path) -> tuple[list[RowSettings], tuple[int, ...], list[str
     ready, failed = [], []
     for row in row_settings(settings):
         why = folder / folder_name(row.name) / REASON
-        reason = why.read_text(encoding="utf-8").strip() if why.exists() else row.reason
+        reason = read_text(why).strip() if why.exists() else row.reason
         if row.settings is not None and not reason:
             try:
                 if tune is None:

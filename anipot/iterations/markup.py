@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 
 #: Cells of a row, and the place of the one that is emphasized, if any.
 Row = tuple[Sequence[str], int | None]
 
 
+def markdown(text: str) -> str:
+    """Text in a line of Markdown that shows as it is, whatever it holds: names are text."""
+    text = re.sub(r"[\\`*\[\]|~]", r"\\\g<0>", " ".join(text.split()))
+    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # within a word it means nothing
+    return html.escape(text, quote=False)
+
+
 def markdown_table(heads: Sequence[tuple[str, str]], rows: Sequence[Row]) -> list[str]:
     """Lines; ``heads`` are (title, unit). The first column is to the left, others to the right."""
     titles = [
-        f"{title} {unit if unit.startswith('(') or not unit else f'({unit})'}".rstrip()
+        markdown(f"{title} {unit if unit.startswith('(') or not unit else f'({unit})'}")
         for title, unit in heads
     ]
     lines = [titles, [":--"] + ["--:"] * (len(heads) - 1)]
     for cells, strong in rows:
-        escaped = [cell.replace("|", "\\|") for cell in cells]
+        escaped = [markdown(cell) for cell in cells]
         lines.append([f"**{c}**" if k == strong else c for k, c in enumerate(escaped)])
     return [f"| {' | '.join(cells)} |" for cells in lines]
 

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from anipot.iterations.columns import columns, with_spread
 from anipot.iterations.comparison import RULE, compare, effects, verdict
-from anipot.iterations.markup import Row, html_list, html_page, html_table, markdown_table
+from anipot.iterations.markup import (
+    Row,
+    html_list,
+    html_page,
+    html_table,
+    markdown,
+    markdown_table,
+)
 from anipot.iterations.table import IMPROVING_RULE, IterationTable
 from anipot.iterations.tuning import tried, tuning_notes
 
@@ -84,24 +92,32 @@ def rule(table: IterationTable) -> str:
 
 def to_markdown(table: IterationTable, figures: Sequence[str] = ()) -> str:
     """The page: table, notes, comparisons, what each setting did by itself, figures by name."""
-    lines = [f"# {table.title}", "", *markdown_table(*_cells(table))]
-    lines += [f"\nThen: [{below.title}]({below.folder.name}/table.md)" for below in table.further]
-    lines += ["", *(f"- {note}" for note in notes(table))]
+    lines = [f"# {markdown(table.title)}", "", *markdown_table(*_cells(table))]
+    lines += [
+        f"\nThen: [{markdown(below.title)}]({quote(below.folder.name)}/table.md)"
+        for below in table.further
+    ]
+    lines += ["", *(f"- {markdown(note)}" for note in notes(table))]
     found = tried(table)
     if found is not None:
-        lines += ["", f"## {found.title}", "", *markdown_table(found.heads, found.rows)]
-    lines += ["", "## Comparisons", "", *(f"- {line}" for line in comparisons(table))]
-    lines += ["", rule(table)]
+        lines += ["", f"## {markdown(found.title)}", "", *markdown_table(found.heads, found.rows)]
+    lines += ["", "## Comparisons", "", *(f"- {markdown(line)}" for line in comparisons(table))]
+    lines += ["", markdown(rule(table))]
     by_option = effect_lines(table)
     if by_option:
         lines += ["", "## What each setting did by itself", ""]
         lines += [
-            f"- {option}:" + (f" {those[0]}" if len(those) == 1 else "")
-            + "".join(f"\n  - {line}" for line in those if len(those) > 1)
+            f"- {option}:" + (f" {markdown(those[0])}" if len(those) == 1 else "")
+            + "".join(f"\n  - {markdown(line)}" for line in those if len(those) > 1)
             for option, those in by_option.items()
         ]  # fmt: skip
     if table.claims:
-        lines += ["", "## Which conclusions survive", "", *(f"- {c}" for c in claim_lines(table))]
+        lines += [
+            "",
+            "## Which conclusions survive",
+            "",
+            *(f"- {markdown(c)}" for c in claim_lines(table)),
+        ]
     for name in figures:
         lines += ["", f"![{FIGURES[name]}](plots/{name}.png)"]
     return "\n".join(line.rstrip() for line in lines) + "\n"
@@ -111,7 +127,7 @@ def to_html(table: IterationTable) -> str:
     """A fragment: table, notes, comparisons, what each setting did by itself, conclusions."""
     text, items = html.escape, html_list
     further = "".join(
-        f'<p>Then: <a href="{text(below.folder.name)}/table.html">{text(below.title)}</a></p>\n'
+        f'<p>Then: <a href="{quote(below.folder.name)}/table.html">{text(below.title)}</a></p>\n'
         for below in table.further
     )
     by_option = "".join(

@@ -10,12 +10,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from anipot.config import DataSettings, RunSettings, checked, to_yaml
+from anipot.config import DataSettings, RunSettings, checked, shortly, to_yaml
 from anipot.conformers import Conformers
 from anipot.datasets.division import Division, divide, read_data
-from anipot.errors import AnipotError, DataError, SettingsError
-from anipot.files import write_text
+from anipot.errors import AnipotError, DataError, InUseError, SettingsError
+from anipot.files import damage_named, read_json, write_text
 from anipot.iterations.memory import PeakMemory
 from anipot.training.loop import WHAT_TO_TRY
 from anipot.training.run import resolved, resume_run, run_settings
@@ -88,8 +89,33 @@ def prepare(
 
 def ended(folder: Path) -> bool:
     """Whether a run came to its end; one that failed for want of memory is tried again."""
+    found = read_outcome(folder)
+    return found is not None and not found["again"]
+
+
+def read_outcome(folder: Path) -> dict[str, Any] | None:
+    """How a run ended; None where it did not yet.
+
+    Raises SettingsError for a file that does not say so.
+    """
     path = folder / OUTCOME
-    return path.exists() and not json.loads(path.read_text(encoding="utf-8"))["again"]
+    if not path.exists():
+        return None
+    way_out = "remove it, and the run is trained to its end again"
+    with damage_named(path, way_out=way_out):
+        return outcome(read_json(path))
+
+
+def outcome(found: dict[str, Any]) -> dict[str, Any]:
+    """What ``train`` writes of the end of a run, if it is that. Raises ValueError or KeyError."""
+    kinds = {"status": str, "reason": str, "again": bool}
+    for key, kind in kinds.items():
+        if not isinstance(found[key], kind):
+            raise ValueError(f"{key!r} is {shortly(found[key])}")
+    for key in ("peak_memory", "peak_device_memory"):
+        if not isinstance(found[key], int | None):
+            raise ValueError(f"{key!r} is {shortly(found[key])}")
+    return found
 
 
 def train(folder: Path) -> bool:
@@ -111,6 +137,8 @@ def train(folder: Path) -> bool:
             with threads(settings.training.threads or 1):
                 run = resume_run(folder, data)
             status = run.history.stopped
+        except InUseError:  # whoever trains it will say how it ended
+            raise
         except AnipotError as e:
             reason = str(e)
             status = "diverged" if reason.endswith(WHAT_TO_TRY) else "failed"
@@ -118,14 +146,14 @@ def train(folder: Path) -> bool:
             reason, again = f"{type(e).__name__}: {e}", True
     if status == "interrupted":
         return False
-    outcome = {
+    ending = {
         "status": status,
         "reason": reason,
         "again": again,
         "peak_memory": memory.resident,
         "peak_device_memory": memory.device,
     }
-    write_text(folder / OUTCOME, json.dumps(outcome, indent=1) + "\n")
+    write_text(folder / OUTCOME, json.dumps(ending, indent=1) + "\n")
     return True
 
 

@@ -17,13 +17,23 @@ from anipot.config import (
     Settings,
     TrainingSettings,
     checked,
-    load_yaml,
     section_of,
+    shortly,
 )
 from anipot.errors import SettingsError
+from anipot.yaml_files import load_yaml
 
 #: Keys of a row that are no options.
 _RESERVED = ("name", "reported")
+
+#: What a table has in its folder beside those of its rows.
+_OWN_NAMES = (
+    "table.json", "storage.json", "table.md", "table.html", "table.csv", "runs.csv", "report.html",
+    "plots", "tuned",
+)  # fmt: skip
+
+#: Letters of the longest name that a row's folder may have.
+_LONGEST = 200
 
 #: What a row cannot change, and why.
 _FIXED = {"training.seed": "the seeds of the table are the same for all rows"}
@@ -176,6 +186,11 @@ def row_settings(table: TableSettings) -> list[RowSettings]:
     taken: dict[str, str] = {}
     for row in rows:
         folder = folder_name(row.name).lower()
+        if folder in _OWN_NAMES or len(folder) > _LONGEST:
+            raise SettingsError(
+                f"row {shortly(row.name)} needs another name: it is that of a folder, and has at "
+                f"most {_LONGEST} letters and is none of {', '.join(_OWN_NAMES)}"
+            )
         if folder in taken:
             raise SettingsError(
                 f"rows need names that differ in letters or digits: {taken[folder]!r} and "

@@ -20,10 +20,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from anipot import shared_studies
-from anipot.config import MACHINE_OPTIONS
+from anipot.config import MACHINE_OPTIONS, shortly
 from anipot.datasets.division import Division, index_hash
 from anipot.errors import AnipotError, DataError, SettingsError, TrainingError
-from anipot.files import write_text
+from anipot.files import damage_named, read_json, write_text
 from anipot.iterations import runs
 from anipot.iterations.queues import Queue
 from anipot.iterations.settings import TableSettings, check_same
@@ -68,7 +68,7 @@ def begin_sharing(
     where = shared_studies.absolute_storage(storage)
     about = {"storage": where, "name": name}
     if (root / STORAGE).exists():
-        before = json.loads((root / STORAGE).read_text(encoding="utf-8"))
+        before = _where(root)
         if before != about:
             raise SettingsError(
                 f"{root} holds table {before['name']!r} of storage {before['storage']}; for "
@@ -78,24 +78,33 @@ def begin_sharing(
     known = study.user_attrs.get(_TABLES)
     if known is None:
         study.set_user_attr(_TABLES, identities)
-    elif sorted(known) != sorted(identities):
+    elif not isinstance(known, dict) or sorted(known) != sorted(identities):
         raise SettingsError(
             f"{name!r} of this storage is no such table; give another --name, or leave it out"
         )
     else:
-        for below, identity in identities.items():
-            check_same(identity, known[below], f"table {name!r} of this storage")
+        with damage_named(f"storage {storage}", way_out="give another --name"):
+            for below, identity in identities.items():
+                check_same(identity, known[below], f"table {name!r} of this storage")
     write_text(root / STORAGE, json.dumps(about, indent=1) + "\n")
 
 
 def sharing_of(root: Path) -> Sharing | None:
     """How a table in a folder is shared; None where it is not."""
-    file = root / STORAGE
-    if not file.exists():
+    if not (root / STORAGE).exists():
         return None
-    about = json.loads(file.read_text(encoding="utf-8"))
+    about = _where(root)
     study = shared_studies.open_study(about["storage"], about["name"])
     return Sharing(study, root, about["storage"])
+
+
+def _where(root: Path) -> dict[str, Any]:
+    """The storage of a table, and what the table is called there."""
+    way_out = "remove it, and give the command with which the table was begun again"
+    about = read_json(root / STORAGE, way_out=way_out)
+    if not all(isinstance(about.get(key), str) for key in ("storage", "name")):
+        raise SettingsError(f"{root / STORAGE}: does not say storage and name; {way_out}")
+    return about
 
 
 def _identity(settings: TableSettings) -> dict[str, Any]:
@@ -125,7 +134,7 @@ class SharedQueue(Queue):
         self._folders = {self._name(folder): folder for folder in folders}
         self._me = uuid.uuid4().hex
         self._held: dict[Path, optuna.Trial] = {}
-        self._signed: dict[int, tuple[float, float]] = {}
+        self._signed: dict[int, tuple[Any, float]] = {}
         self._marks: dict[Path, str] = {}
         self._closed = threading.Event()
         with self._reaching():
@@ -179,7 +188,7 @@ class SharedQueue(Queue):
                 continue
             self._check(folder, trial)
             if not runs.ended(folder):
-                for name, text in trial.user_attrs[_FILES].items():
+                for name, text in self._received(folder, trial).items():
                     write_text(folder / name, text)
             found.append(folder)
         self.left = [folder for folder in self.left if folder not in found]
@@ -270,13 +279,13 @@ class SharedQueue(Queue):
 
         failed = optuna.trial.TrialState.FAIL
         for trial in self._trials().values():
-            running = trial.state.name == "RUNNING" and trial.user_attrs[_BY] != self._me
+            running = trial.state.name == "RUNNING" and trial.user_attrs.get(_BY) != self._me
             if running and self._dead(trial):
                 with shared_studies.already_ended():
                     self.study.tell(trial.number, state=failed, skip_if_finished=True)
 
     def _dead(self, trial: FrozenTrial) -> bool:
-        now, signed = time.monotonic(), trial.user_attrs[shared_studies.SEEN]
+        now, signed = time.monotonic(), trial.user_attrs.get(shared_studies.SEEN)
         if self._signed.get(trial.number, (None, now))[0] != signed:
             self._signed[trial.number] = (signed, now)
         unsigned = now - self._signed[trial.number][1]
@@ -307,12 +316,33 @@ class SharedQueue(Queue):
         return self._marks[folder]
 
     def _check(self, folder: Path, trial: FrozenTrial) -> None:
-        if trial.user_attrs[_MARK] != self._mark(folder):
+        if trial.user_attrs.get(_MARK) != self._mark(folder):
             raise DataError(
                 f"{folder}: this run is shared by machines that have other data: all must have the "
                 "same files; or another version of anipot with other defaults. Where others have "
                 "the wrong ones, begin anew with a --name of its own"
             )
+
+    def _received(self, folder: Path, trial: FrozenTrial) -> dict[str, str]:
+        """The files of a run that another process has trained.
+
+        Whoever reaches a storage can put anything there: nothing but texts of the known names is
+        written, and nothing of a run that has anything else.
+        """
+        where = f"{self.storage}: what it holds of the run {self._name(folder)}"
+        way_out = (
+            "the storage was changed, or written by another version of anipot: begin anew with a "
+            "--name of its own"
+        )
+        with damage_named(where, DataError, way_out):
+            found: dict[str, Any] = trial.user_attrs[_FILES]
+            other = sorted(map(str, found.keys() - FILES))
+            if other:
+                raise DataError(f"there are files that no run shares: {shortly(other)}")
+            if not all(isinstance(text, str) for text in found.values()):
+                raise DataError("a file is no text")
+            runs.outcome(json.loads(found[runs.OUTCOME]))
+        return {name: found[name] for name in FILES if name in found}
 
 
 def _files(folder: Path) -> dict[str, str]:

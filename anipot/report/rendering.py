@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 from markupsafe import Markup, escape
 
+from anipot.errors import AnipotError
+from anipot.files import damage_named
 from anipot.plotstyle import short
 from anipot.training.metrics import r2_text
 from anipot.version import __version__
@@ -39,6 +41,24 @@ def render(template: str, **values: Any) -> str:
     environment.filters |= {"number": number, "formula": formula, "percent": percent, "r2": r2_text}
     environment.globals |= {"included": included, "version": __version__}
     return environment.get_template(template).render(**values)
+
+
+def render_results(
+    template: str, values: Callable[[], dict[str, Any]], source: Path, way_out: str
+) -> str:
+    """As ``render``, of what was read from the file ``source``.
+
+    Raises SettingsError that names it, and the ``way_out``, where it is damaged.
+    """
+    try:
+        return render(template, **values())
+    except AnipotError:
+        raise
+    except Exception as e:
+        with damage_named(source, way_out=way_out):
+            if isinstance(e, UndefinedError):
+                raise ValueError(e.message) from None
+            raise
 
 
 def included(name: str) -> Markup:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from anipot.conformers import Conformers
 from anipot.datasets.division import PARTS, Division, read_data
 from anipot.datasets.mapping import log
 from anipot.errors import AnipotError, SettingsError
+from anipot.files import damage_named, read_json
 from anipot.report.structures import with_structures
 
 #: More groups than this are a list that nobody reads: those with the largest errors are shown.
@@ -35,18 +35,23 @@ class RunFolder:
     @classmethod
     def read(cls, folder: Path) -> RunFolder:
         """Raises SettingsError for a folder without the results of a run."""
-        try:
-            run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        for name in ("run.json", "options.yaml"):
+            if not (folder / name).exists():
+                raise SettingsError(
+                    f"{folder} holds no results of a run ({name} is missing); if the run was "
+                    f"interrupted, finish it first: anipot train --resume {folder}"
+                )
+        run = read_json(folder / "run.json", way_out=cls.way_out(folder))
+        with damage_named(folder / "options.yaml"):
             settings = checked(RunSettings, read_yaml(folder / "options.yaml"))
-        except FileNotFoundError as e:
-            raise SettingsError(
-                f"{folder} holds no results of a run ({Path(e.filename).name} is missing); if the "
-                f"run was interrupted, finish it first: anipot train --resume {folder}"
-            ) from None
-        except json.JSONDecodeError as e:
-            raise SettingsError(f"{folder / 'run.json'} is damaged: {e}") from None
-        part = "test" if "test" in run["results"] else next(iter(run["results"]), None)
+        with damage_named(folder / "run.json", way_out=cls.way_out(folder)):
+            part = "test" if "test" in run["results"] else next(iter(run["results"]), None)
         return cls(folder, run, settings, part)
+
+    @staticmethod
+    def way_out(folder: Path) -> str:
+        """What to do where run.json is damaged."""
+        return f"to write it again: anipot train --resume {folder}"
 
     @property
     def results(self) -> dict[str, Any] | None:
@@ -62,9 +67,8 @@ class RunFolder:
         """Versions and machine; of an ensemble those that its first member was trained with."""
         run = self.run
         if "machine" not in run:
-            with suppress(OSError, ValueError):
-                path = self.folder / "members" / "1" / "run.json"
-                run = json.loads(path.read_text(encoding="utf-8"))
+            with suppress(AnipotError):
+                run = read_json(self.folder / "members" / "1" / "run.json")
         found: dict[str, Any] = run.get("machine", {})
         return found
 

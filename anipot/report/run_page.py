@@ -11,7 +11,7 @@ from anipot.conformers import Conformers
 from anipot.datasets.mapping import log
 from anipot.files import write_text
 from anipot.report.options import command, options
-from anipot.report.rendering import figures, render
+from anipot.report.rendering import figures, render_results
 from anipot.report.run_folder import RunFolder, files_in
 
 #: Figures of a run: name, what one sees, caption.
@@ -72,9 +72,12 @@ def write_run_page(
     without the results of a run.
     """
     folder = Path(folder)
-    values = _values(RunFolder.read(folder), evaluated)
+    found = RunFolder.read(folder)
+    page = render_results(
+        "run.html", lambda: _values(found, evaluated), folder / "run.json", found.way_out(folder)
+    )
     path = folder / "report.html" if out is None else Path(out)
-    write_text(path, render("run.html", **values))
+    write_text(path, page)
     return path
 
 

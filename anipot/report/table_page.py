@@ -16,7 +16,7 @@ from anipot.iterations.pages import claim_lines, comparisons, effect_lines, note
 from anipot.iterations.table import IterationRow, IterationTable, SeedResult
 from anipot.iterations.tuning import tried
 from anipot.report.options import options
-from anipot.report.rendering import figures, render
+from anipot.report.rendering import figures, render_results
 from anipot.report.run_folder import RunFolder, files_in
 from anipot.report.run_page import FIGURES, asks, page_or_warning
 
@@ -43,8 +43,11 @@ def write_table_page(table: IterationTable | str | Path, out: str | Path | None 
             f"{table.folder} holds a table of which no run has come to its end; go on with it: "
             f"anipot iterate --resume {table.folder}"
         )
+    run = best.ended[0].folder
+    way_out = f"remove {run}, and it is trained again"
+    page = render_results("table.html", lambda: _values(table, best), run / "run.json", way_out)
     path = table.folder / "report.html" if out is None else Path(out)
-    write_text(path, render("table.html", **_values(table, best)))
+    write_text(path, page)
     return path
 
 

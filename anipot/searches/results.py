@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anipot.config import RunSettings, dump_yaml, to_yaml
+from anipot.config import RunSettings, to_yaml
 from anipot.files import write_text
 from anipot.iterations.settings import options_of, value_in_words
 from anipot.searches import storage
 from anipot.searches.settings import SearchSettings, final_options
 from anipot.searches.space import options_in
 from anipot.training.run import absolute_paths
+from anipot.yaml_files import dump_yaml
 
 if TYPE_CHECKING:
     import optuna

@@ -18,7 +18,7 @@ import torch
 from anipot import shared_studies
 from anipot.config import RunSettings
 from anipot.errors import AnipotError, SettingsError, TrainingError
-from anipot.files import write_text
+from anipot.files import damage_named, kept, read_json, write_first, write_text
 from anipot.iterations.runs import cores
 from anipot.iterations.settings import check_same, options_of
 from anipot.searches import results, storage
@@ -98,18 +98,12 @@ def run_search(
     folder = new_folder(name="search") if folder is None else Path(folder)
     where = None if where is None else shared_studies.absolute_storage(where)
     if (folder / ABOUT).exists():
-        before = _about(folder)
-        check_same(
-            storage.identity(settings), storage.identity(before.settings), f"{folder}: the search"
-        )
-        if where not in (None, before.storage) or name not in (None, before.name):
-            raise SettingsError(
-                f"{folder} holds search {before.name!r} of storage {before.storage or JOURNAL}; "
-                "for another one, name another folder"
-            )
-        where, name = before.storage, before.name
-    elif folder.exists() and any(folder.iterdir()):
-        raise SettingsError(f"{folder} exists and holds no search; name another folder")
+        where, name = _same(folder, settings, where, name)
+    elif folder.exists():
+        # A search that was killed before it was described has left a journal alone.
+        own = (JOURNAL, f".{ABOUT}.")
+        if not all(path.name.startswith(own) for path in folder.iterdir()):
+            raise SettingsError(f"{folder} exists and holds no search; name another folder")
     name = name or shared_studies.default_name("search", storage.identity(settings))
     try:
         study = storage.open_study(where or str(folder / JOURNAL), name, settings)
@@ -118,8 +112,38 @@ def run_search(
         if folder.exists() and not any(folder.iterdir()):
             folder.rmdir()  # its name is free for the next attempt
         raise
-    write_text(folder / ABOUT, _as_json(settings, where, name, parts))
-    return _go_on(study, folder, settings, parts, workers)
+    text = _as_json(settings, where, name, parts)
+    if not write_first(folder / ABOUT, text):
+        _same(folder, settings, where, name)  # of a process that began another at this moment
+        write_text(folder / ABOUT, text)
+    try:
+        return _go_on(study, folder, settings, parts, workers)
+    except AnipotError:
+        raise
+    except OSError as e:
+        raise kept(e, f"anipot search --resume {folder}") from e
+    except shared_studies.failures() as e:
+        raise TrainingError(
+            f"storage {where or folder / JOURNAL}: cannot be used any more: "
+            f"{shared_studies.reason(e)}; trials that have ended are kept; to go on: anipot search "
+            f"--resume {folder}"
+        ) from e
+
+
+def _same(
+    folder: Path, settings: SearchSettings, where: str | None, name: str | None
+) -> tuple[str | None, str]:
+    """Storage and name of the search in a folder. Raises SettingsError where it is another."""
+    before = _about(folder)
+    check_same(
+        storage.identity(settings), storage.identity(before.settings), f"{folder}: the search"
+    )
+    if where not in (None, before.storage) or name not in (None, before.name):
+        raise SettingsError(
+            f"{folder} holds search {before.name!r} of storage {before.storage or JOURNAL}; "
+            "for another one, name another folder"
+        )
+    return before.storage, before.name
 
 
 def resume_search(
@@ -146,8 +170,16 @@ def _about(folder: Path) -> _About:
     path = folder / ABOUT
     if not path.exists():
         raise SettingsError(f"{folder} is not the folder of a search: it has no {ABOUT}")
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return _About(search_settings(found["settings"]), found["storage"], found["name"])
+    way_out = (
+        "to go on, remove it and give the command with which the search was begun again: its "
+        "trials are kept"
+    )
+    with damage_named(path, way_out=way_out):
+        found = read_json(path)
+        about = _About(search_settings(found["settings"]), found["storage"], found["name"])
+        if not (isinstance(about.name, str) and isinstance(about.storage, str | None)):
+            raise ValueError("name and storage are no text")
+    return about
 
 
 def _as_json(settings: SearchSettings, where: str | None, name: str, parts: Parts) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from anipot import shared_studies
 from anipot.errors import DataError
+from anipot.files import damage_named
 from anipot.iterations.settings import check_same
 from anipot.searches.settings import SearchSettings, search_settings
 from anipot.shared_studies import dead, need_optuna
@@ -82,9 +83,12 @@ def join(study: optuna.study.Study, settings: SearchSettings, data: str) -> None
     if about is None:
         about = {"settings": settings.model_dump_json(), "data": data}
         study.set_user_attr(_SEARCH, about)
-    before = identity(search_settings(json.loads(about["settings"])))
-    check_same(identity(settings), before, f"search {study.study_name!r} of this storage")
-    if about["data"] != data:
+    name = f"search {study.study_name!r} of this storage"
+    with damage_named(name, way_out="give another --name"):
+        before = identity(search_settings(json.loads(about["settings"])))
+        begun_with = about["data"]
+    check_same(identity(settings), before, name)
+    if begun_with != data:
         raise DataError(
             f"search {study.study_name!r} of this storage was begun with other data, or another "
             "division of it: give the same files, or another --name"

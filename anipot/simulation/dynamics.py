@@ -21,7 +21,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from anipot import units
 from anipot.config import Settings, checked
 from anipot.errors import AnipotError, DisagreementError, SettingsError, SimulationError
-from anipot.simulation.recording import Recorder, RestartPoint, Row, RunFiles
+from anipot.files import damage_named
+from anipot.simulation.recording import START_AGAIN, Recorder, RestartPoint, Row, RunFiles
 from anipot.simulation.structures import Stop, never, snapshot
 
 
@@ -130,8 +131,9 @@ def run_md(
         raise SimulationError("the atoms have no velocities to keep; draw them")
     elif start is not None:
         _check_same(start, settings)
-        start.put(atoms)
-        rng.bit_generator.state = start.random_state
+        with damage_named(files.restart, SimulationError, START_AGAIN):
+            start.put(atoms)
+            rng.bit_generator.state = start.random_state
     atoms.calc = calculator
     try:
         energy = float(atoms.get_potential_energy())
@@ -142,8 +144,11 @@ def run_md(
             f"{files.restart}: the potential gives {energy:.6f} eV for the structure saved there, "
             f"and it was {start.energy:.6f} eV: this is not the potential of that run"
         )
-    run = _Run(atoms, settings, _dynamics(atoms, settings, rng), rng, Recorder(files, start))
+    recorder = Recorder(files, start, settings.every)
+    run = _Run(atoms, settings, _dynamics(atoms, settings, rng), rng, recorder)
     try:
+        if start is None:
+            run.begin()
         return run.run(0 if start is None else start.step, stop, on_step)
     finally:
         run.recorder.close()
@@ -165,12 +170,15 @@ class _Run:
         at_rest = settings.ensemble == "nve" and settings.velocities == "draw"
         self.degrees = degrees_of_freedom(atoms, rotates=not at_rest)
 
+    def begin(self) -> None:
+        """Record the structure from which the run starts, and the first restart point."""
+        self.recorder.add(self.row(0), self.atoms)
+        self.save(0)
+
     def run(self, step: int, stop: Stop, on_step: Callable[[int], None] | None) -> MDResult:
+        """Go on after ``step``, which is recorded."""
         atoms, settings, recorder = self.atoms, self.settings, self.recorder
         stopped = ""
-        if step == 0:
-            recorder.add(self.row(0), atoms)
-            self.save(0)
         while step < settings.steps and not stopped:
             before = atoms.positions.copy(), atoms.arrays["momenta"].copy()
             random_state = self.rng.bit_generator.state

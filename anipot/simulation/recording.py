@@ -6,7 +6,6 @@ after going on is what would have been written without the interruption.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import numpy as np
 from ase.io.trajectory import Trajectory
 
 from anipot.errors import SettingsError, SimulationError
-from anipot.files import atomic_write
+from anipot.files import atomic_write, read_table
 from anipot.simulation.structures import extxyz, snapshot
 
 
@@ -38,6 +37,10 @@ class Row:
 
 
 COLUMNS = tuple(Row.__annotations__)
+
+
+#: What to do with files from which no run can go on.
+START_AGAIN = "the run cannot go on: start it again, with --overwrite or another --out"
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,31 @@ class RestartPoint:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {k: file[k] for k in (*STATE, "rest")}
-            return RestartPoint(arrays=arrays, **json.loads(str(arrays.pop("rest"))))
+            point = RestartPoint(arrays=arrays, **json.loads(str(arrays.pop("rest"))))
+            point.check()
+            return point
         except Exception as e:  # a damaged zip file or text raises anything at all
-            raise SimulationError(f"{path}: not a restart file of a run ({e})") from None
+            raise SimulationError(
+                f"{path}: damaged, or not a restart file of this version of anipot ({e}); "
+                f"{START_AGAIN}"
+            ) from None
+
+    def check(self) -> None:
+        """Raises ValueError for what no run has written."""
+        n = len(self.arrays["numbers"])
+        shapes = {"numbers": (n,), "masses": (n,), "cell": (3, 3), "pbc": (3,)}
+        for name, array in self.arrays.items():
+            numeric = array.dtype.kind in "biuf" and array.shape == shapes.get(name, (n, 3))
+            if not numeric or not np.isfinite(array).all():
+                raise ValueError(f"{name}: {array.dtype} {array.shape}, or not finite")
+        for name in ("step", "frames", "log_bytes", "trajectory_bytes"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}")
+        if type(self.energy) is not float or not np.isfinite(self.energy):
+            raise ValueError(f"energy is {self.energy!r}")
+        for name in ("settings", "random_state"):
+            if not isinstance(getattr(self, name), dict):
+                raise ValueError(f"{name} is {getattr(self, name)!r}")
 
     def put(self, atoms: ase.Atoms) -> None:
         """Give ``atoms`` the positions, momenta and cell of this point, bit for bit."""
@@ -135,18 +160,25 @@ def state_of(atoms: ase.Atoms) -> dict[str, np.ndarray]:
 class Recorder:
     """Writes frames and log rows of a run, from the beginning or from a restart point on."""
 
-    def __init__(self, files: RunFiles, start: RestartPoint | None) -> None:
+    def __init__(self, files: RunFiles, start: RestartPoint | None, every: int) -> None:
         self.files, self.frames = files, 0 if start is None else start.frames
         self.rows: list[Row] = []
         files.trajectory.parent.mkdir(parents=True, exist_ok=True)
         self._text: IO[str] | None = None
         self._binary: Any = None
         if start is None:
+            # One of an earlier run would not belong to what is written from here on.
+            files.restart.unlink(missing_ok=True)
             self._log = files.log.open("w", encoding="utf-8", newline="")
             self._log.write(",".join(COLUMNS) + "\n")
         else:
             _cut(files.log, start.log_bytes)
             self.rows = read_log(files.log)
+            if [row.step for row in self.rows] != list(range(0, start.step + 1, every)):
+                raise SimulationError(
+                    f"{files.log}: not the log of {files.restart}: it has not a line for every "
+                    f"{every} steps up to {start.step}; {START_AGAIN}"
+                )
             self._log = files.log.open("a", encoding="utf-8", newline="")
         mode = "w" if start is None else "a"
         if files.trajectory.suffix == ".extxyz":
@@ -175,9 +207,10 @@ class Recorder:
 
     def save(self, atoms: ase.Atoms, step: int, random_state: Any, settings: Any) -> None:
         """The restart file, once all that was written before is in the files."""
-        self._log.flush()
-        if self._text is not None:
-            self._text.flush()
+        for file in (self._log, self._text):
+            if file is not None:
+                file.flush()
+                os.fsync(file.fileno())
         RestartPoint(
             state_of(atoms),
             step,
@@ -196,12 +229,12 @@ class Recorder:
 
 
 def read_log(path: Path) -> list[Row]:
-    """The rows of a run's log."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            Row(int(line["step"]), *(float(line[c]) for c in COLUMNS[1:]))
-            for line in csv.DictReader(file)
-        ]
+    """The rows of a run's log. Raises SimulationError, with the line, for a file that is none."""
+
+    def row(line: dict[str, str]) -> Row:
+        return Row(int(line["step"]), *(float(line[c]) for c in COLUMNS[1:]))
+
+    return read_table(path, row, SimulationError, START_AGAIN)
 
 
 def _cut(path: Path, size: int) -> None:
@@ -210,8 +243,15 @@ def _cut(path: Path, size: int) -> None:
     if found < size:
         raise SimulationError(
             f"{path} is missing or shorter than when the run was last saved ({found} bytes of "
-            f"{size}), so that it cannot go on; start it again"
+            f"{size}); {START_AGAIN}"
         )
+    with path.open("rb") as file:
+        file.seek(max(size - 1, 0))
+        if size and file.read(1) != b"\n":
+            raise SimulationError(
+                f"{path}: no line ends where one ended when the run was last saved (byte {size}): "
+                f"it was changed; {START_AGAIN}"
+            )
     os.truncate(path, size)
 
 
@@ -220,8 +260,10 @@ def _cut_frames(path: Path, n: int) -> None:
     try:
         frames = ase.io.read(path, f":{n}")
     except Exception as e:  # ASE's reader raises anything at all on a damaged file
-        raise SimulationError(f"{path}: cannot be read, so that the run cannot go on ({e})") from e
+        raise SimulationError(f"{path}: cannot be read ({e}); {START_AGAIN}") from e
     if len(frames) < n:
-        raise SimulationError(f"{path} has {len(frames)} frames, and {n} when it was last saved")
+        raise SimulationError(
+            f"{path} has {len(frames)} frames, and had {n} when it was last saved; {START_AGAIN}"
+        )
     with atomic_write(path) as temporary:
         ase.io.write(temporary, frames, format="traj")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 
 from anipot.ensemble import ANIEnsemble
 from anipot.errors import SettingsError
-from anipot.files import write_text
+from anipot.files import kept, only_process, read_text, write_first, write_text
 from anipot.model import ANIModel
 from anipot.plots import save_figure
 from anipot.potentials import load
@@ -50,7 +51,12 @@ class Study:
         self._began = time.monotonic()
         self._lines: list[str] = []
         self._check()
-        write_text(self.folder / "study.json", _json({"study": name, "options": self.options}))
+        if not write_first(
+            self.folder / "study.json", _json({"study": name, "options": self.options})
+        ):
+            self._check()  # of a process that began another one at this moment
+        self._only = only_process(self.folder)
+        self._only.__enter__()
         self.say(f"# anipot study {name}")
         print(f"({self.folder})", file=sys.stderr)
 
@@ -92,6 +98,9 @@ class Study:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._only.__exit__(None, None, None)
+        if isinstance(error, OSError):
+            raise kept(error, f"the same command with --out {self.folder}") from error
         if isinstance(error, KeyboardInterrupt):
             print(
                 f"\nInterrupted. What is finished is kept: start it again with --out {self.folder}",
@@ -110,7 +119,7 @@ class Study:
 
         Numbers come as text, with as many digits as are to be read.
         """
-        cells = [[str(c) for c in row] for row in [columns, *rows]]
+        cells = [[_cell(c) for c in row] for row in [columns, *rows]]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
             "| " + " | ".join(c.rjust(w) if k else c.ljust(w) for k, (c, w) in enumerate(both))
@@ -203,6 +212,12 @@ class _Progress:
         print(f"{self.name}: {told}", file=sys.stderr, flush=True)
 
 
+def _cell(value: Any) -> str:
+    """A cell of a Markdown table: names of a data set's molecules, too, make no cells or tags."""
+    text = " ".join(str(value).split()).replace("|", "\\|")
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
+
+
 def _plain(value: Any) -> Any:
     """As it is when it has been written and read."""
     return json.loads(_json(value))
@@ -224,6 +239,6 @@ def _jsonable(value: Any) -> Any:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e:  # no JSON, or no text
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as e:  # no JSON, or no text
         raise SettingsError(f"{path} is damaged ({e}); remove it, or name another folder") from None

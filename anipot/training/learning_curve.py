@@ -5,20 +5,18 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import json
 from pathlib import Path
 
 import numpy as np
 
 from anipot import plots
-from anipot.config import RunSettings, checked, read_yaml
 from anipot.conformers import Conformers
 from anipot.datasets.division import Division, read_data
 from anipot.errors import DataError, SettingsError
-from anipot.files import write_text
+from anipot.files import read_json, read_table, write_text
 from anipot.potentials import load
 from anipot.report.run_page import try_run_page
-from anipot.training.run import make_model
+from anipot.training.run import make_model, run_settings
 from anipot.training.trainer import ANITrainer, evaluate
 
 #: Parts of the training set; the whole of it is the run itself.
@@ -40,7 +38,7 @@ def add_learning_curve(folder: str | Path) -> list[tuple[int, float, float]]:
         raise SettingsError(
             f"{folder} holds no finished run; finish it first: anipot train --resume {folder}"
         )
-    settings = checked(RunSettings, read_yaml(folder / "options.yaml"))
+    settings = run_settings(folder)
     data = read_data(settings.data)
     division = Division.load(folder / "split.npz")
     train, validation, test = division.take(data)
@@ -91,10 +89,10 @@ def add_learning_curve(folder: str | Path) -> list[tuple[int, float, float]]:
 
 def _finished(folder: Path) -> bool:
     """Whether a run came to its end; one that was interrupted has a potential too."""
-    try:
-        report = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    path = folder / "run.json"
+    if not path.exists():
         return False
+    report = read_json(path, way_out=f"to write it again: anipot train --resume {folder}")
     return report.get("status") in ("finished", "patience")
 
 
@@ -113,9 +111,11 @@ def _part(train: Conformers, fraction: float, by: str, seed: int) -> Conformers:
 def _read(path: Path) -> dict[int, tuple[float, float]]:
     if not path.exists():
         return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        return {int(r["conformers"]): (float(r["mae"]), float(r["rmse"])) for r in rows}
+
+    def point(line: dict[str, str]) -> tuple[int, tuple[float, float]]:
+        return int(line["conformers"]), (float(line["mae"]), float(line["rmse"]))
+
+    return dict(read_table(path, point, way_out="remove it, and its parts are trained again"))
 
 
 def _write(path: Path, done: dict[int, tuple[float, float]]) -> None:

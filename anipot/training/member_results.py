@@ -19,7 +19,7 @@ from anipot.conformers import Conformers
 from anipot.datasets.division import Division, provenance
 from anipot.ensemble import ANIEnsemble
 from anipot.errors import DataError
-from anipot.files import write_text
+from anipot.files import damage_named, read_json, write_text
 from anipot.force_plot import force_parity
 from anipot.report.run_page import try_run_page
 from anipot.training.metrics import Evaluation
@@ -90,8 +90,12 @@ def write_member_results(
 
 
 def _results(folder: Path) -> dict[str, Any]:
-    report = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    found: dict[str, Any] = report["results"]
+    path = folder / "run.json"
+    with damage_named(path, way_out=f"remove {folder}, and the member is trained again"):
+        found: dict[str, Any] = read_json(path)["results"]
+        for result in found.values():
+            for key in ("mae", "rmse"):
+                float(result["energy"][key])
     return found
 
 

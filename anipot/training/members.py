@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from anipot.conformers import Conformers
 from anipot.datasets.division import Division
 from anipot.ensemble import ANIEnsemble
 from anipot.errors import SettingsError, TrainingError
-from anipot.files import write_text
+from anipot.files import damage_named, kept, read_json, write_text
 from anipot.potentials.own import read_own
 from anipot.training.member_results import write_member_results
 from anipot.training.metrics import Evaluation
@@ -109,8 +108,11 @@ def _train_members(run: Prepared) -> MembersRun:
         if not finished:
             print(f"Interrupted. To go on: anipot train --resume {folder}")
             return MembersRun(folder)
-        errors = json.loads((folders[k] / "run.json").read_text(encoding="utf-8"))["results"]
-        told = (f"{part} MAE {e['energy']['mae']:.3f} {e['unit']}" for part, e in errors.items())
+        with damage_named(folders[k] / "run.json"):
+            errors = read_json(folders[k] / "run.json")["results"]
+            told = [
+                f"{part} MAE {e['energy']['mae']:.3f} {e['unit']}" for part, e in errors.items()
+            ]
         print(f"member {k + 1} of {len(folders)}: {', '.join(told)}")
     members = [read_own(member / "potential.safetensors") for member in folders]
     ensemble = ANIEnsemble(m for m in members if not isinstance(m, ANIEnsemble)).eval()
@@ -141,8 +143,8 @@ def _prepare(folder: Path, run: Prepared, k: int) -> None:
 def _finished(folder: Path) -> bool:
     if not ((folder / "run.json").exists() and (folder / "potential.safetensors").exists()):
         return False
-    report = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    return report["status"] in ("finished", "patience")
+    report = read_json(folder / "run.json", way_out=f"remove {folder}: it is trained again")
+    return report.get("status") in ("finished", "patience")
 
 
 def _in_turn(folders: list[Path], left: list[int], data: Conformers) -> Iterator[tuple[int, bool]]:
@@ -195,6 +197,8 @@ def _naming(k: int, folder: Path) -> Iterator[None]:
         yield
     except TrainingError as e:
         raise TrainingError(f"member {k + 1} ({folder}): {e}") from None
+    except OSError as e:
+        raise kept(e, f"anipot train --resume {folder.parent.parent}") from e
     except BrokenProcessPool:  # of all members of the pool, whichever was killed
         raise TrainingError(
             f"member {k + 1} ({folder}), or one beside it: its process was killed, as happens when "

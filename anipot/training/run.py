@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TextIO, cast
@@ -19,7 +19,7 @@ from anipot.conformers import Conformers
 from anipot.datasets.division import Division, divide, read_data
 from anipot.elements import parse_elements
 from anipot.errors import DataError, SettingsError, TrainingError
-from anipot.files import write_text
+from anipot.files import damage_named, kept, only_process, write_first, write_text
 from anipot.model import ANIModel
 from anipot.training.history import History
 from anipot.training.metrics import Evaluation
@@ -98,37 +98,78 @@ def new_run(
 ) -> Iterator[Prepared]:
     """A new folder with the options and the division in it; what is printed goes to its log too.
 
-    ``contents`` is what the folder will hold; it is printed first.
+    The folder is made when the data has been read. ``contents`` is what it will hold; it is printed
+    then.
     """
-    if folder is None:
-        folder = new_folder()
-    folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()):
-        raise SettingsError(
-            f"{folder} exists and is never overwritten; name another folder, or go on with that "
-            f"run: anipot train --resume {folder}"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder is not None:
+        _check_free(Path(folder))
+    with _logged() as log:
+        data = read_data(settings.data)
+        division = divide(data, settings.data)
+        settings = resolved(settings, division)
+        folder = new_folder() if folder is None else Path(folder)
+        _check_free(folder)
+        # The options come first and whole: with them it is a run that can be resumed.
+        try:
+            if not write_first(folder / "options.yaml", to_yaml(settings)):
+                raise _taken(folder)
+        except OSError:
+            with suppress(OSError):
+                folder.rmdir()
+            raise
+        with only_process(folder), _resumable(folder):
+            try:
+                log.begin(folder, new=True)
+                division.save(folder / "split.npz")
+                print(_tree(folder, contents))
+                yield Prepared(settings, folder, data, division)
+            except (DataError, SettingsError):
+                # Found before there was anything to keep: the name is free for the next attempt.
+                if not any(folder.rglob("checkpoint.pt")):
+                    _remove(folder)
+                raise
+
+
+#: What new_run writes into its folder; a log alone was left by an older version.
+_OWN = ("options.yaml", "split.npz", "log.txt")
+
+
+def _check_free(folder: Path) -> None:
+    """Raise SettingsError for a folder with anything in it but what an attempt left that was killed
+    before there was a run.
+    """
+    if not folder.exists():
+        return
+    for path in folder.iterdir():
+        if path.name != "log.txt" and not path.name.startswith(tuple(f".{n}." for n in _OWN)):
+            raise _taken(folder)
+
+
+def _taken(folder: Path) -> SettingsError:
+    then = "; name another folder"
+    if (folder / "options.yaml").exists():
+        then += f", or go on with that run: anipot train --resume {folder}"
+    return SettingsError(f"{folder} exists and is never overwritten{then}")
+
+
+def _remove(folder: Path) -> None:
+    """Remove what new_run wrote, and the folders in which nothing is left."""
+    for name in _OWN:
+        for file in folder.rglob(name):
+            file.unlink()
+    below = sorted((f for f in folder.rglob("*") if f.is_dir()), reverse=True)
+    for empty in (*below, folder):
+        with suppress(OSError):
+            empty.rmdir()
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Errors such as of a full disk say how to go on."""
     try:
-        with _logged(folder):
-            print(_tree(folder, contents))
-            data = read_data(settings.data)
-            division = divide(data, settings.data)
-            settings = resolved(settings, division)
-            write_text(folder / "options.yaml", to_yaml(settings))
-            division.save(folder / "split.npz")
-            yield Prepared(settings, folder, data, division)
-    except (DataError, SettingsError, KeyboardInterrupt) as e:
-        # Found before there was anything to keep: the folder's name is free for the next attempt.
-        begun = isinstance(e, KeyboardInterrupt) and (folder / "options.yaml").exists()
-        if not begun and not any(folder.rglob("checkpoint.pt")):
-            for name in ("options.yaml", "split.npz", "log.txt"):
-                for file in folder.rglob(name):
-                    file.unlink()
-            for below in sorted((f for f in folder.rglob("*") if f.is_dir()), reverse=True):
-                below.rmdir()
-            folder.rmdir()
-        raise
+        yield
+    except OSError as e:
+        raise kept(e, f"anipot train --resume {folder}") from e
 
 
 def resolved(settings: RunSettings, division: Division) -> RunSettings:
@@ -167,9 +208,14 @@ def resume_run(folder: str | Path, data: Conformers | None = None) -> Run:
 def run_settings(folder: str | Path) -> RunSettings:
     """The options of the run in a folder. Raises SettingsError for a folder that is none."""
     folder = Path(folder)
-    if not (folder / "options.yaml").exists():
-        raise SettingsError(f"{folder} is not the folder of a run: it has no options.yaml")
-    return checked(RunSettings, read_yaml(folder / "options.yaml"))
+    path = folder / "options.yaml"
+    if not path.exists():
+        then = ""
+        if (folder / "log.txt").exists():
+            then = f"; where a run was stopped before it began, start it again with --out {folder}"
+        raise SettingsError(f"{folder} is not the folder of a run: it has no options.yaml{then}")
+    with damage_named(path, way_out="a run cannot be told without its options"):
+        return checked(RunSettings, read_yaml(path))
 
 
 @contextmanager
@@ -177,7 +223,8 @@ def reopened_run(folder: str | Path, data: Conformers | None = None) -> Iterator
     """The run in a folder, as it was prepared; what is printed goes to its log too."""
     folder = Path(folder)
     settings = run_settings(folder)
-    with _logged(folder):
+    with only_process(folder), _resumable(folder), _logged() as log:
+        log.begin(folder)
         data = read_data(settings.data) if data is None else data
         if (folder / "split.npz").exists():
             division = Division.load(folder / "split.npz")
@@ -271,32 +318,63 @@ def _tree(folder: Path, contents: Mapping[str, str]) -> str:
     return "\n".join([f"{folder}/", *(f"  {n:<{width}}  {what}" for n, what in contents.items())])
 
 
-class _Tee(io.TextIOBase):
-    """Writes to the terminal and to the log. Asks the terminal whether it is one."""
+class _Log(io.TextIOBase):
+    """A run's log. What is written before there is a folder for it comes first."""
 
-    def __init__(self, terminal: TextIO, log: TextIO) -> None:
+    def __init__(self) -> None:
+        self.folder: Path | None = None
+        self._before: list[str] = []
+        self._file: io.RawIOBase | None = None
+
+    def begin(self, folder: Path, new: bool = False) -> None:
+        self.folder = folder
+        # Without a buffer, of which a full disk would make an error at the end.
+        self._file = (folder / "log.txt").open("wb" if new else "ab", buffering=0)
+        self.write("".join(self._before))
+
+    def write(self, text: str) -> int:
+        if self._file is None:
+            self._before.append(text)
+        else:
+            with suppress(OSError):
+                self._file.write(text.encode(errors="backslashreplace"))
+        return len(text)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        super().close()
+
+
+class _Tee(io.TextIOBase):
+    """Writes to the terminal and to the log. Asks the terminal whether it is one.
+
+    A terminal that cannot be written to (closed, a full disk, | head) does not end a run, and what
+    is said is in the log.
+    """
+
+    def __init__(self, terminal: TextIO | None, log: TextIO | io.TextIOBase) -> None:
         self.terminal, self.log = terminal, log
 
     def write(self, text: str) -> int:
-        with suppress(OSError):
-            self.log.write(text)
-            self.log.flush()
-        try:
-            return self.terminal.write(text)
-        except BrokenPipeError:  # whoever read along has gone (| head): the run goes on
-            return len(text)
+        self.log.write(text)
+        if self.terminal is not None:
+            with suppress(OSError, ValueError):
+                self.terminal.write(text)
+        return len(text)
 
     def flush(self) -> None:
-        with suppress(BrokenPipeError):
-            self.terminal.flush()
+        if self.terminal is not None:
+            with suppress(OSError, ValueError):
+                self.terminal.flush()
 
     def isatty(self) -> bool:
-        return self.terminal.isatty()
+        return self.terminal is not None and self.terminal.isatty()
 
 
 @contextmanager
-def _logged(folder: Path) -> Iterator[None]:
-    with (folder / "log.txt").open("a", encoding="utf-8") as log:
+def _logged() -> Iterator[_Log]:
+    with closing(_Log()) as log:
         # What readers warn of belongs to what a run was too, and must still reach the terminal.
         logger = logging.getLogger("anipot")
         warnings: list[logging.Handler] = [logging.StreamHandler(log)]
@@ -307,11 +385,11 @@ def _logged(folder: Path) -> Iterator[None]:
             logger.addHandler(handler)
         try:
             with redirect_stdout(_Tee(sys.stdout, log)):
-                yield
+                yield log
         except KeyboardInterrupt:
             log.write("KeyboardInterrupt\n")
-            if (folder / "options.yaml").exists():
-                print(f"\nInterrupted. To go on: anipot train --resume {folder}")
+            if log.folder is not None:
+                print(f"\nInterrupted. To go on: anipot train --resume {log.folder}")
             raise
         except BaseException as e:
             log.write(f"{type(e).__name__}: {e}\n")

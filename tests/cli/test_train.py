@@ -1,11 +1,16 @@
 """anipot train: words, files and folders, and what it says at the end."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 import anipot as package
+from anipot.cli.output import Lasting
 from anipot.config import RunSettings, checked, read_yaml
 from anipot.datasets import load_bundled
 
@@ -122,3 +127,57 @@ def test_folds_and_lists_from_the_command_line(anipot, tmp_path, small_words, qu
     assert refused.code == 2
     assert "train=0.3 would change nothing" in refused.err
     assert not (tmp_path / "third").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_behind_its_output_ends_no_training(
+    anipot, tmp_path, small_words, quick_figures, monkeypatch
+):
+    full = open("/dev/full", "w", buffering=1)  # noqa: SIM115
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        result = anipot("train", *small_words, "-o", tmp_path / "a")
+        assert sys.stdout is full
+        full.write("more")
+        full.close()  # nothing is left in it that could not be written
+    assert result.code == 0
+    assert (tmp_path / "a" / "run.json").exists()
+    assert "test MAE" in (tmp_path / "a" / "log.txt").read_text().splitlines()[-1]
+    assert result.err.count("nothing can be printed any more ([Errno 28]") == 1
+
+
+def test_streams_that_are_closed_are_opened_on_nothing(tmp_path):
+    """Else the next file that is opened gets the number 1, and all that is printed."""
+    code = (
+        "import os, sys; from anipot.cli.output import open_closed; open_closed()\n"
+        "file = open(sys.argv[1], 'w'); print('printed'); print('said', file=sys.stderr)\n"
+        "os.write(1, b'by others'); file.write(str(file.fileno() > 2))"
+    )
+    path = tmp_path / "x"
+    command = 'exec "$0" -c "$1" "$2" >&- 2>&- <&-'
+    assert subprocess.run(["sh", "-c", command, sys.executable, code, str(path)]).returncode == 0
+    assert path.read_text() == "True"
+
+
+def test_a_reader_that_leaves_and_letters_that_a_terminal_lacks(capfd):
+    reading, writing = os.pipe()
+    stream = Lasting(open(writing, "w", encoding="ascii"))  # noqa: SIM115
+    stream.write("± 1\n")
+    stream.flush()
+    assert os.read(reading, 99) == b"\\xb1 1\n"
+    os.close(reading)
+    stream.write("more\n")
+    stream.flush()
+    stream.stream.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_errors_in_a_file_of_options_name_it(anipot, tmp_path):
+    path = tmp_path / "o.yaml"
+    path.write_text("training: {epoch: 3}\n")
+    result = anipot("train", "--config", path, "-o", tmp_path / "a")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        f"anipot: {path}: unknown option 'training.epoch'; did you mean epochs?\n"
+    )
+    assert not (tmp_path / "a").exists()

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anipot import conformers as conformers_module
+from anipot.batches import BatchLoader
 from anipot.conformers import Conformers
 from anipot.datasets import load_bundled, load_dataset
 from anipot.datasets import store as store_module
@@ -314,3 +315,85 @@ def test_selections_and_splits_of_a_store_are_those_of_its_file(packed, views):
         mine = store.split(0.8, 0.1, 0.1, seed=3, by=by)
         theirs = data.split(0.8, 0.1, 0.1, seed=3, by=by)
         assert [p.content_hash() for p in mine] == [p.content_hash() for p in theirs]
+
+
+# ---- while it is used ----------------------------------------------------------------------------
+
+
+def write_at(file: Path, place: int, content: bytes) -> None:
+    with file.open("r+b") as out:
+        out.seek(place)
+        out.write(content)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_store_that_changes_after_it_was_opened_is_refused(packed, streams, monkeypatch):
+    monkeypatch.setattr("anipot.conformers.VIEW_FROM", 2 if streams else 1 << 16)
+    data = open_store(packed)
+    part = data.take(slice(0, 4))
+    assert type(part).__name__ == ("ConformersView" if streams else "Conformers")
+    loader = BatchLoader(part, 2, data.elements)
+    batches = loader.epoch()
+    next(batches)
+    file = packed / "energies.npy"
+    time = file.stat().st_mtime_ns
+    write_at(file, file.stat().st_size - 8, np.array([1.0]).tobytes())
+    os.utime(file, ns=(time, time + 1000))  # whatever the resolution of the file system's clock
+    with pytest.raises(DataError, match=r"energies\.npy: was changed.*pack the store again"):
+        data.gather(np.arange(2))
+    with pytest.raises(DataError, match="was changed"):
+        next(iter(BatchLoader(data, 2, data.elements).epoch()))
+    if streams:
+        with pytest.raises(DataError, match="was changed"):
+            next(batches)
+        with pytest.raises(DataError, match="was changed"):
+            part.by_formula().take(np.arange(2))
+    else:
+        next(batches)  # a copy, of what was checked
+
+
+def test_a_store_cut_short_while_it_is_used_does_not_kill_the_process(packed):
+    data = open_store(packed)
+    os.truncate(packed / "coordinates.npy", 128)
+    with pytest.raises(DataError, match=r"coordinates\.npy: was changed"):
+        data.take(np.arange(len(data)))
+    with pytest.raises(DataError, match=r"coordinates\.npy"):
+        next(iter(data.blocks()))
+    other = open_store
+    (packed / "coordinates.npy").unlink()
+    with pytest.raises(DataError, match=r"coordinates\.npy"):
+        other(packed)
+
+
+def with_sum(path: Path, change) -> None:
+    """Change what store.json says, with a sum that fits, as whoever wrote it could."""
+    about = json.loads((path / "store.json").read_text())
+    del about["sha256"]
+    change(about)
+    text = json.dumps({**about, "sha256": store_module._sum_of(about)})
+    (path / "store.json").write_text(text)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/tmp/secret", "mask_../x", "notes"])
+def test_only_the_arrays_of_a_data_set_are_opened(packed, name):
+    np.save(packed.parent / "secret.npy", np.zeros(3))
+    with_sum(packed, lambda about: about["arrays"].update({name: about["arrays"]["energies"]}))
+    with pytest.raises(DataError, match=r"store\.json.*there is no array.*pack the store again"):
+        open_store(packed)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda about: about.pop("arrays"),
+        lambda about: about.update(conformers="3"),
+        lambda about: about["arrays"]["energies"].pop("crc32"),
+        lambda about: about["arrays"]["energies"].update(crc32=[]),
+        lambda about: about["arrays"]["energies"].update(shape=[{}]),
+        lambda about: about["arrays"].update(energies=5),
+    ],
+)
+def test_a_description_that_is_none_is_refused(packed, change):
+    with_sum(packed, change)
+    with pytest.raises(DataError, match=r"store\.json: damaged.*pack the store again"):
+        open_store(packed)

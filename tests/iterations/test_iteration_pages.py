@@ -1,5 +1,6 @@
 """The pages and figures of a table, held against its numbers."""
 
+import html
 import math
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from anipot.config import RunSettings
 from anipot.iterations.columns import columns, with_spread
 from anipot.iterations.figures import draw
+from anipot.iterations.markup import markdown, markdown_table
 from anipot.iterations.pages import to_markdown, to_page
 from anipot.iterations.settings import options_of
 from anipot.iterations.table import IterationRow, IterationTable, SeedResult, Spread
@@ -133,3 +135,21 @@ def test_a_terminal_is_told_the_errors_and_why_a_row_failed(table):
 )
 def test_numbers_have_the_digits_that_count(mean, std, text):
     assert with_spread(Spread(mean, std, 3)) == text
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["<img src=x onerror=f(1)>", "a|b", "a\nb", "[x](javascript:1)", "*b* _c_", "`x`&lt;"],
+)
+def test_names_are_text_in_markdown(name):
+    line = markdown_table([("name", ""), ("n", "")], [([name, "1"], None)])
+    assert len(line) == 3
+    reader = pytest.importorskip("markdown_it")  # what others make of it
+    page = reader.MarkdownIt("commonmark").enable("table").render("\n".join(line))
+    cell = page.split("<tbody>")[1].split("<td", 1)[1].split(">", 1)[1].split("</td>")[0]
+    assert html.unescape(cell) == " ".join(name.split())
+    assert "<" not in cell
+
+
+def test_option_names_stay_as_they_are():
+    assert markdown("learning_rate=0.001 and 128-64") == "learning_rate=0.001 and 128-64"

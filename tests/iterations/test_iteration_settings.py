@@ -156,3 +156,32 @@ def test_a_claim_names_rows_that_are_there():
     claim = {"claim": "wide is good", "lower": "wide", "higher": "base"}
     with pytest.raises(SettingsError, match="'wide is good': there is no row 'wide'; rows: base"):
         table_settings({"rows": [{}], "claims": [claim]})
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"claims": [{"claim": "x", "lower": "a", "highr": "b"}]}, "did you mean higher"),
+        ({"claims": [{"claim": "x", "lower": "a"}]}, "'claims.0.higher' .*must be given"),
+        ({"claims": [5]}, "'claims.0'"),
+        ({"claims": {"claim": "x"}}, "'claims'"),
+        ({"tune": {"option": "l2", "value": [1, 2], "updates": 3}}, "did you mean values"),
+        ({"tune": [1]}, "'tune'"),
+    ],
+)
+def test_a_misspelt_key_within_a_part_names_the_nearest(more, said):
+    rows = [{"name": "a"}, {"name": "b", "dropout": 0.1}]
+    with pytest.raises(SettingsError, match=said):
+        table_settings({"rows": rows, **more})
+
+
+@pytest.mark.parametrize("name", ["plots", "Table.md", "runs.csv", "tuned", "x" * 300])
+def test_a_row_is_not_called_like_the_files_beside_it(name):
+    with pytest.raises(SettingsError, match="needs another name"):
+        table_settings({"rows": [{"name": name}]})
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/x", "..", "a/../../b", "\x00", "~/x", "C:\\x"])
+def test_a_row_has_its_folder_in_that_of_the_table(name, tmp_path):
+    folder = tmp_path / folder_name(name)
+    assert folder.resolve().parent == tmp_path.resolve()

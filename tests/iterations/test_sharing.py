@@ -510,3 +510,50 @@ def test_two_processes_share_a_table(tmp_path, storage, folders):
     }
     assert sum(weights.values()) == 2
     assert all(weights.values())
+
+
+def edited(folder, storage, name, change):
+    """The storage of a table with what ``change`` makes of the files of its runs."""
+    lines = []
+    for line in Path(storage).read_text().splitlines():
+        record = json.loads(line)
+        if "files" in record.get("user_attr", {}):
+            change(record["user_attr"]["files"])
+        lines.append(json.dumps(record))
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("place", ["absolute", "../../../written", "notes.txt", "metrics.csv/x"])
+def test_no_other_files_are_written_than_those_of_a_run(tmp_path, storage, monkeypatch, place):
+    first = shared(tmp_path / "a", storage, rows=ROWS[:1], seeds=1)
+    where = str(tmp_path / "written") if place == "absolute" else place
+    other = edited(tmp_path, storage, "edited", lambda files: files.update({where: "mine"}))
+    monkeypatch.setattr(runs, "train", never)
+    name = json.loads((first.folder / "storage.json").read_text())["name"]
+    with pytest.raises(DataError, match=r"no run shares.*--name of its own"):
+        shared(tmp_path / "b", other, rows=ROWS[:1], seeds=1, name=name)
+    assert "mine" not in [p.read_text() for p in tmp_path.rglob("*") if p.suffix in ("", ".txt")
+                          and p.is_file()]  # fmt: skip
+    assert sorted(p.name for p in (tmp_path / "b" / "base" / "seed-0").iterdir()) == [
+        "options.yaml", "split.npz",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda files: files.pop("iteration.json"),
+        lambda files: files.update({"iteration.json": "{}"}),
+        lambda files: files.update({"run.json": 5}),
+        lambda files: files.update({"iteration.json": "[" * 100_000}),
+    ],
+)
+def test_what_is_no_run_is_refused(tmp_path, storage, change):
+    first = shared(tmp_path / "a", storage, rows=ROWS[:1], seeds=1)
+    name = json.loads((first.folder / "storage.json").read_text())["name"]
+    other = edited(tmp_path, storage, "edited", change)
+    with pytest.raises(DataError, match="--name of its own"):
+        shared(tmp_path / "b", other, rows=ROWS[:1], seeds=1, name=name)
+    assert not (tmp_path / "b" / "base" / "seed-0" / "metrics.csv").exists()

@@ -16,7 +16,7 @@ import pytest
 
 import anipot
 from anipot import plots, shared_studies
-from anipot.config import RunSettings, checked, load_yaml, read_yaml
+from anipot.config import RunSettings, checked, read_yaml
 from anipot.datasets import division
 from anipot.datasets.bundled import load_bundled
 from anipot.errors import DataError, SettingsError
@@ -28,6 +28,7 @@ from anipot.searches.settings import search_settings
 from anipot.searches.trial import read_parts
 from anipot.training.run import make_model
 from anipot.training.trainer import ANITrainer
+from anipot.yaml_files import load_yaml
 
 BASE = {
     "data": {"heavy_atoms": 1, "per_molecule": 16},

@@ -1,5 +1,7 @@
 """Molecular dynamics: conserved energy, thermostat, and interruption that leaves no trace."""
 
+import json
+
 import ase
 import ase.build
 import ase.io
@@ -14,7 +16,7 @@ from anipot.model import ANIModel
 from anipot.simulation import run_md
 from anipot.simulation.dynamics import degrees_of_freedom, draw_velocities, energy_drift
 from anipot.simulation.figures import md_figure
-from anipot.simulation.recording import Row, read_log
+from anipot.simulation.recording import RestartPoint, Row, read_log
 
 
 def lj() -> LennardJones:
@@ -242,3 +244,128 @@ def test_the_figure_shows_every_quantity(tmp_path):
     single = ANIModel.create("HCNO", hidden=[4]).calculator()
     nvt = run_md(ase.build.molecule("H2O"), single, out, ensemble="nvt", **options)
     assert len(md_figure(nvt).axes) == 2
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_at(step: int):
+    def kill(now: int) -> None:
+        if now == step:
+            raise Killed
+
+    return kill
+
+
+OPTIONS = {"ensemble": "nvt", "every": 2, "save_every": 100, "timestep": 2.0, "temperature": 20.0}
+
+
+def run_lj(out, time=24, **more):
+    return run_md(cluster(), lj(), out, time=time, **OPTIONS, **more)
+
+
+@pytest.mark.parametrize("ending", ["extxyz", "traj"])
+def test_killed_before_the_second_restart_point_again_and_again(tmp_path, ending):
+    """The first one is of step 0, which is recorded already."""
+    whole = run_lj(tmp_path / f"a.{ending}")
+    out = tmp_path / f"b.{ending}"
+    for resume, step in ((False, 3), (True, 5), (True, 1)):
+        with pytest.raises(Killed):
+            run_lj(out, resume=resume, on_step=killed_at(step))
+    again = run_lj(out, resume=True)
+    assert str(again.rows) == str(whole.rows)  # not a number is not equal to itself
+    assert [row.step for row in again.rows] == list(range(0, 13, 2))
+    assert (tmp_path / "b.csv").read_bytes() == (tmp_path / "a.csv").read_bytes()
+    frames = [len(ase.io.read(tmp_path / f"{n}.{ending}", ":")) for n in "ab"]
+    assert frames == [7, 7]
+
+
+def test_a_new_run_leaves_no_restart_file_of_another(tmp_path, monkeypatch):
+    run_lj(tmp_path / "a.extxyz", seed=1)
+    assert (tmp_path / "a.restart.npz").exists()
+
+    def killed(*_):
+        raise Killed
+
+    monkeypatch.setattr(RestartPoint, "write", killed)
+    with pytest.raises(Killed):
+        run_lj(tmp_path / "a.extxyz", seed=2)
+    assert not (tmp_path / "a.restart.npz").exists()
+
+
+def a_run(tmp_path):
+    out = tmp_path / "a.extxyz"
+    with pytest.raises(Killed):
+        run_lj(out, on_step=killed_at(9))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.replace("step,", "stop,", 1), "no column 'step'"),
+        (lambda text: text.replace("0,0.0,", "0,o.o,", 1), "line 2 is damaged"),
+        (lambda text: text.replace("0,0.0,", "7,0.0,", 1), "not the log of"),
+        (lambda text: text.replace("0,0.0,", "0;0.0;", 1), "line 2 is damaged"),
+        (lambda text: text.replace("0.0", "\xff.0", 1), "line 2: the byte 0xff"),
+        (lambda text: text[:40], "shorter than when the run was last saved"),
+        (lambda text: text.replace("\n", " "), "no line ends"),
+    ],
+)
+def test_a_damaged_log_is_named(tmp_path, change, said):
+    out = a_run(tmp_path)
+    log = tmp_path / "a.csv"
+    log.write_bytes(change(log.read_text()).encode("latin-1"))
+    with pytest.raises(SimulationError, match=rf"a\.csv.*{said}.*start it again|{said}.*a\."):
+        run_lj(out, resume=True)
+
+
+def restart_with(path, rest=None, **arrays):
+    with np.load(path) as file:
+        found = {k: file[k] for k in file.files}
+    about = json.loads(str(found.pop("rest")))
+    about.update(rest or {})
+    np.savez(path, **{**found, **arrays}, rest=np.array(json.dumps(about)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rest": {"step": "0"}},
+        {"rest": {"step": -1}},
+        {"rest": {"frames": None}},
+        {"rest": {"energy": float("nan")}},
+        {"rest": {"settings": []}},
+        {"rest": {"random_state": {}}},
+        {"rest": {"random_state": {"bit_generator": "PCG64", "state": {"state": "x"}}}},
+        {"rest": {"another": 1}},
+        {"positions": np.zeros((3, 3))},
+        {"momenta": np.full((7, 3), np.nan)},
+        {"cell": np.array(["a", "b"])},
+        {"numbers": np.zeros((7, 2))},
+    ],
+)
+def test_a_restart_file_of_another_kind_is_named(tmp_path, change):
+    out = a_run(tmp_path)
+    restart_with(tmp_path / "a.restart.npz", **change)
+    with pytest.raises(SimulationError, match=r"a\.restart\.npz.*start it again"):
+        run_lj(out, resume=True)
+
+
+def test_cut_and_flipped_restart_files_are_named(tmp_path):
+    out, path = a_run(tmp_path), tmp_path / "a.restart.npz"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 97):
+        for changed in (whole[:place], whole[:place] + b"\xff\xff" + whole[place + 2 :]):
+            path.write_bytes(changed)
+            try:
+                RestartPoint.read(path).check()
+            except SimulationError as e:
+                said = str(e)
+            else:
+                continue  # bytes that say nothing, such as times of a zip's members
+            assert said.startswith(f"{path}: damaged")
+    path.write_bytes(b"")
+    with pytest.raises(SimulationError, match=r"a\.restart\.npz: damaged"):
+        run_lj(out, resume=True)

@@ -1,6 +1,8 @@
 """A run's folder: complete, never overwritten, resumed to the same bytes, honest when it fails."""
 
 import csv
+import errno
+import io
 import json
 import os
 import signal
@@ -18,9 +20,11 @@ from anipot import plots
 from anipot.config import RunSettings, checked, read_yaml, with_words
 from anipot.datasets import load_bundled
 from anipot.datasets.division import Division, divide, read_data
-from anipot.errors import DataError, SettingsError, TrainingError
+from anipot.errors import DataError, InUseError, SettingsError, TrainingError
+from anipot.files import only_process
 from anipot.networks import AtomicNetworks
 from anipot.training import results
+from anipot.training import run as run_module
 from anipot.training.metrics import Evaluation
 from anipot.training.run import CONTENTS, Run, new_folder, resume_run, start_run
 from anipot.training.trainer import ANITrainer, evaluate
@@ -486,3 +490,130 @@ def test_a_full_disk_says_so(tmp_path, monkeypatch):
     assert "OSError: [Errno 28] No space left" in (tmp_path / "a" / "log.txt").read_text()
     monkeypatch.undo()
     assert resume_run(tmp_path / "a").history.stopped == "finished"
+
+
+# ---- taking a folder, and what is said of it -----------------------------------------------------
+
+
+def test_nothing_is_promised_before_there_is_a_run(tmp_path, capsys):
+    with pytest.raises(DataError):
+        start_run(options("files=none.h5"), tmp_path / "a")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("left", ["log.txt", ".options.yaml.x1.yaml", None])
+def test_what_was_killed_before_it_was_a_run_can_be_started_again(tmp_path, left, finished):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    if left is not None:
+        (folder / left).write_text("of before\n")
+    told = "start it again with --out" if left == "log.txt" else "no options.yaml"
+    with pytest.raises(SettingsError, match=told):
+        resume_run(folder)
+    start_run(options(), folder)
+    assert potential(folder) == potential(finished.folder)
+    assert "of before" not in (folder / "log.txt").read_text()
+
+
+def test_one_of_two_runs_has_the_folder(tmp_path, monkeypatch):
+    """The second begins while the first reads its data, as two that were started together."""
+    read, folder = read_data, tmp_path / "a"
+
+    def slowly(settings):
+        monkeypatch.setattr("anipot.training.run.read_data", read)
+        start_run(options("epochs=1", "training.seed=7"), folder)
+        return read(settings)
+
+    monkeypatch.setattr("anipot.training.run.read_data", slowly)
+    with pytest.raises(SettingsError, match=r"never overwritten.*anipot train --resume"):
+        start_run(options("epochs=2"), folder)
+    assert read_yaml(folder / "options.yaml")["training"]["seed"] == 7
+    assert (folder / "run.json").exists()
+
+
+def test_of_many_processes_one_has_the_folder(tmp_path):
+    """Also of a folder that is there and empty."""
+    code = (
+        "import sys, pathlib; from anipot.files import write_first\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "print(sum(write_first(folder / str(k) / 'options.yaml', 'x' * 99) for k in range(50)))"
+    )
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    taken = [int(process.communicate()[0]) for process in running]
+    assert sum(taken) == 50
+    assert {p.read_text() for p in tmp_path.rglob("options.yaml")} == {"x" * 99}
+    assert len(list(tmp_path.rglob("*"))) == 100
+
+
+def test_two_processes_do_not_go_on_with_one_run(finished, tmp_path):
+    folder = copy_of(finished.folder, tmp_path / "a")
+    with only_process(folder), pytest.raises(InUseError, match="another process works in"):
+        resume_run(folder)
+    resume_run(folder)
+
+
+@pytest.mark.parametrize("name", ["potential.safetensors", "split.npz"])
+def test_a_full_disk_names_the_way_to_go_on(tmp_path, monkeypatch, name, finished):
+    replace = os.replace
+
+    def full(source, target):
+        if Path(target).name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    folder = tmp_path / "a"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(OSError, match=f"No space left.*anipot train --resume {folder}") as e:
+            start_run(options(), folder)
+        assert e.value.filename == str(folder / name)
+        with pytest.raises(OSError, match=f"No space left.*anipot train --resume {folder}") as e:
+            resume_run(folder)
+        assert str(e.value).count("anipot train --resume") == 1
+    resume_run(folder)
+    assert potential(folder) == potential(finished.folder)
+
+
+def test_a_disk_too_full_for_the_options_leaves_no_folder(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as e:
+        start_run(options(), tmp_path / "a")
+    assert "--resume" not in str(e.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Closed(io.StringIO):
+    def write(self, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def flush(self):
+        self.write("")
+
+
+@pytest.mark.parametrize("terminal", [Closed(), None])
+def test_a_run_does_not_need_its_terminal(tmp_path, monkeypatch, terminal, finished):
+    monkeypatch.setattr(sys, "stdout", terminal)
+    run = start_run(options(), tmp_path / "a")
+    assert potential(run.folder) == potential(finished.folder)
+    here, there = ((f / "log.txt").read_text().splitlines() for f in (run.folder, finished.folder))
+    assert len(here) == len(there)
+
+
+def test_a_log_that_cannot_be_written_ends_nothing(tmp_path, monkeypatch):
+    class Full(run_module._Log):
+        def write(self, text):
+            if self._file is not None and not self._file.closed:
+                self._file.close()
+                self._file = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115
+            return super().write(text)
+
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    monkeypatch.setattr(run_module, "_Log", Full)
+    assert start_run(options("epochs=1"), tmp_path / "a").test is not None
