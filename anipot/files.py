@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 
 @contextmanager
@@ -71,3 +73,26 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file in UTF-8, atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def zip_damage(file: str | Path | IO[bytes]) -> str | None:
+    """The first entry of a zip archive that does not match its checksum (CRC-32), or None.
+
+    torch can save without checksums, all of which are zero then: such an archive says nothing.
+    Raises what ``zipfile`` raises for what is no archive.
+    """
+    with zipfile.ZipFile(file) as archive:
+        if not any(entry.CRC for entry in archive.infolist()):
+            return None
+        for entry in archive.infolist():
+            # torch takes an entry with the mark of a folder for empty, and reads whatever was in
+            # memory; the mark is covered by no checksum.
+            if entry.external_attr & 0x10 and entry.file_size:
+                return entry.filename
+            try:
+                with archive.open(entry) as part:
+                    while part.read(1 << 20):
+                        pass
+            except (zipfile.BadZipFile, EOFError):
+                return entry.filename
+    return None

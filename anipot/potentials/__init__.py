@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from anipot.aev.computer import load_engine
 from anipot.datasets.bundled import bundled_path
 from anipot.ensemble import ANIEnsemble
-from anipot.errors import DataError, PotentialError, SettingsError
+from anipot.errors import AnipotError, DataError, PotentialError, SettingsError
 from anipot.model import ANIModel
 from anipot.networks import DTYPES
 from anipot.potentials import published
+from anipot.potentials.bounded import not_understood
 
 #: The potential in the folder of a run.
 IN_RUN = "potential.safetensors"
@@ -73,7 +74,12 @@ def load(
         if name not in known:
             takes = f"they take {', '.join(known)}" if known else "they say everything themselves"
             raise SettingsError(f"{path}: {name}= is no hint for {found.what}; {takes}")
-    potential = read(path, engine=engine, **hints)
+    try:
+        potential = read(path, engine=engine, **hints)
+    except AnipotError:
+        raise
+    except Exception as e:  # of a file that is damaged or made by hand
+        raise PotentialError(f"{path}: {not_understood(e)}") from e
     return (potential if dtype is None else potential.to(DTYPES[dtype])).eval()
 
 

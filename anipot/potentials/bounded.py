@@ -26,6 +26,17 @@ def naming(path: Path) -> Iterator[None]:
         raise PotentialError(f"{path}: cannot be read ({e.strerror or e})") from None
     except (PotentialError, SettingsError) as e:
         raise PotentialError(f"{path}: {e}") from None
+    except Exception as e:  # whatever a file made by hand makes of those who read it
+        raise PotentialError(f"{path}: {not_understood(e)}") from e
+
+
+def not_understood(error: Exception) -> str:
+    """What is said of a file where a reader stumbled over what it did not expect."""
+    first = (str(error).splitlines() or [""])[0][:200]
+    return (
+        f"its contents are not understood ({type(error).__name__}: {first}); it may be damaged: "
+        "copy or save it again"
+    )
 
 
 def read_bytes(path: Path, most: int) -> bytes:
