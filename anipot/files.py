@@ -82,13 +82,15 @@ def zip_damage(file: str | Path | IO[bytes]) -> str | None:
     Raises what ``zipfile`` raises for what is no archive.
     """
     with zipfile.ZipFile(file) as archive:
-        if not any(entry.CRC for entry in archive.infolist()):
-            return None
-        for entry in archive.infolist():
+        entries = archive.infolist()
+        for entry in entries:
             # torch takes an entry with the mark of a folder for empty, and reads whatever was in
             # memory; the mark is covered by no checksum.
             if entry.external_attr & 0x10 and entry.file_size:
                 return entry.filename
+        if not any(entry.CRC for entry in entries):
+            return None
+        for entry in entries:
             try:
                 with archive.open(entry) as part:
                     while part.read(1 << 20):

@@ -218,6 +218,8 @@ def _merge(files: Sequence[Path], out: Path) -> None:
                     for name in source:
                         if name in target:
                             raise DataError(f"{file.name}: its group {name!r} is in another, too")
+                        if not isinstance(source.get(name, getlink=True), h5py.HardLink):
+                            raise DataError(f"{file.name}: {name!r} is a link, not data")
                         source.copy(name, target)
     except (OSError, RuntimeError, KeyError) as e:
         raise DataError(f"{', '.join(f.name for f in files)}: cannot be merged ({e})") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,11 +52,11 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """An ASCII text of at most MAX_TEXT bytes."""
+    """An ASCII text of at most MAX_TEXT bytes, with or without a byte-order mark."""
     try:
-        return read_bytes(path, MAX_TEXT).decode("ascii")
+        return read_bytes(path, MAX_TEXT).removeprefix(codecs.BOM_UTF8).decode("ascii")
     except UnicodeDecodeError as e:
-        raise PotentialError(f"not a text in ASCII (byte {e.start})") from None
+        raise PotentialError(f"not a text in ASCII (byte {e.start}); save it as one") from None
 
 
 def is_number(text: str) -> bool:

@@ -67,6 +67,11 @@ def told_by_mlatom(file: StateDict) -> Told | None:
     key = next((k for k in _ENERGIES if args.get(k) is not None), None)
     if key is not None:
         energies = _numbers(args, key).astype(float)
+        if elements is not None and len(energies) != len(elements):
+            raise PotentialError(
+                f"args[{key!r}] has {len(energies)} values for {len(elements)} elements "
+                f"({' '.join(elements)})"
+            )
     learned = args.get("property")
     if isinstance(learned, str) and learned not in ("energy", "y"):
         assumed.append(f"its property {learned[:40]!r} is a total energy")

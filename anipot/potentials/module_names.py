@@ -203,17 +203,13 @@ def _atomic_numbers(
 
 def _beside(networks: list[Network], heads: list[_Path] | None) -> PotentialError:
     """An error that names modules which are networks by their shapes, but not by their names."""
-    paths = [n.path for n in networks]
-    if heads is not None:
-        paths = [".".join(head) for head in heads]
-        parents = [head[:-1] for head in heads]
-        together = [p for p, parent in zip(paths, parents, strict=True) if parent == parents[0]]
-        paths = together if len(together) > 1 else paths
+    if heads is None:  # the layers of some network stand under different names, or all in one
+        apart = [n for n in networks if len({m.path.rpartition(".")[0] for m in n.modules}) > 1]
+        paths = [m.path for n in apart[:1] or networks for m in n.modules]
     else:
-        for network in networks:  # the one whose layers stand under different names
-            if len({m.path.rpartition(".")[0] for m in network.modules}) > 1:
-                paths = [m.path for m in network.modules]
-                break
+        paths = [".".join(head) for head in heads]
+        together = [p for p, head in zip(paths, heads, strict=True) if head[:-1] == heads[0][:-1]]
+        paths = together if len(together) > 1 else paths
     shown = ", ".join(paths[:4]) + (", ..." if len(paths) > 4 else "")
     return PotentialError(
         f"by their shapes {shown} would be networks or layers of one, but their names do not tell "

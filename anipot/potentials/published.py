@@ -151,13 +151,34 @@ def find(name: str, *, address: str | None = None) -> Path:
 
 
 def recognised(folder: Path) -> Published | None:
-    """The published potential of which ``folder`` has the very files, or None."""
+    """The published potential of which ``folder`` has the very files, or None.
+
+    Raises PotentialError for a folder of that name in which most files are the published ones, but
+    some have other contents: that is damage, or a change that ought to have a name of its own.
+    """
+    folder = folder.resolve()
     for potential in PUBLISHED:
-        if potential.folder == folder.resolve().name:
-            with suppress(PotentialError):
-                _check(potential, folder.resolve().parent, info=False)
-                return potential
+        if potential.folder != folder.name:
+            continue
+        sums = {name: d for name, d in _sums(potential).items() if not name.endswith(".info")}
+        found = {name: _sha256(folder.parent / name) for name in sums}
+        changed = [n for n, digest in found.items() if digest and digest != sums[n]]
+        if changed and sum(found[n] == d for n, d in sums.items()) > len(sums) // 2:
+            raise PotentialError(
+                f"{folder.parent / changed[0]}: not the published file, as others in this folder "
+                f"are; fetch it again (anipot potentials fetch {potential.name}), or, if it was "
+                "changed on purpose, give the folder another name"
+            )
+        return potential if found == sums else None
     return None
+
+
+def _sha256(file: Path) -> str | None:
+    """The sum of a file; None for one that cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 @cache

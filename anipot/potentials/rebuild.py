@@ -258,7 +258,7 @@ def given_constants(given: str | Path | Mapping[str, Any]) -> AEVSettings:
             k: v if k in _SINGLE or isinstance(v, list | tuple) else [v] for k, v in values.items()
         }
         try:
-            return AEVSettings(**{"elements": ("H", "C", "N", "O"), **lists})
+            return AEVSettings(**{"elements": ("H", "C", "N", "O"), **lists})  # type: ignore[arg-type]
         except (TypeError, ValueError) as e:
             raise SettingsError(f"aev=: {e}") from None
     if isinstance(given, Path) or given.endswith(".params"):

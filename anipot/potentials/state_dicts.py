@@ -63,9 +63,10 @@ def pickled_text(path: Path) -> bytes | None:
         if start[:4] != b"PK\x03\x04":
             return None
         with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if name.split("/")[-1] == "data.pkl":
-                    with archive.open(name) as text:
+            for entry in archive.infolist():
+                if entry.filename.split("/")[-1] == "data.pkl":
+                    del entry.CRC  # for a glance; torch can save without checksums
+                    with archive.open(entry) as text:
                         return text.read(_GLANCE)
         return None
     except OSError:
