@@ -153,8 +153,8 @@ def find(name: str, *, address: str | None = None) -> Path:
 def recognised(folder: Path) -> Published | None:
     """The published potential of which ``folder`` has the very files, or None.
 
-    Raises PotentialError for a folder of that name in which most files are the published ones, but
-    some have other contents: that is damage, or a change that ought to have a name of its own.
+    A folder of that name in which most files are the published ones, but some have other contents,
+    is another potential, and the logger warns of it: it may be damage.
     """
     folder = folder.resolve()
     for potential in PUBLISHED:
@@ -164,10 +164,12 @@ def recognised(folder: Path) -> Published | None:
         found = {name: _sha256(folder.parent / name) for name in sums}
         changed = [n for n, digest in found.items() if digest and digest != sums[n]]
         if changed and sum(found[n] == d for n, d in sums.items()) > len(sums) // 2:
-            raise PotentialError(
-                f"{folder.parent / changed[0]}: not the published file, as others in this folder "
-                f"are; fetch it again (anipot potentials fetch {potential.name}), or, if it was "
-                "changed on purpose, give the folder another name"
+            _logger.warning(
+                "%s: not the file published with %s, as others in its folder are; if it was not "
+                "changed on purpose, it is damaged: anipot potentials fetch %s",
+                folder.parent / changed[0],
+                potential.title,
+                potential.name,
             )
         return potential if found == sums else None
     return None

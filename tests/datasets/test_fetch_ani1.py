@@ -1,5 +1,6 @@
 """anipot data fetch ani1: against a server on this machine, with and without mishaps."""
 
+import hashlib
 import io
 import tarfile
 import threading
@@ -160,6 +161,45 @@ def test_wrong_content_is_refused_and_not_kept(archive, serve, tmp_path, content
     with pytest.raises(DataError, match=reason):
         fetch_ani1((1, 4), tmp_path / "x.h5", address=server.address)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_sum_of_the_first_archive_is_kept_and_checked(archive, serve, tmp_path, known):
+    server = serve(archive)
+    fetch_ani1((1, 4), tmp_path / "x.h5", address=server.address)
+    file = tmp_path / "ANI-1_release.tar.gz.sha256"
+    digest = hashlib.sha256(archive).hexdigest()
+    assert file.read_text() == f"{digest}  ANI-1_release.tar.gz\n"
+    fetch_ani1((2, 2), tmp_path / "y.h5", address=server.address)  # the same archive again
+    changed = bytearray(archive)
+    changed[4] ^= 1  # the time in gzip's header, which no checksum covers
+    server.content = bytes(changed)
+    with pytest.raises(DataError, match=f"sha256 is [0-9a-f]{{64}}, but .*{digest}"):
+        fetch_ani1((3, 3), tmp_path / "z.h5", address=server.address)
+    assert {p.name for p in tmp_path.iterdir()} == {"x.h5", "y.h5", file.name}
+    file.write_text("no sum")
+    with pytest.raises(DataError, match="does not begin with a sha256 sum"):
+        fetch_ani1((3, 3), tmp_path / "z.h5", address=server.address)
+    file.unlink()
+    assert fetch_ani1((3, 3), tmp_path / "z.h5", address=server.address)[1] == 1
+
+
+def test_an_archive_of_ones_own_has_its_sum_beside(archive, tmp_path):
+    own = tmp_path / "a.tar.gz"
+    own.write_bytes(archive)
+    fetch_ani1((3, 3), tmp_path / "x.h5", archive=own)
+    assert (tmp_path / "a.tar.gz.sha256").exists()
+    own.write_bytes(archive + b"\0")
+    with pytest.raises(DataError, match=r"a\.tar\.gz: its sha256 is"):
+        fetch_ani1((2, 2), tmp_path / "y.h5", archive=own)
+    assert own.exists()
+
+
+def test_the_sum_of_a_wrong_archive_is_not_kept(archive, serve, tmp_path):
+    """Of one that holds another number of conformers, or that is cut short."""
+    server = serve(archive)
+    with pytest.raises(DataError, match="864,898 were published"):
+        fetch_ani1((1, 4), tmp_path / "x.h5", address=server.address)
+    assert not list(tmp_path.glob("*.sha256"))
 
 
 def test_another_number_of_conformers_is_refused(archive, serve, tmp_path):
