@@ -30,7 +30,7 @@ _NO_CHAIN = {
     "downsample", "branch", "branches", "parallel", "gate", "gated", "gating", "glu", "attn",
     "attention", "mha", "query", "key", "transformer", "expert", "experts", "moe", "embed",
     "embedding", "embeddings", "emb", "film", "conv", "lstm", "gru", "rnn", "norm", "layernorm",
-    "batchnorm", "groupnorm", "bn", "ln", "scale", "scaling", "rescale", "shift",
+    "batchnorm", "groupnorm", "bn", "scale", "scaling", "rescale", "shift",
 }  # fmt: skip
 
 #: TorchANI's name of the last layer of a network, which stands beside ``layers``.

@@ -20,6 +20,7 @@ import torch
 
 from anipot import units
 from anipot.aev.computer import AEVComputer
+from anipot.aev.settings import AEVSettings
 from anipot.batches import Batch
 from anipot.conformers import Conformers
 from anipot.ensemble import ANIEnsemble
@@ -34,6 +35,7 @@ from anipot.potentials.rebuild import (
     GivenEnergies,
     assemble,
     given_constants,
+    names_elements,
     parse,
     self_energies_of,
 )
@@ -110,14 +112,19 @@ def read_notebook(
             aev = told.aev if aev is None else aev
             self_energies = told.self_energies if self_energies is None else self_energies
             activation = told.activation if activation is None else activation
+        in_order = isinstance(aev, AEVSettings)
         if isinstance(aev, str | Path | Mapping):
-            aev = given_constants(aev)
+            given_aev = given_constants(aev)
+            if elements is None and names_elements(aev):
+                elements = given_aev.elements
+            aev = given_aev
         found = parse(
             file.tensors,
             elements=elements,
             radial_cutoff=radial_cutoff,
             angular_cutoff=angular_cutoff,
             aev=aev,
+            in_order=in_order,
         )
         networks = [n for member in found.members for n in member]
         if activation is None and all(n.linear for n in networks):

@@ -29,6 +29,7 @@ GivenEnergies = Mapping[str, float] | Sequence[float] | np.ndarray | SelfEnergie
 
 #: Names of constants in ``.params`` files, and those that are one value and not a list.
 _FIELDS = {**CONSTANTS, "Rcr": "radial_cutoff", "Rca": "angular_cutoff", "Atyp": "elements"}
+_SUFFIX = ".params"
 _SINGLE = ("elements", "radial_cutoff", "angular_cutoff")
 
 #: Constants of the AEV, as a user gives them: by name, in a ``.params`` file, or one by one.
@@ -95,11 +96,13 @@ def parse(
     radial_cutoff: float | None = None,
     angular_cutoff: float | None = None,
     aev: AEVSettings | None = None,
+    in_order: bool = True,
 ) -> Found:
     """Find AEV constants, networks and self energies in a state dict.
 
     ``elements`` in the order of the networks, where these have no names; cutoffs in angstrom, which
-    TorchANI never saves; ``aev`` in place of constants that are not there. Raises PotentialError
+    TorchANI never saves; ``aev`` in place of constants that are not there, with the
+    elements ``in_order`` of networks without names. Raises PotentialError
     that names what is missing or does not go together, and the keyword that mends it.
     """
     tensors = dict(tensors)
@@ -152,7 +155,7 @@ def parse(
     except SettingsError as e:  # the file's constants make no AEV, or the cutoffs given do not
         raise PotentialError(str(e)) from None
     members, named = arrange(networks, count, lost)
-    if aev is not None and elements is None and (named, numbers) == (None, None):
+    if aev is not None and in_order and elements is None and (named, numbers) == (None, None):
         elements = aev.elements if aev.n_elements == count else None
     symbols = _symbols(named, count, elements, numbers, assumed, lost)
     if lost and named is not None:  # back from the order of the names
@@ -239,6 +242,13 @@ def _symbols(
     return result
 
 
+def names_elements(given: str | Path | Mapping[str, Any]) -> bool:
+    """Whether what stands for constants says elements and their order, too."""
+    if isinstance(given, Mapping):
+        return bool({"elements", "Atyp"} & set(given))
+    return isinstance(given, Path) or given.endswith(_SUFFIX)
+
+
 def given_constants(given: str | Path | Mapping[str, Any]) -> AEVSettings:
     """The constants meant by a name, a ``.params`` file, or a dictionary with all of them.
 
@@ -261,7 +271,7 @@ def given_constants(given: str | Path | Mapping[str, Any]) -> AEVSettings:
             return AEVSettings(**{"elements": ("H", "C", "N", "O"), **lists})  # type: ignore[arg-type]
         except (TypeError, ValueError) as e:
             raise SettingsError(f"aev=: {e}") from None
-    if isinstance(given, Path) or given.endswith(".params"):
+    if isinstance(given, Path) or given.endswith(_SUFFIX):
         return read_params(Path(given).expanduser())
     return AEVSettings.named(given)
 

@@ -77,22 +77,28 @@ def pickled_text(path: Path) -> bytes | None:
 
 class StateDict(NamedTuple):
     """``tensors`` by name, in their order; ``beside`` is what else a dictionary around them has;
-    ``unread`` are the names of objects that were not read."""
+    ``unread`` are the keys of objects there that were not read, ``classes`` their classes; ``key``
+    is that of the state dict, ``others`` are those of state dicts that were not taken."""
 
     tensors: dict[str, Tensor]
     beside: dict[str, Any]
     unread: tuple[str, ...]
     classes: tuple[str, ...]
+    key: str
+    others: tuple[str, ...]
 
     @property
     def assumed(self) -> list[str]:
-        """What is to be told of objects that were not read."""
-        if not self.unread:
-            return []
-        return [
-            "nothing is needed of the Python objects beside the weights, which were left unread "
-            f"({', '.join(self.unread)})"
-        ]
+        """What is to be told of what was not read."""
+        assumed = []
+        if self.others:
+            assumed.append(f"the weights in {self.key!r}, and not in {', '.join(self.others)}")
+        if self.unread:
+            assumed.append(
+                "nothing is needed of the Python objects beside the weights, which were left "
+                f"unread ({', '.join(self.unread)})"
+            )
+        return assumed
 
 
 def read_state_dict(path: str | Path) -> StateDict:
@@ -113,8 +119,9 @@ def read_state_dict(path: str | Path) -> StateDict:
                 tensors = {name.removeprefix(prefix): t for name, t in tensors.items()}
         for name, tensor in tensors.items():
             check_tensor(name, tensor)
+        others = tuple(str(k) for k, v in beside.items() if _has_weights(_tensors(v)))
         unread = tuple(str(k) for k, v in beside.items() if _has_unread(v))
-        return StateDict(tensors, beside, unread, classes)
+        return StateDict(tensors, beside, unread, classes, str(key), others)
 
 
 def _has_unread(value: Any, depth: int = 4) -> bool:
@@ -126,16 +133,18 @@ def _has_unread(value: Any, depth: int = 4) -> bool:
     return isinstance(value, Unread)
 
 
+def _tensors(values: Any) -> dict[str, Tensor]:
+    if not isinstance(values, Mapping):
+        return {}
+    return {k: v for k, v in values.items() if isinstance(k, str) and isinstance(v, Tensor)}
+
+
+def _has_weights(values: dict[str, Tensor]) -> bool:
+    return any(name.split(".")[-1] == "weight" for name in values)
+
+
 def _weights_in(contents: Any, classes: tuple[str, ...]) -> tuple[Any, dict[str, Tensor]]:
     """The state dict in what a file holds, and its key there; None where it is the whole."""
-
-    def tensors(values: Any) -> dict[str, Tensor]:
-        if not isinstance(values, Mapping):
-            return {}
-        return {k: v for k, v in values.items() if isinstance(k, str) and isinstance(v, Tensor)}
-
-    def has_weights(values: dict[str, Tensor]) -> bool:
-        return any(name.split(".")[-1] == "weight" for name in values)
 
     def whole(values: Mapping[Any, Any], found: dict[str, Tensor]) -> dict[str, Tensor]:
         if objects := [str(k) for k, v in values.items() if isinstance(v, Unread)]:
@@ -154,10 +163,10 @@ def _weights_in(contents: Any, classes: tuple[str, ...]) -> tuple[Any, dict[str,
         raise PotentialError(f"it holds a {type(contents).__name__}, not a state dict")
     if str(contents.get("format", "")).startswith("anipot checkpoint"):
         raise PotentialError("the state of a training (anipot train --resume), not a potential")
-    direct = tensors(contents)
-    if has_weights(direct):
+    direct = _tensors(contents)
+    if _has_weights(direct):
         return None, whole(contents, direct)
-    inner = {k: t for k, v in contents.items() if has_weights(t := tensors(v))}
+    inner = {k: t for k, v in contents.items() if _has_weights(t := _tensors(v))}
     for name in _WRAPPERS:
         if name in inner:
             return name, whole(contents[name], inner[name])

@@ -52,8 +52,20 @@ def test_all_ways_give_the_same_constants_and_elements(networks):
     for given in (params, str(params), SETTINGS, {**values, "elements": "OH"}, short):
         potential = anipot.load(networks, aev=given, **HINTS)
         assert potential.aev.settings == SETTINGS
+    about = anipot.load(networks, aev=params, **HINTS).about
+    assert not any("elements" in a for a in about["assumed"])  # the file says them
     # The names of elements in the file or in elements= go first.
     assert anipot.load(networks, aev=params, elements="HO", **HINTS).elements == ("H", "O")
+
+
+def test_a_file_that_contradicts_the_names_is_refused(networks, tmp_path):
+    nets = torch.load(networks)
+    named = {k.replace("0.", "H.", 1) if k[0] == "0" else f"O{k[1:]}": v for k, v in nets.items()}
+    torch.save(named, tmp_path / "named.pt")
+    with pytest.raises(PotentialError, match=r"networks are for H O, in this order.* says O H"):
+        anipot.load(tmp_path / "named.pt", aev=networks.with_name("own.params"), **HINTS)
+    # Constants alone may be of any elements.
+    assert anipot.load(tmp_path / "named.pt", aev=SETTINGS, **HINTS).elements == ("H", "O")
 
 
 def test_a_byte_order_mark_does_no_harm(networks):
