@@ -12,7 +12,6 @@ import re
 import shutil
 import tarfile
 import tempfile
-import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -201,7 +200,7 @@ def _unpack(archive: Path, names: Sequence[str], folder: Path) -> list[Path]:
                 found[name] = folder / name
                 if len(found) == len(names):
                     break
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as e:
+    except Exception as e:  # what gzip, bz2, xz and tar make of damage is of many kinds
         raise DataError(f"{archive}: not a whole tar archive ({e}); fetch it again") from None
     missing = [n for n in names if n not in found]
     if missing:
@@ -221,7 +220,9 @@ def _merge(files: Sequence[Path], out: Path) -> None:
                         if not isinstance(source.get(name, getlink=True), h5py.HardLink):
                             raise DataError(f"{file.name}: {name!r} is a link, not data")
                         source.copy(name, target)
-    except (OSError, RuntimeError, KeyError) as e:
+    except DataError:
+        raise
+    except Exception as e:  # so are the errors of h5py
         raise DataError(f"{', '.join(f.name for f in files)}: cannot be merged ({e})") from None
 
 

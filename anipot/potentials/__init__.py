@@ -40,7 +40,7 @@ _FORMATS = (
         "state dicts of TorchANI's models", "torchani_format", "is_torchani_state_dict",
         "read_torchani",
     ),
-    _Format("state dicts of notebooks", "notebook", "is_notebook", "read_notebook"),
+    _Format("state dicts of notebooks and of MLatom", "notebook", "is_notebook", "read_notebook"),
 )  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def load(
 
     ``name_or_path`` is a name ("ani1x", "ani1ccx", "ani2x", or "anipot-hcno", which comes with
     anipot) or a file or folder: of anipot's own, of a run of ``anipot train``, of NeuroChem, or a
-    state dict that TorchANI or a notebook saved. A ``Path`` is never a
+    state dict that TorchANI, MLatom or a notebook saved. A ``Path`` is never a
     name. ``dtype`` ("float32", "float64") changes the precision of the networks; by default it
     is that of the file. ``hints`` say what some formats do not hold, such as ``activation=`` of a
     notebook's networks; see the module of the format.

@@ -13,7 +13,6 @@ import os
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -323,7 +322,7 @@ def _published_files(
     # What zipfile raises for what is no zip archive, or damaged, is of many kinds.
     except PotentialError:
         raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as e:
+    except Exception as e:
         raise PotentialError(
             f"{address}: what came is not a whole zip archive ({e}); try again"
         ) from None

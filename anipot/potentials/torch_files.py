@@ -28,6 +28,9 @@ WAY_OUT = (
 #: Objects of numpy that are plain values, such as the texts of ``list(np.unique(symbols))``.
 _SCALARS = ("numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar")
 
+#: More than any real file names.
+_MOST_CLASSES = 1000
+
 
 class Unread:
     """An object in a file that was not read. ``arguments`` and ``state`` are plain data of it."""
@@ -98,7 +101,10 @@ def _check_archive(path: Path) -> tuple[str, ...]:
         raise PotentialError(
             f"damaged: {damaged} in it does not match its checksum; copy or download the file again"
         )
-    return tuple(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)))
+    classes = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    if len(classes) > _MOST_CLASSES:
+        raise PotentialError(f"it holds objects of {len(classes):,} classes, which is no potential")
+    return tuple(sorted(classes))
 
 
 def _mark(name: str) -> type[Unread]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import random
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -207,6 +208,35 @@ def test_another_number_of_conformers_is_refused(archive, serve, tmp_path):
     with pytest.raises(DataError, match=r"12 conformers in all, and 864,898 were published"):
         fetch_ani1((1, 4), tmp_path / "x.h5", address=server.address)
     assert not (tmp_path / "x.h5").exists()
+
+
+def test_damage_anywhere_in_the_archive_is_told(archive, tmp_path):
+    """As a DataError, whatever gzip, tar or HDF5 make of it."""
+    rng = random.Random(0)
+    path = tmp_path / "a.tar.gz"
+    for k in range(12):
+        if k % 3:
+            changed = bytearray(archive)
+            for _ in range(4):
+                changed[rng.randrange(len(changed))] = rng.randrange(256)
+        else:
+            changed = bytearray([b"\xfd7zXZ\0", b"BZh9", b"\x1f\x8b\x08", b"PK"][k // 3] + archive)
+        path.write_bytes(changed)
+        with pytest.raises(DataError, match=r"archive|ani_gdb"):
+            fetch_ani1((1, 4), tmp_path / "x.h5", archive=path)
+    assert {p.name for p in tmp_path.iterdir()} == {path.name}
+
+
+def test_a_link_in_place_of_data_is_refused(archive, tmp_path):
+    """An HDF5 file can point to any other file of the machine."""
+    secret = data_file(tmp_path / "secret.h5", 2)
+    file = tmp_path / file_name(2, 2)
+    with h5py.File(file, "w") as target:
+        target["gdb11_s02"] = h5py.ExternalLink(str(secret), "gdb11_s02")
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        tar.add(file, file.name)
+    with pytest.raises(DataError, match="'gdb11_s02' is a link, not data"):
+        fetch_ani1((2, 2), tmp_path / "x.h5", archive=tmp_path / "a.tar.gz")
 
 
 def test_a_missing_file_is_named(archive, serve, tmp_path):
