@@ -6,6 +6,7 @@ import http.client
 import json
 import logging
 import re
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
@@ -48,7 +49,7 @@ def download(
         headers |= {"Range": f"bytes={start}-", "If-Range": validator}
     try:
         request = urllib.request.Request(address, headers=headers)
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        with _opener().open(request, timeout=TIMEOUT) as answer:
             if not (answer.status == 206 and _first(answer.headers) == start):
                 start = 0
             file.seek(start)
@@ -108,6 +109,24 @@ def download_file(address: str, path: Path, label: str, most: int) -> None:
                     known["validator"] = ""
                 _logger.info("%s: %s; trying again", label, e)
     beside.unlink(missing_ok=True)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but never from an encrypted connection to an open one."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        if req.type == "https" and urllib.parse.urlsplit(newurl).scheme.lower() != "https":
+            raise OSError(
+                f"it is redirected from https to {newurl[:200]}, where anybody on the way could "
+                "change what comes; refused"
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(_Redirects)
 
 
 def _validator(headers: http.client.HTTPMessage) -> str:

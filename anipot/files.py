@@ -9,10 +9,11 @@ import errno
 import io
 import json
 import os
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from anipot.errors import AnipotError, InUseError, SettingsError
 from anipot.temporary_files import temporary_file
@@ -230,3 +231,28 @@ def damage_named(
         AttributeError, IndexError, OverflowError, RecursionError, TypeError, ValueError,
     ) as e:  # fmt: skip
         raise kind(f"{path}: damaged, or of another version ({e}){then}") from None
+
+
+def zip_damage(file: str | Path | IO[bytes]) -> str | None:
+    """The first entry of a zip archive that does not match its checksum (CRC-32), or None.
+
+    torch can save without checksums, all of which are zero then: such an archive says nothing.
+    Raises what ``zipfile`` raises for what is no archive.
+    """
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        for entry in entries:
+            # torch takes an entry with the mark of a folder for empty, and reads whatever was in
+            # memory; the mark is covered by no checksum.
+            if entry.external_attr & 0x10 and entry.file_size:
+                return entry.filename
+        if not any(entry.CRC for entry in entries):
+            return None
+        for entry in entries:
+            try:
+                with archive.open(entry) as part:
+                    while part.read(1 << 20):
+                        pass
+            except (zipfile.BadZipFile, EOFError):
+                return entry.filename
+    return None

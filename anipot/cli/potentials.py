@@ -64,9 +64,21 @@ def list_() -> None:
         raise typer.Exit(1)
 
 
+Hints = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="What the state dict of a notebook does not hold: activation=relu elements=HCNO "
+        "aev=ani1x (or aev=FILE.params) data=FILE.h5 ...",
+        metavar="HINT=VALUE",
+    ),
+]
+
+
 @potentials_app.command(short_help="What a potential is, and its known errors.")
-def info(potential: Potential) -> None:
+def info(potential: Potential, hints: Hints = None) -> None:
     """Elements, members, networks, self energies, origin and known errors of a potential.
+
+    Hints are as in anipot potentials convert.
 
     In Python:
 
@@ -78,7 +90,7 @@ def info(potential: Potential) -> None:
     from anipot.potentials import load
     from anipot.potentials.describe import describe
 
-    typer.echo(describe(load(potential)))
+    typer.echo(describe(load(potential, **_values(hints or []))))
 
 
 @potentials_app.command(short_help="Download published potentials, and check them.")
@@ -106,19 +118,15 @@ def fetch(
 def convert(
     source: Potential,
     out: Annotated[Path, typer.Argument(help="The file to write.", metavar="OUT.safetensors")],
-    hints: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="What the state dict of a notebook does not hold: activation=relu elements=HCNO "
-            "data=FILE.h5 ...",
-            metavar="HINT=VALUE",
-        ),
-    ] = None,
+    hints: Hints = None,
 ) -> None:
     """Write any potential as one anipot file, with the same bits of energy.
 
     Of a notebook's state dict give activation=relu and self_energies="{H: -0.6, C: -38.1}", or
-    data=FILE.h5 to find and check both. Keywords of anipot.load are hints here.
+    data=FILE.h5 to find and check both. Where it has no AEV constants, give aev=ani1x, aev=ani2x,
+    aev=FILE.params (of NeuroChem), or all of them: aev="{Rcr: 5.2, Rca: 3.5, EtaR: [16], ShfR:
+    [0.9, ...], Zeta: [32], ShfZ: [...], EtaA: [8], ShfA: [...]}". Keywords of anipot.load are
+    hints here.
 
     In Python:
 
@@ -151,7 +159,7 @@ def _values(hints: list[str]) -> dict[str, Any]:
             raise SettingsError(f"{word!r} is no hint such as activation=relu")
         if name == "data":
             values[name] = load_dataset(text)
-        elif name == "self_energies":
+        elif name == "self_energies" or (name == "aev" and text.lstrip().startswith("{")):
             values[name] = parse_value(text)
         elif name.endswith("_cutoff"):
             values[name] = number(text, name)

@@ -6,13 +6,14 @@ eight heavy atoms, a file for each number of heavy atoms.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
 import tarfile
 import tempfile
-import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -23,7 +24,7 @@ from anipot.datasets.mapping import ReadOptions, log
 from anipot.datasets.store_pack import array_on_disk
 from anipot.downloading import DownloadError, download_file
 from anipot.errors import DataError, SettingsError
-from anipot.files import atomic_write
+from anipot.files import atomic_write, write_text
 
 ADDRESS = "https://ndownloader.figshare.com/files/9057631"
 
@@ -67,8 +68,10 @@ def fetch_ani1(
     and checked, with the groups of the archive's files. ``archive``: one that has been downloaded
     already; else it is fetched from ``address`` ($ANIPOT_ANI1_URL, or figshare) to a file beside
     ``out``, which stays there when the download breaks off, goes on from there the next time, and
-    is removed at the end. Returns the file, its molecules and its conformers. Raises DataError that
-    says what could not be had, SettingsError for an ``out`` that exists.
+    is removed at the end. No sum of the archive was published, so the sha256 of the first one that
+    holds what it should is kept beside it (``.sha256``), and later ones must have it. Returns the
+    file, its molecules and its conformers. Raises DataError that says what could not be had,
+    SettingsError for an ``out`` that exists.
     """
     least, most = heavy_atoms
     out = Path(out or file_name(least, most))
@@ -86,6 +89,12 @@ def fetch_ani1(
         except DownloadError as e:
             raise DataError(_offline(address, str(e), here, heavy_atoms, out)) from None
     names = [file_name(k, k) for k in range(least, most + 1)]
+    try:
+        digest = _checked(here)
+    except DataError:
+        if archive is None:
+            here.unlink(missing_ok=True)  # another attempt must not meet it again
+        raise
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         try:
             files = _unpack(here, names, Path(folder))
@@ -102,9 +111,52 @@ def fetch_ani1(
                     f"{', '.join(names)}: {conformers:,} conformers in all, and {known:,} were "
                     "published; this is not the ANI-1 archive, or not the whole of it"
                 )
+    with suppress(OSError):  # an archive may lie in a folder that cannot be written to
+        if not _sum_file(here).exists():
+            write_text(_sum_file(here), f"{digest}  {_archive_name(here)}\n")
     if archive is None:
         here.unlink()
     return out, molecules, conformers
+
+
+def _archive_name(archive: Path) -> str:
+    return archive.name.removeprefix(".")
+
+
+def _sum_file(archive: Path) -> Path:
+    """Where the sha256 of an archive is kept, as ``sha256sum -c`` reads it."""
+    return archive.with_name(f"{_archive_name(archive)}.sha256")
+
+
+def _checked(archive: Path) -> str:
+    """The sha256 of an archive, which must be the one that was kept, if there is one."""
+    file = _sum_file(archive)
+    known = ""
+    if file.exists():
+        try:
+            known = file.read_text(encoding="ascii").split()[0].lower()
+        except (OSError, ValueError, IndexError):
+            known = ""
+        if not re.fullmatch("[0-9a-f]{64}", known):
+            raise DataError(f"{file}: does not begin with a sha256 sum; remove it")
+    digest = hashlib.sha256()
+    with (
+        archive.open("rb") as raw,
+        tqdm(
+            total=archive.stat().st_size, unit="B", unit_scale=True, desc="checking", disable=None,
+            leave=False,
+        ) as bar,
+    ):  # fmt: skip
+        while part := raw.read(1 << 20):
+            digest.update(part)
+            bar.update(len(part))
+    found = digest.hexdigest()
+    if known and found != known:
+        raise DataError(
+            f"{archive}: its sha256 is {found}, but {file} has {known} of the archive that was "
+            "used before; fetch it again, or remove that file if another archive is meant"
+        )
+    return found
 
 
 def _offline(address: str, reason: str, here: Path, heavy_atoms: tuple[int, int], out: Path) -> str:
@@ -148,7 +200,7 @@ def _unpack(archive: Path, names: Sequence[str], folder: Path) -> list[Path]:
                 found[name] = folder / name
                 if len(found) == len(names):
                     break
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as e:
+    except Exception as e:  # what gzip, bz2, xz and tar make of damage is of many kinds
         raise DataError(f"{archive}: not a whole tar archive ({e}); fetch it again") from None
     missing = [n for n in names if n not in found]
     if missing:
@@ -165,8 +217,12 @@ def _merge(files: Sequence[Path], out: Path) -> None:
                     for name in source:
                         if name in target:
                             raise DataError(f"{file.name}: its group {name!r} is in another, too")
+                        if not isinstance(source.get(name, getlink=True), h5py.HardLink):
+                            raise DataError(f"{file.name}: {name!r} is a link, not data")
                         source.copy(name, target)
-    except (OSError, RuntimeError, KeyError) as e:
+    except DataError:
+        raise
+    except Exception as e:  # so are the errors of h5py
         raise DataError(f"{', '.join(f.name for f in files)}: cannot be merged ({e})") from None
 
 

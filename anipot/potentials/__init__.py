@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from anipot.aev.computer import load_engine
 from anipot.datasets.bundled import bundled_path
 from anipot.ensemble import ANIEnsemble
-from anipot.errors import DataError, PotentialError, SettingsError
+from anipot.errors import AnipotError, DataError, PotentialError, SettingsError
 from anipot.model import ANIModel
 from anipot.networks import DTYPES
 from anipot.potentials import published
+from anipot.potentials.bounded import not_understood
 
 #: The potential in the folder of a run.
 IN_RUN = "potential.safetensors"
@@ -39,7 +40,7 @@ _FORMATS = (
         "state dicts of TorchANI's models", "torchani_format", "is_torchani_state_dict",
         "read_torchani",
     ),
-    _Format("state dicts of notebooks", "notebook", "is_notebook", "read_notebook"),
+    _Format("state dicts of notebooks and of MLatom", "notebook", "is_notebook", "read_notebook"),
 )  # fmt: skip
 
 
@@ -50,7 +51,7 @@ def load(
 
     ``name_or_path`` is a name ("ani1x", "ani1ccx", "ani2x", or "anipot-hcno", which comes with
     anipot) or a file or folder: of anipot's own, of a run of ``anipot train``, of NeuroChem, or a
-    state dict that TorchANI or a notebook saved. A ``Path`` is never a
+    state dict that TorchANI, MLatom or a notebook saved. A ``Path`` is never a
     name. ``dtype`` ("float32", "float64") changes the precision of the networks; by default it
     is that of the file. ``hints`` say what some formats do not hold, such as ``activation=`` of a
     notebook's networks; see the module of the format.
@@ -73,7 +74,12 @@ def load(
         if name not in known:
             takes = f"they take {', '.join(known)}" if known else "they say everything themselves"
             raise SettingsError(f"{path}: {name}= is no hint for {found.what}; {takes}")
-    potential = read(path, engine=engine, **hints)
+    try:
+        potential = read(path, engine=engine, **hints)
+    except AnipotError:
+        raise
+    except Exception as e:  # of a file that is damaged or made by hand
+        raise PotentialError(f"{path}: {not_understood(e)}") from e
     return (potential if dtype is None else potential.to(DTYPES[dtype])).eval()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,17 @@ def naming(path: Path) -> Iterator[None]:
         raise PotentialError(f"{path}: cannot be read ({e.strerror or e})") from None
     except (PotentialError, SettingsError) as e:
         raise PotentialError(f"{path}: {e}") from None
+    except Exception as e:  # whatever a file made by hand makes of those who read it
+        raise PotentialError(f"{path}: {not_understood(e)}") from e
+
+
+def not_understood(error: Exception) -> str:
+    """What is said of a file where a reader stumbled over what it did not expect."""
+    first = (str(error).splitlines() or [""])[0][:200]
+    return (
+        f"its contents are not understood ({type(error).__name__}: {first}); it may be damaged: "
+        "copy or save it again"
+    )
 
 
 def read_bytes(path: Path, most: int) -> bytes:
@@ -40,11 +52,11 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """An ASCII text of at most MAX_TEXT bytes."""
+    """An ASCII text of at most MAX_TEXT bytes, with or without a byte-order mark."""
     try:
-        return read_bytes(path, MAX_TEXT).decode("ascii")
+        return read_bytes(path, MAX_TEXT).removeprefix(codecs.BOM_UTF8).decode("ascii")
     except UnicodeDecodeError as e:
-        raise PotentialError(f"not a text in ASCII (byte {e.start})") from None
+        raise PotentialError(f"not a text in ASCII (byte {e.start}); save it as one") from None
 
 
 def is_number(text: str) -> bool:

@@ -62,7 +62,7 @@ def read_neurochem(
     if dtype not in DTYPES.values():
         raise SettingsError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype}")
     found = _locate(Path(path))
-    settings = _read_params(found.params)
+    settings = read_params(found.params)
     own = _read_self_energies(found.self_energies, settings.elements)
     try:
         aev = AEVComputer(settings, engine)
@@ -174,7 +174,7 @@ _LISTS = {
 }
 
 
-def _read_params(path: Path) -> AEVSettings:
+def read_params(path: Path) -> AEVSettings:
     """``Key = value`` a line: the constants with the digits in the file; other keys are ignored."""
     with naming(path):
         raw: dict[str, str] = {}

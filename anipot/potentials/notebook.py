@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +28,17 @@ from anipot.errors import DataError, PotentialError, SettingsError
 from anipot.model import ANIModel
 from anipot.networks import ACTIVATIONS
 from anipot.potentials.layers import EPSILON, Side
-from anipot.potentials.rebuild import Found, GivenEnergies, assemble, parse, self_energies_of
+from anipot.potentials.mlatom import told_by_mlatom
+from anipot.potentials.rebuild import (
+    Found,
+    GivenConstants,
+    GivenEnergies,
+    assemble,
+    given_constants,
+    names_elements,
+    parse,
+    self_energies_of,
+)
 from anipot.potentials.state_dicts import naming, pickled_text, read_state_dict
 from anipot.self_energies import SelfEnergies
 
@@ -61,7 +71,7 @@ def read_notebook(
     data: Conformers | None = None,
     output_activation: str | None = None,
     batch_norm: Side | None = None,
-    aev: str | AEVSettings | None = None,
+    aev: GivenConstants | None = None,
     engine: str = "auto",
 ) -> ANIModel | ANIEnsemble:
     """Read the state dict of a notebook's model, ready for use on the CPU.
@@ -74,7 +84,10 @@ def read_notebook(
     - ``output_unit`` in which the networks speak;
     - cutoffs in angstrom; by default, where the evenly spaced shifts lead (5.2 and 3.5 for ANI-1x);
     - ``batch_norm`` "before" or "after" the activation, where the names of layers do not tell;
-    - ``aev`` ("ani1x", "ani2x", AEVSettings) for a file of networks alone.
+    - ``aev`` for a file of networks alone: "ani1x", "ani2x", a ``.params`` file of NeuroChem,
+      AEVSettings, or a dictionary of all its constants, named as in AEVSettings or in ``.params``.
+
+    A file of MLatom says all of this itself (see ``mlatom``); hints that are given go first.
 
     With ``data`` that has energies, activations and self energies that are not given are found from
     it: self energies by least squares of what the networks leave of the energies, the activation by
@@ -91,14 +104,27 @@ def read_notebook(
     if batch_norm not in (None, "before", "after"):
         raise SettingsError(f"batch_norm must be 'before' or 'after', not {batch_norm!r}")
     output_unit = units.energy_unit(output_unit)
-    tensors = read_state_dict(path)
+    file = read_state_dict(path)
     with naming(path):
+        told = told_by_mlatom(file)
+        if told is not None:
+            elements = told.elements if elements is None else elements
+            aev = told.aev if aev is None else aev
+            self_energies = told.self_energies if self_energies is None else self_energies
+            activation = told.activation if activation is None else activation
+        in_order = isinstance(aev, AEVSettings)
+        if isinstance(aev, str | Path | Mapping):
+            given_aev = given_constants(aev)
+            if elements is None and names_elements(aev):
+                elements = given_aev.elements
+            aev = given_aev
         found = parse(
-            tensors,
+            file.tensors,
             elements=elements,
             radial_cutoff=radial_cutoff,
             angular_cutoff=angular_cutoff,
             aev=aev,
+            in_order=in_order,
         )
         networks = [n for member in found.members for n in member]
         if activation is None and all(n.linear for n in networks):
@@ -111,7 +137,7 @@ def read_notebook(
         choice = _Choice(activation, output_activation, batch_norm)
         if data is None:
             _ask(found, choice, energies, open_norm)
-    assumed = list(found.assumed)
+    assumed = [*found.assumed, *file.assumed, *(told.assumed if told else [])]
     about: dict[str, Any] = {"source": f"state dict of a notebook, {path.name}"}
     if data is not None:
         sample = _sample(data, found.settings.elements)

@@ -13,7 +13,6 @@ import os
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -151,13 +150,36 @@ def find(name: str, *, address: str | None = None) -> Path:
 
 
 def recognised(folder: Path) -> Published | None:
-    """The published potential of which ``folder`` has the very files, or None."""
+    """The published potential of which ``folder`` has the very files, or None.
+
+    A folder of that name in which most files are the published ones, but some have other contents,
+    is another potential, and the logger warns of it: it may be damage.
+    """
+    folder = folder.resolve()
     for potential in PUBLISHED:
-        if potential.folder == folder.resolve().name:
-            with suppress(PotentialError):
-                _check(potential, folder.resolve().parent, info=False)
-                return potential
+        if potential.folder != folder.name:
+            continue
+        sums = {name: d for name, d in _sums(potential).items() if not name.endswith(".info")}
+        found = {name: _sha256(folder.parent / name) for name in sums}
+        changed = [n for n, digest in found.items() if digest and digest != sums[n]]
+        if changed and sum(found[n] == d for n, d in sums.items()) > len(sums) // 2:
+            _logger.warning(
+                "%s: not the file published with %s, as others in its folder are; if it was not "
+                "changed on purpose, it is damaged: anipot potentials fetch %s",
+                folder.parent / changed[0],
+                potential.title,
+                potential.name,
+            )
+        return potential if found == sums else None
     return None
+
+
+def _sha256(file: Path) -> str | None:
+    """The sum of a file; None for one that cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 @cache
@@ -300,7 +322,7 @@ def _published_files(
     # What zipfile raises for what is no zip archive, or damaged, is of many kinds.
     except PotentialError:
         raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as e:
+    except Exception as e:
         raise PotentialError(
             f"{address}: what came is not a whole zip archive ({e}); try again"
         ) from None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,21 @@ from anipot.errors import PotentialError, SettingsError
 from anipot.model import ANIModel
 from anipot.networks import AtomicNetworks
 from anipot.potentials.layers import Network, Side, find_networks
-from anipot.potentials.state_dicts import cutoff, element_count, take_constants
+from anipot.potentials.module_names import arrange, order_is_lost, restored
+from anipot.potentials.neurochem import read_params
+from anipot.potentials.state_dicts import CONSTANTS, cutoff, element_count, take_constants
 from anipot.self_energies import SelfEnergies
 
 #: Self energies, hartree, as a user gives them: by symbol, or in the order of the elements.
 GivenEnergies = Mapping[str, float] | Sequence[float] | np.ndarray | SelfEnergies
+
+#: Names of constants in ``.params`` files, and those that are one value and not a list.
+_FIELDS = {**CONSTANTS, "Rcr": "radial_cutoff", "Rca": "angular_cutoff", "Atyp": "elements"}
+_SUFFIX = ".params"
+_SINGLE = ("elements", "radial_cutoff", "angular_cutoff")
+
+#: Constants of the AEV, as a user gives them: by name, in a ``.params`` file, or one by one.
+GivenConstants = str | Path | Mapping[str, Any] | AEVSettings
 
 
 @dataclass(frozen=True)
@@ -84,12 +95,14 @@ def parse(
     elements: str | Iterable[str] | None = None,
     radial_cutoff: float | None = None,
     angular_cutoff: float | None = None,
-    aev: str | AEVSettings | None = None,
+    aev: AEVSettings | None = None,
+    in_order: bool = True,
 ) -> Found:
     """Find AEV constants, networks and self energies in a state dict.
 
     ``elements`` in the order of the networks, where these have no names; cutoffs in angstrom, which
-    TorchANI never saves; ``aev`` in place of constants that are not there. Raises PotentialError
+    TorchANI never saves; ``aev`` in place of constants that are not there, with the
+    elements ``in_order`` of networks without names. Raises PotentialError
     that names what is missing or does not go together, and the keyword that mends it.
     """
     tensors = dict(tensors)
@@ -104,7 +117,8 @@ def parse(
             numbers = tensors.pop(name)
         elif last == "conv_tensor":
             del tensors[name]
-    networks = find_networks(tensors)
+    lost = order_is_lost(list(tensors))
+    networks = find_networks(restored(tensors) if lost else tensors)
     if not networks:
         raise PotentialError(
             "it holds an AEV computer but no networks; save the state dict of the whole model"
@@ -116,13 +130,13 @@ def parse(
     if constants and aev is not None:
         raise SettingsError("aev= is for files without AEV constants, and this one has its own")
     if aev is not None:
-        given = AEVSettings.named(aev) if isinstance(aev, str) else aev
-        values = given.to_dict()
+        values = aev.to_dict()
         del values["elements"]
     elif not constants:
         raise PotentialError(
-            "it holds networks but no AEV constants (EtaR, ShfR, ...); give aev='ani1x', 'ani2x' "
-            "or an AEVSettings, or save the whole nn.Sequential(aev_computer, ani_model)"
+            "it holds networks but no AEV constants (EtaR, ShfR, ...); give aev='ani1x', 'ani2x', "
+            "a .params file or an AEVSettings, or save the whole nn.Sequential(aev_computer, "
+            "ani_model)"
         )
     for keyword, shifts, wish in (
         ("radial_cutoff", "radial_shifts", radial_cutoff),
@@ -140,9 +154,13 @@ def parse(
         AEVSettings(elements=("H",), **values)
     except SettingsError as e:  # the file's constants make no AEV, or the cutoffs given do not
         raise PotentialError(str(e)) from None
-    symbols = _symbols(networks, count, elements, numbers, assumed)
+    members, named = arrange(networks, count, lost)
+    if aev is not None and in_order and elements is None and (named, numbers) == (None, None):
+        elements = aev.elements if aev.n_elements == count else None
+    symbols = _symbols(named, count, elements, numbers, assumed, lost)
+    if lost and named is not None:  # back from the order of the names
+        members = [[m[named.index(s)] for s in symbols] for m in members]
     settings = AEVSettings(elements=symbols, **values)
-    members = [networks[k : k + count] for k in range(0, len(networks), count)]
     if own is None:
         return Found(settings, members, None, tuple(assumed))
     if own.numel() != count:
@@ -176,29 +194,33 @@ def _count(values: Mapping[str, Any], networks: list[Network]) -> int:
 
 
 def _symbols(
-    networks: list[Network],
+    told: tuple[str, ...] | None,
     count: int,
     elements: str | Iterable[str] | None,
     numbers: Tensor | None,
     assumed: list[str],
+    lost: bool,
 ) -> tuple[str, ...]:
-    """The elements in the order of the networks."""
-    named = [n.symbol for n in networks]
-    first = [s for s in named[:count] if s is not None]
-    told: tuple[str, ...] | None = None
-    if len(set(first)) == count:
-        told = tuple(first)
-        if named != first * (len(networks) // count):
-            raise PotentialError("its members have networks for different elements, or orders")
-    if numbers is not None:
-        saved = tuple(symbols_of(numbers.reshape(-1).tolist()))
+    """The elements in the order of the AEV. ``told`` are those in the names of the networks, which
+    stand in that order unless it is ``lost``."""
+    saved = None if numbers is None else tuple(symbols_of(numbers.reshape(-1).tolist()))
+    wish = None if elements is None else parse_elements(elements)
+    if lost and told is not None:
+        order = saved or wish
+        if order is None and count > 1:
+            raise PotentialError(
+                f"its tensors are sorted by name ({' '.join(told)}), and the order of the elements "
+                "in the AEV is lost; give elements= in that order"
+            )
+        if order is not None and sorted(order) == sorted(told):
+            told = order
+    if saved is not None:
         if told is not None and saved != told:
             raise PotentialError(
                 f"its atomic numbers are those of {' '.join(saved)}, but its networks are for "
                 f"{' '.join(told)}"
             )
         told = saved
-    wish = None if elements is None else parse_elements(elements)
     if told is not None and wish is not None and wish != told:
         raise PotentialError(
             f"its networks are for {' '.join(told)}, in this order, but elements= says "
@@ -218,6 +240,40 @@ def _symbols(
             f"{len(result)} elements ({' '.join(result)}), but networks for {count}"
         )
     return result
+
+
+def names_elements(given: str | Path | Mapping[str, Any]) -> bool:
+    """Whether what stands for constants says elements and their order, too."""
+    if isinstance(given, Mapping):
+        return bool({"elements", "Atyp"} & set(given))
+    return isinstance(given, Path) or given.endswith(_SUFFIX)
+
+
+def given_constants(given: str | Path | Mapping[str, Any]) -> AEVSettings:
+    """The constants meant by a name, a ``.params`` file, or a dictionary with all of them.
+
+    Raises SettingsError for an unknown name and constants that make no AEV, PotentialError for a
+    file that cannot be read.
+    """
+    if isinstance(given, Mapping):
+        values = {_FIELDS.get(str(key), str(key)): value for key, value in given.items()}
+        known = {f.name for f in fields(AEVSettings)}
+        wrong = sorted(set(values) - known) or sorted(known - {"elements"} - set(values))
+        if wrong:
+            raise SettingsError(
+                f"aev= needs {', '.join(sorted(known))} and nothing else (wrong or missing: "
+                f"{', '.join(wrong)})"
+            )
+        lists = {
+            k: v if k in _SINGLE or isinstance(v, list | tuple) else [v] for k, v in values.items()
+        }
+        try:
+            return AEVSettings(**{"elements": ("H", "C", "N", "O"), **lists})  # type: ignore[arg-type]
+        except (TypeError, ValueError) as e:
+            raise SettingsError(f"aev=: {e}") from None
+    if isinstance(given, Path) or given.endswith(_SUFFIX):
+        return read_params(Path(given).expanduser())
+    return AEVSettings.named(given)
 
 
 def self_energies_of(given: GivenEnergies, elements: tuple[str, ...]) -> SelfEnergies:

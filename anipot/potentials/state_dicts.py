@@ -6,14 +6,12 @@ both versions of TorchANI name in their own way. The networks are the business o
 
 from __future__ import annotations
 
-import pickle
 import re
-import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +19,8 @@ from torch import Tensor
 
 from anipot.aev.settings import AEVSettings
 from anipot.errors import AnipotError, PotentialError, SettingsError
+from anipot.potentials.bounded import not_understood
+from anipot.potentials.torch_files import WAY_OUT, Unread, read_torch_file
 
 #: Names of the AEV's constants: of TorchANI up to 2.2, and after.
 CONSTANTS = {
@@ -63,9 +63,10 @@ def pickled_text(path: Path) -> bytes | None:
         if start[:4] != b"PK\x03\x04":
             return None
         with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if name.split("/")[-1] == "data.pkl":
-                    with archive.open(name) as text:
+            for entry in archive.infolist():
+                if entry.filename.split("/")[-1] == "data.pkl":
+                    del entry.CRC  # for a glance; torch can save without checksums
+                    with archive.open(entry) as text:
                         return text.read(_GLANCE)
         return None
     except OSError:
@@ -74,85 +75,119 @@ def pickled_text(path: Path) -> bytes | None:
         return b""
 
 
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a state dict, by name, in their order, on the CPU; no code in it is run.
+class StateDict(NamedTuple):
+    """``tensors`` by name, in their order; ``beside`` is what else a dictionary around them has;
+    ``unread`` are the keys of objects there that were not read, ``classes`` their classes; ``key``
+    is that of the state dict, ``others`` are those of state dicts that were not taken."""
+
+    tensors: dict[str, Tensor]
+    beside: dict[str, Any]
+    unread: tuple[str, ...]
+    classes: tuple[str, ...]
+    key: str
+    others: tuple[str, ...]
+
+    @property
+    def assumed(self) -> list[str]:
+        """What is to be told of what was not read."""
+        assumed = []
+        if self.others:
+            assumed.append(f"the weights in {self.key!r}, and not in {', '.join(self.others)}")
+        if self.unread:
+            assumed.append(
+                "nothing is needed of the Python objects beside the weights, which were left "
+                f"unread ({', '.join(self.unread)})"
+            )
+        return assumed
+
+
+def read_state_dict(path: str | Path) -> StateDict:
+    """The tensors of a state dict, on the CPU; no code in it is run.
 
     A dictionary around it, such as ``{"model": ..., "optimizer": ...}``, is looked through, and
-    ``module.`` before all names (DataParallel) is dropped. Raises PotentialError with the file and
-    the reason for what cannot be read, for pickled objects, and for numbers that are not finite.
+    ``module.`` before all names (DataParallel) is dropped. Pickled objects beside it are left
+    unread. Raises PotentialError with the file and the reason for what cannot be read, for pickled
+    objects among the tensors, and for numbers that are not finite.
     """
     path = Path(path)
     with naming(path):
-        tensors = _weights_in(_unpickled(path))
+        contents, classes = read_torch_file(path)
+        key, tensors = _weights_in(contents, classes)
+        beside = {} if key is None else {k: v for k, v in contents.items() if k != key}
         for prefix in ("module.", "_orig_mod."):
             if all(name.startswith(prefix) for name in tensors):
                 tensors = {name.removeprefix(prefix): t for name, t in tensors.items()}
         for name, tensor in tensors.items():
-            _check(name, tensor)
-        return tensors
+            check_tensor(name, tensor)
+        others = tuple(str(k) for k, v in beside.items() if _has_weights(_tensors(v)))
+        unread = tuple(str(k) for k, v in beside.items() if _has_unread(v))
+        return StateDict(tensors, beside, unread, classes, str(key), others)
 
 
-def _unpickled(path: Path) -> Any:
-    if not path.is_file():
-        raise PotentialError("there is no such file")
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                entries = archive.infolist()
-            if any("/code/" in x.filename for x in entries):
-                raise PotentialError(
-                    "a TorchScript archive, which is a program; save the weights where it was "
-                    "made: torch.save(model.state_dict(), path)"
-                )
-            if any(x.compress_type != zipfile.ZIP_STORED for x in entries):
-                raise PotentialError("compressed, which torch.save never does; not read")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except PotentialError:
-        raise
-    except pickle.UnpicklingError as e:
-        found = re.search(r"GLOBAL ([\w.]+)", str(e))
-        what = f"Python objects ({found[1]})" if found else "more than tensors, or is damaged"
+def _has_unread(value: Any, depth: int = 4) -> bool:
+    """Whether there are objects in a value that were not read."""
+    if isinstance(value, Mapping) and depth:
+        return any(_has_unread(v, depth - 1) for v in value.values())
+    if isinstance(value, list | tuple) and depth:
+        return any(_has_unread(v, depth - 1) for v in value)
+    return isinstance(value, Unread)
+
+
+def _tensors(values: Any) -> dict[str, Tensor]:
+    if not isinstance(values, Mapping):
+        return {}
+    return {k: v for k, v in values.items() if isinstance(k, str) and isinstance(v, Tensor)}
+
+
+def _has_weights(values: dict[str, Tensor]) -> bool:
+    return any(name.split(".")[-1] == "weight" for name in values)
+
+
+def _weights_in(contents: Any, classes: tuple[str, ...]) -> tuple[Any, dict[str, Tensor]]:
+    """The state dict in what a file holds, and its key there; None where it is the whole."""
+
+    def whole(values: Mapping[Any, Any], found: dict[str, Tensor]) -> dict[str, Tensor]:
+        if objects := [str(k) for k, v in values.items() if isinstance(v, Unread)]:
+            raise PotentialError(
+                f"among its tensors are Python objects ({', '.join(objects[:3])}), which are not "
+                f"loaded, as they could run code; {WAY_OUT}"
+            )
+        return found
+
+    if isinstance(contents, Unread):
         raise PotentialError(
-            f"it holds {what}, and what could run code is not loaded; if it is a model saved as a "
-            "whole, save its weights where it was made: torch.save(model.state_dict(), path)"
-        ) from None
-    except Exception as e:
-        reason = (str(e) or type(e).__name__).splitlines()[0][:200]
-        raise PotentialError(f"not a file of torch.save, or damaged ({reason})") from None
-
-
-def _weights_in(contents: Any) -> dict[str, Tensor]:
-    """The state dict in what a file holds."""
-
-    def tensors(values: Any) -> dict[str, Tensor]:
-        if not isinstance(values, Mapping):
-            return {}
-        return {k: v for k, v in values.items() if isinstance(k, str) and isinstance(v, Tensor)}
-
-    def has_weights(values: dict[str, Tensor]) -> bool:
-        return any(name.split(".")[-1] == "weight" for name in values)
-
+            f"it holds Python objects ({contents.name}), and what could run code is not loaded; if "
+            f"it is a model saved as a whole, {WAY_OUT}"
+        )
     if not isinstance(contents, Mapping):
         raise PotentialError(f"it holds a {type(contents).__name__}, not a state dict")
     if str(contents.get("format", "")).startswith("anipot checkpoint"):
         raise PotentialError("the state of a training (anipot train --resume), not a potential")
-    direct = tensors(contents)
-    if has_weights(direct):
-        return direct
-    inner = {str(k): t for k, v in contents.items() if has_weights(t := tensors(v))}
+    direct = _tensors(contents)
+    if _has_weights(direct):
+        return None, whole(contents, direct)
+    inner = {k: t for k, v in contents.items() if _has_weights(t := _tensors(v))}
     for name in _WRAPPERS:
         if name in inner:
-            return inner[name]
+            return name, whole(contents[name], inner[name])
     if len(inner) > 1:
-        raise PotentialError(f"it holds several state dicts ({', '.join(inner)}); save one of them")
-    if not (inner or direct):
+        names = ", ".join(map(str, inner))
+        raise PotentialError(f"it holds several state dicts ({names}); save one of them")
+    if inner:
+        key, found = next(iter(inner.items()))
+        return key, whole(contents[key], found)
+    if classes:
+        raise PotentialError(
+            f"it holds Python objects ({', '.join(classes[:3])}) and no state dict, and what could "
+            f"run code is not loaded; {WAY_OUT}"
+        )
+    if not direct:
         raise PotentialError("it holds no tensors; save model.state_dict()")
-    return next(iter(inner.values()), direct)
+    return None, direct
 
 
-def _check(name: str, tensor: Tensor) -> None:
+def check_tensor(name: str, tensor: Tensor) -> None:
+    """Refuse what is no ordinary tensor of finite numbers."""
     if not name.isprintable() or len(name) > 200:
         raise PotentialError(f"it has a tensor with the name {name[:50]!a}, which is none")
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
@@ -178,6 +213,8 @@ def naming(path: Path) -> Iterator[None]:
         kind = SettingsError if isinstance(e, SettingsError) else PotentialError
         message = str(e)
         raise kind(message if message.startswith(f"{path}: ") else f"{path}: {message}") from None
+    except Exception as e:  # whatever a file made by hand makes of those who read it
+        raise PotentialError(f"{path}: {not_understood(e)}") from e
 
 
 # ---- constants of the AEV ------------------------------------------------------------------------
@@ -199,7 +236,7 @@ def take_constants(tensors: dict[str, Tensor]) -> dict[str, tuple[float, ...]]:
             prefixes.add(match[1] or "")
             if field in found:
                 raise PotentialError(f"it holds two AEV computers: {name} is there twice")
-            found[field] = _written(field, tensors.pop(name).reshape(-1).numpy())
+            found[field] = written(field, tensors.pop(name).detach().reshape(-1).numpy())
     if not found:
         return {}
     lacking = [old for old, field in list(CONSTANTS.items())[:6] if field not in found]
@@ -212,7 +249,7 @@ def take_constants(tensors: dict[str, Tensor]) -> dict[str, tuple[float, ...]]:
     return found
 
 
-def _written(field: str, values: np.ndarray) -> tuple[float, ...]:
+def written(field: str, values: np.ndarray) -> tuple[float, ...]:
     """The numbers that constants were written as, before they were rounded to float32."""
     if values.dtype != np.float32:
         return tuple(values.tolist())

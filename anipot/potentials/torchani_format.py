@@ -63,7 +63,8 @@ def read_torchani(
     what anipot cannot compute.
     """
     path = Path(path)
-    tensors = read_state_dict(path)
+    file = read_state_dict(path)
+    tensors = file.tensors
     with naming(path):
         for name in tensors:
             if extra := re.match(r"potentials\.(?!nnp\.)(\w+)\.", name):
@@ -83,7 +84,7 @@ def read_torchani(
                 "has GELU activations and a smooth cutoff function that anipot does not compute; "
                 "give activation='gelu' if it was made with cutoff_fn='cosine'"
             )
-        assumed = [*found.assumed, "a cosine cutoff function"]
+        assumed = [*found.assumed, "a cosine cutoff function", *file.assumed]
         if activation is None:
             activation = "celu"
             assumed.append("activation celu (alpha 0.1)")

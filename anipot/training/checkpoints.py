@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-import pickle
 import sys
 import zipfile
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from anipot.errors import TrainingError
-from anipot.files import atomic_write
+from anipot.files import atomic_write, zip_damage
 
 FORMAT = "anipot checkpoint 1"
 
@@ -40,6 +40,7 @@ class CheckpointFile:
         buffer = io.BytesIO()  # torch.save to a full disk raises errors that do not say so
         head = {"format": FORMAT, "fingerprint": self.fingerprint, "engine": self.engine}
         torch.save({**head, **state}, buffer)
+        _seal(buffer)
         try:
             with atomic_write(self.path) as temporary:
                 temporary.write_bytes(buffer.getbuffer())
@@ -55,8 +56,8 @@ class CheckpointFile:
     def read(self) -> dict[str, Any]:
         """Read the checkpoint. Nothing in it is executed (``weights_only``).
 
-        Raises TrainingError when the file is missing or damaged, belongs to other options or data,
-        or was made with another AEV engine.
+        Raises TrainingError when the file is missing or damaged (its checksum is checked), belongs
+        to other options or data, or was made with another AEV engine.
         """
         path = self.path
         if not path.exists():
@@ -64,11 +65,24 @@ class CheckpointFile:
                 f"{path}: no checkpoint there; the run stopped before its first one"
             )
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as e:
-            raise TrainingError(f"{path}: the checkpoint is damaged ({e})") from e
+            buffer = io.BytesIO(path.read_bytes())
+        except OSError as e:
+            raise TrainingError(f"{path}: cannot be read ({e.strerror})") from None
+        try:
+            if damaged := _damage(buffer):
+                raise zipfile.BadZipFile(damaged)
+            state = torch.load(buffer, map_location="cpu", weights_only=True)
+        except Exception as e:  # whatever a damaged file makes of its readers
+            reason = (str(e) or type(e).__name__).splitlines()[0][:200]
+            raise TrainingError(
+                f"{path}: the checkpoint is damaged ({reason}), and going on from it would lead to "
+                "another result. Put a copy of it in its place if there is one; otherwise remove "
+                "the file, and the training begins again from its start"
+            ) from None
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise TrainingError(f"{path}: not a checkpoint of this version of anipot")
+        if not {"fingerprint", "engine"} <= set(state):
+            raise TrainingError(f"{path}: not a whole checkpoint; start the training again")
         if state["fingerprint"] != self.fingerprint:
             raise TrainingError(
                 f"{path}: the checkpoint belongs to other options or other data; a run can only be "
@@ -81,3 +95,35 @@ class CheckpointFile:
                 "first is not available here"
             )
         return state
+
+
+# ---- checksum ------------------------------------------------------------------------------------
+
+#: The comment at the end of the zip archive that torch.save makes: this, and a sha256 in hex of the
+#: archive without it. Readers of zip archives, and anipot before it had this, pass over it.
+_MARK = b"anipot sha256 "
+_LENGTH = len(_MARK) + 64
+
+
+def _seal(buffer: io.BytesIO) -> None:
+    """Append the checksum to what torch.save has written."""
+    with buffer.getbuffer() as whole:
+        comment = _MARK + hashlib.sha256(whole).hexdigest().encode()
+    buffer.seek(-2, io.SEEK_END)  # the length of the comment, which was 0
+    buffer.write(len(comment).to_bytes(2, "little") + comment)
+
+
+def _damage(buffer: io.BytesIO) -> str | None:
+    """What shows that a checkpoint is not as it was written, or None.
+
+    One without a checksum, from an older anipot, is held against those of the zip archive.
+    """
+    with buffer.getbuffer() as whole:
+        sealed, told = bytes(whole[-_LENGTH:-64]) == _MARK, bytes(whole[-64:])
+        digest = hashlib.sha256(whole[: -_LENGTH - 2])
+    digest.update(b"\0\0")  # the length of no comment
+    if not sealed:
+        entry = zip_damage(buffer)
+        buffer.seek(0)
+        return None if entry is None else f"{entry} in it does not match its checksum"
+    return None if digest.hexdigest().encode() == told else "it does not match its checksum"

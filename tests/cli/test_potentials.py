@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from helpers import random_conformers
-from neurochem_files import write_ensemble
+from neurochem_files import LENGTH, write_ensemble
 
 import anipot as package
 from anipot.datasets.bundled import bundled_path
+from anipot.potentials.neurochem import read_params
 
 COMMANDS = ["list", "info", "fetch", "convert"]
 
@@ -150,6 +151,33 @@ def test_fetch(anipot, cache, shared_potentials, tmp_path, monkeypatch):
     assert result.err.startswith("fetching ani1x from file:")
     again = anipot("potentials", "fetch", "ani1x")
     assert (again.out, again.err) == (result.out, "")
+
+
+def test_constants_from_a_parameter_file(anipot, tmp_path):
+    """Or all of them on the command line; for info, too."""
+    write_ensemble(tmp_path)
+    params = tmp_path / "tiny" / "tiny.params"
+    nets = torch.nn.ModuleList(torch.nn.Sequential(torch.nn.Linear(LENGTH, 1)) for _ in range(2))
+    source = tmp_path / "net.pt"
+    torch.save(nets.state_dict(), source)
+    energies = "self_energies={H: -0.6, O: -75.2}"
+    out = tmp_path / "net.safetensors"
+    result = anipot("potentials", "convert", source, out, f"aev={params}", energies)
+    assert result.code == 0, result.err
+    assert package.load(out).aev.settings == read_params(params)
+    text = (
+        "aev={Rcr: 5.2, Rca: 3.5, EtaR: [16], ShfR: [0.9, 2.1], Zeta: 32, ShfA: [0.9, 1.55], "
+        "EtaA: 8, ShfZ: [0.19634954, 1.3744468], Atyp: [O, H]}"
+    )
+    for aev in (text, f"aev={params}"):
+        info = anipot("potentials", "info", source, aev, energies)
+        assert info.code == 0, info.err
+        assert "O, H" in info.out
+        assert "cutoffs 5.2 (radial) and 3.5 (angular)" in info.out
+    wrong = anipot("potentials", "info", source, "aev={Rcr: 5.2}", energies)
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "wrong or missing" in wrong.err
+    assert "aev=FILE.params" in anipot("potentials", "convert", "--help").out
 
 
 def test_convert_a_notebook_with_hints(anipot, tmp_path):

@@ -1,6 +1,8 @@
 """anipot data fetch ani1: against a server on this machine, with and without mishaps."""
 
+import hashlib
 import io
+import random
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -109,7 +111,8 @@ def test_the_files_become_one_with_their_groups(archive, serve, tmp_path, known)
     data = load_dataset(out)
     parts = [load_dataset(data_file(tmp_path / f"{k}.h5", k)) for k in range(1, 5)]
     np.testing.assert_array_equal(data.energies, np.concatenate([p.energies for p in parts]))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["1.h5", "2.h5", "3.h5", "4.h5", "x.h5"]
+    files = {"1.h5", "2.h5", "3.h5", "4.h5", "x.h5", "ANI-1_release.tar.gz.sha256"}
+    assert {p.name for p in tmp_path.iterdir()} == files
 
 
 def test_a_broken_connection_goes_on_where_it_was(archive, serve, tmp_path, known):
@@ -131,7 +134,7 @@ def test_another_command_goes_on_with_what_is_there(archive, serve, tmp_path, kn
     server.asked.clear()
     fetch_ani1((1, 4), tmp_path / "x.h5", address=server.address)
     assert server.asked == ["bytes=100000-"]
-    assert [p.name for p in tmp_path.iterdir()] == ["x.h5"]
+    assert {p.name for p in tmp_path.iterdir()} == {"x.h5", "ANI-1_release.tar.gz.sha256"}
 
 
 def test_what_has_changed_meanwhile_is_fetched_anew(archive, serve, tmp_path, known):
@@ -161,11 +164,79 @@ def test_wrong_content_is_refused_and_not_kept(archive, serve, tmp_path, content
     assert not list(tmp_path.iterdir())
 
 
+def test_the_sum_of_the_first_archive_is_kept_and_checked(archive, serve, tmp_path, known):
+    server = serve(archive)
+    fetch_ani1((1, 4), tmp_path / "x.h5", address=server.address)
+    file = tmp_path / "ANI-1_release.tar.gz.sha256"
+    digest = hashlib.sha256(archive).hexdigest()
+    assert file.read_text() == f"{digest}  ANI-1_release.tar.gz\n"
+    fetch_ani1((2, 2), tmp_path / "y.h5", address=server.address)  # the same archive again
+    changed = bytearray(archive)
+    changed[4] ^= 1  # the time in gzip's header, which no checksum covers
+    server.content = bytes(changed)
+    with pytest.raises(DataError, match=f"sha256 is [0-9a-f]{{64}}, but .*{digest}"):
+        fetch_ani1((3, 3), tmp_path / "z.h5", address=server.address)
+    assert {p.name for p in tmp_path.iterdir()} == {"x.h5", "y.h5", file.name}
+    file.write_text("no sum")
+    with pytest.raises(DataError, match="does not begin with a sha256 sum"):
+        fetch_ani1((3, 3), tmp_path / "z.h5", address=server.address)
+    file.unlink()
+    assert fetch_ani1((3, 3), tmp_path / "z.h5", address=server.address)[1] == 1
+
+
+def test_an_archive_of_ones_own_has_its_sum_beside(archive, tmp_path):
+    own = tmp_path / "a.tar.gz"
+    own.write_bytes(archive)
+    fetch_ani1((3, 3), tmp_path / "x.h5", archive=own)
+    assert (tmp_path / "a.tar.gz.sha256").exists()
+    own.write_bytes(archive + b"\0")
+    with pytest.raises(DataError, match=r"a\.tar\.gz: its sha256 is"):
+        fetch_ani1((2, 2), tmp_path / "y.h5", archive=own)
+    assert own.exists()
+
+
+def test_the_sum_of_a_wrong_archive_is_not_kept(archive, serve, tmp_path):
+    """Of one that holds another number of conformers, or that is cut short."""
+    server = serve(archive)
+    with pytest.raises(DataError, match="864,898 were published"):
+        fetch_ani1((1, 4), tmp_path / "x.h5", address=server.address)
+    assert not list(tmp_path.glob("*.sha256"))
+
+
 def test_another_number_of_conformers_is_refused(archive, serve, tmp_path):
     server = serve(archive)
     with pytest.raises(DataError, match=r"12 conformers in all, and 864,898 were published"):
         fetch_ani1((1, 4), tmp_path / "x.h5", address=server.address)
     assert not (tmp_path / "x.h5").exists()
+
+
+def test_damage_anywhere_in_the_archive_is_told(archive, tmp_path):
+    """As a DataError, whatever gzip, tar or HDF5 make of it."""
+    rng = random.Random(0)
+    path = tmp_path / "a.tar.gz"
+    for k in range(12):
+        if k % 3:
+            changed = bytearray(archive)
+            for _ in range(4):
+                changed[rng.randrange(len(changed))] = rng.randrange(256)
+        else:
+            changed = bytearray([b"\xfd7zXZ\0", b"BZh9", b"\x1f\x8b\x08", b"PK"][k // 3] + archive)
+        path.write_bytes(changed)
+        with pytest.raises(DataError, match=r"archive|ani_gdb"):
+            fetch_ani1((1, 4), tmp_path / "x.h5", archive=path)
+    assert {p.name for p in tmp_path.iterdir()} == {path.name}
+
+
+def test_a_link_in_place_of_data_is_refused(archive, tmp_path):
+    """An HDF5 file can point to any other file of the machine."""
+    secret = data_file(tmp_path / "secret.h5", 2)
+    file = tmp_path / file_name(2, 2)
+    with h5py.File(file, "w") as target:
+        target["gdb11_s02"] = h5py.ExternalLink(str(secret), "gdb11_s02")
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        tar.add(file, file.name)
+    with pytest.raises(DataError, match="'gdb11_s02' is a link, not data"):
+        fetch_ani1((2, 2), tmp_path / "x.h5", archive=tmp_path / "a.tar.gz")
 
 
 def test_a_missing_file_is_named(archive, serve, tmp_path):

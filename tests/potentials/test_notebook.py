@@ -357,6 +357,9 @@ def test_wrappers_and_prefixes(tmp_path):
     ):
         torch.save(contents, tmp_path / "m.pt")
         assert difference(read_notebook(tmp_path / "m.pt", **hints), model) < 1e-10
+    torch.save({"model": state, "average": state}, tmp_path / "m.pt")
+    told = read_notebook(tmp_path / "m.pt", **hints).about["assumed"]
+    assert "the weights in 'model', and not in average" in told
     torch.save({"a": state, "b": state}, tmp_path / "m.pt")
     with pytest.raises(PotentialError, match=r"several state dicts \(a, b\)"):
         read_notebook(tmp_path / "m.pt", **hints)

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 import shutil
 import threading
 import time
@@ -322,3 +323,30 @@ def test_the_archive_as_published(shared_potentials, no_caches, tmp_path):
     assert here.predict(molecules).energies == there.predict(molecules).energies
     assert here.about == there.about
     assert here.about["level_of_theory"] == "CCSD(T)*/CBS"
+
+
+def test_a_changed_file_among_published_ones_is_told(original, caplog):
+    """Of a folder that has the name of a published potential, and most of its files."""
+    info, folder = original / "ani-1x_8x.info", original / "ani-1x_8x"
+    with caplog.at_level(logging.WARNING, "anipot"):
+        assert read_neurochem(info).about["name"] == "ANI-1x"
+        assert not caplog.records
+        weights = folder / "train1" / "networks" / "ANN-O.nnf-l2.wparam"
+        raw = bytearray(weights.read_bytes())
+        raw[5] ^= 4
+        weights.write_bytes(raw)
+        for path in (info, folder, folder / "train0"):
+            caplog.clear()
+            assert "name" not in read_neurochem(path).about
+            assert f"{weights}: not the file published with ANI-1x" in caplog.text
+        caplog.clear()
+        read_neurochem(folder.rename(original / "mine"))
+        assert not caplog.records
+
+
+def test_a_part_of_a_published_potential_is_read(original):
+    folder = original / "ani-1x_8x"
+    for file in (folder / "train1").rglob("*.*"):
+        file.unlink()
+    member = read_neurochem(folder / "train0")
+    assert "name" not in member.about

@@ -1,11 +1,14 @@
 """Killed and resumed = never interrupted, bit for bit on the CPU."""
 
+import io
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ import torch
 from anipot.errors import TrainingError
 from anipot.model import ANIModel
 from anipot.self_energies import SelfEnergies
+from anipot.training.checkpoints import CheckpointFile
 from anipot.training.trainer import ANITrainer
 
 OPTIONS = {
@@ -115,6 +119,68 @@ def test_a_damaged_checkpoint_is_refused(small, tmp_path):
             trainer().train(train, val, checkpoint=path, resume=True, quiet=True)
     with pytest.raises(TrainingError, match="no checkpoint there"):
         trainer().train(train, val, checkpoint=tmp_path / "none.pt", resume=True, quiet=True)
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_refused(small, tmp_path):
+    """Anywhere in it, with the way out; or it does no harm."""
+    train, val, _ = small
+    path = tmp_path / "c.pt"
+    trainer().train(train, val, checkpoint=path, quiet=True)
+    file = CheckpointFile(path, *identity(path))
+    right = file.read()
+    raw = path.read_bytes()
+    rng = random.Random(1)
+    places = [rng.randrange(len(raw)) for _ in range(40)] + list(range(len(raw) - 100, len(raw), 9))
+    refused = 0
+    for place in places:
+        changed = bytearray(raw)
+        changed[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(changed)
+        try:
+            again = file.read()
+        except TrainingError as e:
+            assert re.search(r"c\.pt: the checkpoint is damaged .* remove the file", str(e))  # noqa: PT017
+            refused += 1
+        else:  # what is damaged is the mark of the checksum
+            assert place >= len(raw) - 80
+            assert same(again, right)
+    assert refused > 40
+
+
+def identity(path: Path) -> tuple[str, str]:
+    state = torch.load(path, weights_only=True)
+    return state["fingerprint"], state["engine"]
+
+
+def same(a: object, b: object) -> bool:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return torch.equal(a, b)
+    return a == b or (a != a and b != b)
+
+
+def test_checkpoints_without_a_checksum_are_read(small, tmp_path):
+    """Those that an older anipot wrote; zip's own checksums still count."""
+    train, val, _ = small
+    path = tmp_path / "c.pt"
+    trainer().train(train, val, checkpoint=path, quiet=True)
+    file = CheckpointFile(path, *identity(path))
+    right = file.read()
+    raw = path.read_bytes()
+    assert raw[-78:-64] == b"anipot sha256 "
+    old = raw[:-80] + b"\0\0"
+    path.write_bytes(old)
+    assert zipfile.ZipFile(path).testzip() is None
+    assert same(file.read(), right)
+    middle = old.index(b"\x80\x02") + 400  # in the pickle
+    path.write_bytes(old[:middle] + bytes([old[middle] ^ 1]) + old[middle + 1 :])
+    with pytest.raises(TrainingError, match="does not match its checksum"):
+        file.read()
+    torch.save(torch.load(io.BytesIO(raw), weights_only=True), path)
+    assert same(file.read(), right)
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_and_ends_no_training(
