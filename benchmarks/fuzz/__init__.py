@@ -129,10 +129,11 @@ def run(
             counts[seeds[jobs[place][0]].kind.name] += 1
             if finding is not None:
                 found.append(finding)
+            if done % 500 == 0:
+                seconds = time.monotonic() - began
+                print(f"{done:,} inputs, {len(found)} findings, {seconds:.0f} s", flush=True)
             if time.monotonic() > end:
                 break
-        seconds = time.monotonic() - began
-        print(f"{done:,} inputs, {len(found)} findings, {seconds:.0f} s", flush=True)
     return done, found, time.monotonic() - began, counts
 
 

@@ -317,7 +317,7 @@ def kinds() -> list[Kind]:
              weight=0.4, changed=(".journal", "storage.json")),
         Kind("search", "fuzzed_search", _search, _read_search, weight=0.7,
              changed=(".journal", "search.json")),
-        Kind("search.db", "fuzzed.db", _database, _read_database, weight=0.1),
+        Kind("search.db", "fuzzed.db", _database, _read_database, weight=0.05),
         Kind("study.json", "fuzzed.json",
              lambda folder: (folder / "fuzzed.json").write_text('{"a": [1, 2.5], "b": "c"}') and None,
              lambda path: read_study(path) and None, weight=0.3),

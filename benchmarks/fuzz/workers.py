@@ -20,13 +20,14 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import anipot
+from anipot import cli
 from anipot.errors import AnipotError
 from benchmarks.fuzz import structured
 from benchmarks.fuzz.kinds import Kind
@@ -34,13 +35,16 @@ from benchmarks.fuzz.mutators import BYTES, STRANGERS, TEXT, TEXT_WEIGHTS
 
 #: Seconds of processor time that reading an input may take, and of the clock, which is for what
 #: waits or is deaf to signals.
-SECONDS, WALL = 10.0, 60.0
+SECONDS, WALL = 10.0, 120.0
 
 #: Bytes of memory, over what the process has anyway, that reading an input may take.
 MEMORY = 1 << 30
 
 #: Inputs of a process, before another one begins with fresh memory.
 INPUTS = 1500
+
+#: Every so many inputs are given to commands, too.
+COMMANDS = 5
 
 #: More characters than this are no clear message.
 LONGEST = 3000
@@ -123,7 +127,8 @@ def changed(seed: Seed, number: int, others: Sequence[Seed]) -> Input:
     done = []
     only_bytes = True
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        fitting = structured.fitting(name, content)
+        # Only of what is valid: parsers of YAML, for one, take for ever over deep nesting.
+        fitting = {} if done else structured.fitting(name, content)
         text = _is_text(content)
         if fitting and rng.random() < 0.5:
             how, mutator = rng.choice(list(fitting.items()))
@@ -162,45 +167,69 @@ def _within(before: bytes, after: bytes, places: list[tuple[int, int]]) -> bool:
 # ---- one input -----------------------------------------------------------------------------------
 
 
-def attempt(seed: Seed, number: int, others: Sequence[Seed], place: Path) -> Finding | None:
-    """Read one input; None where it was read, or refused by a message that names it."""
-    given = changed(seed, number, others)
+def attempt(seed: Seed, number: int, given: Input, place: Path) -> Finding | None:
+    """Read one input; None where it was read, or refused by a message that names it.
+
+    Every ``COMMANDS``-th is given to the commands that read such files, too.
+    """
     folder = place / f"{number}"
     path = seed.kind.write(folder, given.files)
     put_in_place(folder / given.name, given.in_place)
-    kind = seed.kind
-    change = f"{given.name}: {given.change}"
-
-    def finding(what: str, message: str, error: BaseException | None = None) -> Finding:
-        trace = "" if error is None else "".join(traceback.format_exception(error))
-        return Finding(
-            kind.name, number, what, _where(error), message[:500], change, trace[-6000:]
-        )
-
     try:
-        found = _read(kind, path)
-    except AnipotError as e:
-        message = str(e)
-        if not any(n in message for n in (Path(given.name).name, Path(kind.target).name)):
-            return finding("file not named", message, e)
-        if len(message) > LONGEST:
-            return finding("long message", message, e)
-        return None
-    except TooLong as e:
-        return finding("time", f"more than {SECONDS:g} s", e)
-    except MemoryError as e:
-        return finding("memory", str(e), e)
-    except BaseException as e:
-        return finding(type(e).__name__, str(e), e)
+        wrong, error = _judged(seed, given, path)
+        if not wrong and number % COMMANDS == 0:
+            wrong, error = _commanded(seed.kind, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    if not wrong:
+        return None
+    message = str(error) if error is not None else ""
+    trace = "" if error is None else "".join(traceback.format_exception(error))
+    change = f"{given.name}: {given.change}"
+    return Finding(
+        seed.kind.name, number, wrong, _where(error), message[:500], change, trace[-6000:]
+    )
+
+
+def _judged(seed: Seed, given: Input, path: Path) -> tuple[str, BaseException | None]:
+    """What is wrong with how a reader took an input: "" for nothing, and the error."""
+    names = {Path(given.name).name, Path(seed.kind.target).name}
+    try:
+        found = _limited(lambda: seed.kind.read(path))
+    except AnipotError as e:
+        if not any(name in str(e) for name in names):
+            return "file not named", e
+        return ("long message", e) if len(str(e)) > LONGEST else ("", None)
+    except TooLong as e:
+        return "time", e
+    except MemoryError as e:
+        return "memory", e
+    except BaseException as e:
+        return type(e).__name__, e
     if given.told_by_sums and found != seed.content:
-        return finding("silent change", "read, but not what had been written")
-    return None
+        return "silent change", None
+    return "", None
 
 
-def _read(kind: Kind, path: Path) -> Any:
-    """What the reader makes of a file, within limits."""
+def _commanded(kind: Kind, path: Path) -> tuple[str, BaseException | None]:
+    """The same of the commands that read the kind: these end with a code, and no traceback."""
+    before = sys.argv
+    for command in kind.commands:
+        sys.argv = ["anipot", *(str(path) if word == "@" else word for word in command.split())]
+        try:
+            _limited(cli.main)
+        except SystemExit as e:
+            if e.code not in (None, 0, 1, 2):
+                return f"anipot {command}", e
+        except BaseException as e:
+            return f"anipot {command}", e
+        finally:
+            sys.argv = before
+    return "", None
+
+
+def _limited(call: Callable[[], Any]) -> Any:
+    """What is called, within limits of time and memory."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, hard))
@@ -208,7 +237,7 @@ def _read(kind: Kind, path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return kind.read(path)
+            return call()
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
@@ -277,10 +306,12 @@ def _work(
     os.chdir(place)
     with quiet(place / "crash.txt"):
         for k, (which, number) in enumerate(jobs):
-            pipe.send(("begun", k, None))
-            found = attempt(seeds[which], number, seeds, place)
+            given = changed(seeds[which], number, seeds)
+            pipe.send(("begun", k, f"{given.name}: {given.change}"))
+            found = attempt(seeds[which], number, given, place)
             pipe.send(("done", k, None if found is None else asdict(found)))
-    pipe.close()
+        pipe.close()
+        os._exit(0)  # not joining threads that readers may have left behind
 
 
 def attempts(
@@ -297,23 +328,27 @@ def attempts(
             process = context.Process(target=_work, args=(batch, seeds, place, theirs))
             process.start()
             theirs.close()
-            done, current = 0, 0
+            done, change = 0, "?"
             try:
                 while done < len(batch):
                     ended = ""
                     try:
                         if mine.poll(WALL):
-                            what, current, found = mine.recv()
-                            if what == "done":
-                                done = current + 1
-                                yield start + current, found and Finding(**found)
+                            what, k, told = mine.recv()
+                            if what == "begun":
+                                change = told
+                            else:
+                                done = k + 1
+                                yield start + k, told and Finding(**told)
                             continue
                         ended = "time"
                     except EOFError:
                         ended = "crash"
                     process.kill()
                     process.join()
-                    yield start + done, _ended(ended, process.exitcode, batch[done], seeds, place)
+                    which, number = batch[done]
+                    name = seeds[which].kind.name
+                    yield start + done, _ended(ended, process.exitcode, name, number, change, place)
                     done += 1
                     break
             finally:
@@ -326,14 +361,12 @@ def attempts(
 
 
 def _ended(
-    what: str, code: int | None, job: tuple[int, int], seeds: Sequence[Seed], place: Path
+    what: str, code: int | None, kind: str, number: int, change: str, place: Path
 ) -> Finding:
     """What ended a process, or had to be ended."""
-    seed = seeds[job[0]]
-    given = changed(seed, job[1], seeds)
     log = place / "crash.txt"
     trace = log.read_text() if log.exists() else ""
     lines = [line.strip() for line in trace.splitlines() if str(_PACKAGE) in line]
     why = f"no end within {WALL:g} s" if what == "time" else f"exit code {code}"
     where = lines[0].replace(str(_PACKAGE.parent) + os.sep, "") if lines else ""
-    return Finding(seed.kind.name, job[1], what, where, why, f"{given.name}: {given.change}", trace)
+    return Finding(kind, number, what, where, why, change, trace)
