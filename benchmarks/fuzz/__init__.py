@@ -27,15 +27,16 @@ import multiprocessing
 import random
 import tempfile
 import time
+import traceback
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from anipot.errors import AnipotError
 from benchmarks.fuzz import data_kinds, potential_kinds, run_kinds, workers
 from benchmarks.fuzz.kinds import Kind
 from benchmarks.fuzz.workers import Finding, Seed
@@ -54,10 +55,10 @@ def make_seeds(kinds: Sequence[Kind]) -> tuple[list[Seed], list[Finding]]:
     maker = multiprocessing.get_context("fork").Process(target=_make_seeds, args=(kinds, theirs))
     maker.start()
     theirs.close()
-    try:
-        made = mine.recv()
-    finally:
-        maker.join()
+    made = mine.recv()
+    maker.join()
+    if isinstance(made, str):
+        raise RuntimeError(f"a valid file could not be made:\n{made}")
     seeds = [Seed(k, *parts) for k, (*parts, _) in zip(kinds, made, strict=True)]
     found = [
         Finding(kind.name, 0, "a valid file is refused", "", why, "nothing")
@@ -68,17 +69,22 @@ def make_seeds(kinds: Sequence[Kind]) -> tuple[list[Seed], list[Finding]]:
 
 
 def _make_seeds(kinds: Sequence[Kind], pipe: Connection) -> None:
-    made = []
-    for kind in kinds:
-        files, content, why = kind.files(), None, ""
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                content = kind.read(kind.write(Path(folder), files))
-        except AnipotError as e:
-            why = str(e)
-        covered = None if kind.covered is None else dict(kind.covered(files))
-        made.append((files, content, covered, why))
-    pipe.send(made)
+    try:
+        with tempfile.TemporaryDirectory() as place, workers.quiet(Path(place) / "crash.txt"):
+            made = [_made(kind, Path(place) / str(k)) for k, kind in enumerate(kinds)]
+        pipe.send(made)
+    except Exception:
+        pipe.send(traceback.format_exc())
+
+
+def _made(kind: Kind, folder: Path) -> tuple[Any, ...]:
+    """Files, content, where checksums cover them, and why the reader refuses them."""
+    files = kind.files()
+    covered = None if kind.covered is None else dict(kind.covered(files))
+    try:
+        return files, kind.read(kind.write(folder, files)), covered, ""
+    except Exception as e:
+        return files, None, covered, f"{type(e).__name__}: {e}"
 
 
 def main(argv: list[str]) -> int:
@@ -89,7 +95,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--kinds", nargs="*", help="these alone (see --list)")
     parser.add_argument("--list", action="store_true", help="the kinds there are")
     parser.add_argument("--replay", metavar="KIND:SEED", help="one input again")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where --replay leaves the files")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="where --replay leaves the files"
+    )
     parser.add_argument("--out", type=Path, help="a JSON file of all findings")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)

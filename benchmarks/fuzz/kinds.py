@@ -21,9 +21,9 @@ class Kind:
 
     ``make`` writes a valid one into a folder; ``target`` is what its reader is given, a file there
     or, where it has several files, a folder. ``read`` raises an AnipotError or returns the content
-    in a form that can be compared. ``summed`` says of a file's name and of the changed bytes
-    (None: not known) whether a checksum in the file must notice. ``changed``: the endings of the
-    files that are changed; by default all.
+    in a form that can be compared. ``summed`` says of a file's name whether a checksum must notice
+    that bytes of it were changed. ``changed``: endings of the files that are changed; by default
+    all.
     """
 
     name: str
@@ -37,7 +37,9 @@ class Kind:
     covered: Callable[[Mapping[str, bytes]], Mapping[str, list[tuple[int, int]]]] | None = None
     #: Whether even a valid one is refused, because it cannot be made here.
     refused: bool = False
-    #: Commands of ``anipot`` that read it, "@" being the file.
+    #: Whether making a valid one takes seconds (of training).
+    costly: bool = False
+    #: Commands of ``anipot`` that read it, "@" being the file, "@potential" some potential.
     commands: tuple[str, ...] = ()
 
     def files(self) -> dict[str, bytes]:

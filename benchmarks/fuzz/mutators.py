@@ -7,6 +7,7 @@ file again. Those that know a format are in ``structured``.
 from __future__ import annotations
 
 import codecs
+import gzip
 import random
 import re
 from collections.abc import Callable
@@ -24,8 +25,8 @@ ODD_NUMBERS = (
 #: What stands where a word was.
 ODD_WORDS = (
     "None", "null", "true", "[]", "{}", "", "'", '"', "Xx", "D", "X", "H1", "é", "\x00", "\x1b[31m",
-    "A" * 10_000, "../../x", "/etc/passwd", "%s%n", "{0}", "=", ":", "-", "*", "&a", "!!python/name:os",
-    "<script>", "\t", "\u2028", "，", "µ", "Å", "𝟙", "NO", "on", "~", "#", "@",
+    "A" * 10_000, "../../x", "/etc/passwd", "%s%n", "{0}", "=", ":", "-", "*", "&a",
+    "!!python/name:os", "<script>", "\t", "\u2028", "，", "µ", "Å", "𝟙", "NO", "on", "~", "#", "@",
 )  # fmt: skip
 
 
@@ -206,7 +207,9 @@ def nested(rng: random.Random, content: bytes) -> bytes:
 
 
 def trailing_blank(rng: random.Random, content: bytes) -> bytes:
-    return rng.choice((content.rstrip(), content + b"\n\n\n", content + b"   \n \n", content + b"\x1a"))
+    return rng.choice(
+        (content.rstrip(), content + b"\n\n\n", content + b"   \n \n", content + b"\x1a")
+    )
 
 
 TEXT: dict[str, Mutator] = {
@@ -228,16 +231,18 @@ TEXT_WEIGHTS = {"odd_number": 5, "odd_word": 4, "word_misspelt": 2, "line_delete
 
 # ---- another file in its place -------------------------------------------------------------------
 
-_PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x06\x00\x00\x00\x1f"
+_PNG = (
+    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x06\x00\x00\x00\x1f"
+)
 
 #: Content of files that are something else than their names say; the seeds of other kinds, too.
 STRANGERS = {
     "a PNG": _PNG + bytes(100),
     "a web page": b"<!DOCTYPE html>\n<html><body>404: Not Found</body></html>\n",
-    "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+    "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 12\n",
     "a pickle": b"\x80\x04\x95\x0f\x00\x00\x00\x00\x00\x00\x00]\x94(K\x01K\x02K\x03e.",
     "an empty zip file": b"PK\x05\x06" + bytes(18),
-    "a gzip file": b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\xffK\x04\x00C\xbe\xb7\xe8\x01\x00\x00\x00",
+    "a gzip file": gzip.compress(b"a", mtime=0),
     "a number": b"3\n",
     "zeros": bytes(4096),
 }

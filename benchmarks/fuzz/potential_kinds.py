@@ -22,7 +22,6 @@ from anipot.datasets import fetch_ani1
 from anipot.model import ANIModel
 from anipot.potentials import published
 from anipot.potentials.describe import describe
-from anipot.repulsion import Repulsion
 from anipot.training.trainer import ANITrainer
 from benchmarks.fuzz.data_kinds import _ani1, _dataset
 from benchmarks.fuzz.kinds import Kind, always, potential_digest
@@ -177,7 +176,9 @@ def _zoo(path: Path) -> None:
 
 def _unpack_zoo(path: Path) -> Any:
     """Never whole: the published files, whose sums are known, are not made here."""
-    with tempfile.TemporaryDirectory() as folder, path.open("rb") as file:
+    # In anipot this is the temporary file of a download, which is always one.
+    content = path.read_bytes() if path.is_file() else b""
+    with tempfile.TemporaryDirectory() as folder, io.BytesIO(content) as file:
         return published._unpack(published.named("ani1x"), file, Path(folder), str(path))
 
 
@@ -224,11 +225,13 @@ def kinds() -> list[Kind]:
               commands=_INFO),
         Kind("neurochem", "fuzzed.info", _neurochem, _reads(), weight=4,
              summed=lambda name: name.endswith(".nnf"), commands=_INFO),
-        _file("torchani.pt", "fuzzed.pt", _torch(_torchani), _reads(), summed=always, commands=_INFO),
+        _file("torchani.pt", "fuzzed.pt", _torch(_torchani), _reads(), summed=always,
+              commands=_INFO),
         _file("notebook.pt", "fuzzed.pt", _torch(_notebook), _reads(**_HINTS), summed=always),
         _file("legacy.pt", "fuzzed.pth", _torch(_notebook, new=False), _reads(**_HINTS)),
         _file("without CRCs.pt", "fuzzed.pt", _without_sums, _reads(**_HINTS)),
-        _file("checkpoint.pt", "fuzzed_checkpoint.pt", _checkpoint, _resume, summed=always),
+        _file("checkpoint.pt", "fuzzed_checkpoint.pt", _checkpoint, _resume, summed=always,
+              costly=True),
         _file("zoo.zip", "fuzzed.zip", _zoo, _unpack_zoo, weight=0.3, refused=True),
         _file("ANI-1.tar.gz", "fuzzed.tar.gz", _ani1_archive, _fetch, weight=0.3),
     ]  # fmt: skip

@@ -16,6 +16,7 @@ from typing import Any
 import anipot
 from anipot.config import RunSettings, checked, read_yaml, to_yaml, with_words
 from anipot.datasets.division import Division
+from anipot.files import write_text
 from anipot.iterations.collecting import OPTIONS, load_table, run_folders, seed_numbers
 from anipot.iterations.runs import OUTCOME
 from anipot.iterations.settings import read_parts, row_settings, table_settings
@@ -33,10 +34,18 @@ from anipot.studies.common import _read as read_study
 from anipot.training.learning_curve import _finished, _read
 from anipot.training.members import _finished as member_finished
 from anipot.training.run import reopened_run, run_settings, start_run
+from anipot.training.seen import part_of
 from benchmarks.fuzz.data_kinds import _dataset, _frames
 from benchmarks.fuzz.kinds import HERE, Kind, always, potential_digest
 
-_WORDS = ["epochs=2", "hidden=2", "batch_size=2", "threads=1", "split=conformer", "model.elements=HCO"]
+_WORDS = [
+    "epochs=2",
+    "hidden=2",
+    "batch_size=2",
+    "threads=1",
+    "split=conformer",
+    "model.elements=HCO",
+]
 
 #: What differs from one making of a seed to the next, and what stands for it.
 _VOLATILE = (
@@ -92,7 +101,11 @@ _TRAIN = {
 _TABLE = {
     "title": "A table",
     "base": {"data": {"files": ["made.npz"]}, "training": {"epochs": 3}},
-    "rows": [{}, {"name": "wider", "hidden": [8, 4]}, {"activation": "gelu", "reported": {"mae": 3}}],
+    "rows": [
+        {},
+        {"name": "wider", "hidden": [8, 4]},
+        {"activation": "gelu", "reported": {"mae": 3}},
+    ],
     "claims": [{"claim": "wider is better", "lower": "wider", "higher": "base"}],
     "seeds": 2,
     "tune": {"option": "learning_rate", "values": [1e-4, 1e-3], "updates": 10},
@@ -137,7 +150,11 @@ def _read_run(path: Path) -> Any:
     _finished(path), member_finished(path)
     with contextlib.redirect_stdout(io.StringIO()), reopened_run(path) as run:
         run.division.take(run.data)
-    return potential_digest(anipot.load(path))
+        data = run.data
+    potential = anipot.load(path)
+    for part in ("all", "test"):
+        part_of(potential, data, part)
+    return potential_digest(potential)
 
 
 def _report(path: Path) -> Any:
@@ -195,6 +212,7 @@ def _join(path: Path) -> Any:
 def _search(folder: Path, database: bool = False) -> None:
     import optuna
 
+    kinds = optuna.distributions
     root = folder / "fuzzed_search"
     root.mkdir()
     (folder / "made.npz").write_bytes(_made()["made.npz"])
@@ -212,8 +230,8 @@ def _search(folder: Path, database: bool = False) -> None:
             state=state, value=None if k else 1.5,
             params={"training.learning_rate": 1e-3, "training.batch_size": 2},
             distributions={
-                "training.learning_rate": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True),
-                "training.batch_size": optuna.distributions.CategoricalDistribution([2, 4]),
+                "training.learning_rate": kinds.FloatDistribution(1e-4, 1e-2, log=True),
+                "training.batch_size": kinds.CategoricalDistribution([2, 4]),
             },
             user_attrs={"seconds": 1.5, "epochs": 2, "best_epoch": 1, "parameters": 10},
             intermediate_values={10: 1.5},
@@ -294,6 +312,7 @@ def _train_settings(path: Path) -> Any:
 
 
 def kinds() -> list[Kind]:
+    table_files = ("table.json", "iteration.json", "run.json", ".csv", "options.yaml")
     run_files = ("run.json", "options.yaml", ".csv", "split.npz", "potential.safetensors")
     return [
         Kind("train.yaml", "fuzzed.yaml", _yaml(_TRAIN, "fuzzed.yaml"), _train_settings, weight=2,
@@ -303,23 +322,23 @@ def kinds() -> list[Kind]:
         Kind("search.yaml", "fuzzed.yaml", _yaml(_SPACE, "fuzzed.yaml"),
              lambda path: search_settings(read_parts(path, "search")) and None, weight=2),
         Kind("run", "fuzzed_run", lambda folder: (_run(folder), _with_data(folder)), _read_run,
-             changed=run_files, weight=0.5),
+             changed=run_files, weight=0.5, costly=True),
         Kind("report of a run", "fuzzed_run", _run, _report, weight=0.2,
-             changed=("run.json", "options.yaml", "split.npz"), commands=("report @",)),
+             changed=("run.json", "options.yaml", "split.npz"), commands=("report @",),
+             costly=True),
         Kind("split.npz", "fuzzed.npz", lambda folder: _division(folder / "fuzzed.npz"),
-             _read_division, summed=always),
+             _read_division, summed=always, costly=True),
         Kind("table", "fuzzed_table", _table, lambda path: load_table(path) and None, weight=0.7,
-             changed=("table.json", "iteration.json", "run.json", ".csv", "options.yaml")),
+             changed=table_files, costly=True),
         Kind("report of a table", "fuzzed_table", _table, _report, weight=0.15,
-             changed=("table.json", "iteration.json", "run.json", ".csv", "options.yaml"),
-             commands=("report @",)),
+             changed=table_files, commands=("report @",), costly=True),
         Kind("shared table", "fuzzed_table", functools.partial(_table, shared=True), _join,
-             weight=0.4, changed=(".journal", "storage.json")),
+             weight=0.4, changed=(".journal", "storage.json"), costly=True),
         Kind("search", "fuzzed_search", _search, _read_search, weight=0.7,
-             changed=(".journal", "search.json")),
-        Kind("search.db", "fuzzed.db", _database, _read_database, weight=0.05),
+             changed=(".journal", "search.json"), costly=True),
+        Kind("search.db", "fuzzed.db", _database, _read_database, weight=0.05, costly=True),
         Kind("study.json", "fuzzed.json",
-             lambda folder: (folder / "fuzzed.json").write_text('{"a": [1, 2.5], "b": "c"}') and None,
+             lambda folder: write_text(folder / "fuzzed.json", '{"a": [1, 2.5], "b": "c"}'),
              lambda path: read_study(path) and None, weight=0.3),
         Kind("restart.npz", "fuzzed.restart.npz",
              lambda folder: _md("extxyz")(folder), _read_restart, summed=always,

@@ -112,7 +112,10 @@ def changed(seed: Seed, number: int, others: Sequence[Seed]) -> Input:
     content = before = seed.files[name]
     act = rng.random()
     if act < 0.03:
-        in_place = rng.choice(("a folder", "a link to itself", "a link to nothing", "nothing"))
+        in_place = rng.choice((
+            "a folder", "a link to itself", "a link to nothing", "a file nobody may read",
+            "nothing",
+        ))  # fmt: skip
         files = {n: c for n, c in seed.files.items() if n != name}
         return Input(files, name, in_place, False, in_place)
     if act < 0.06:
@@ -178,7 +181,7 @@ def attempt(seed: Seed, number: int, given: Input, place: Path) -> Finding | Non
     try:
         wrong, error = _judged(seed, given, path)
         if not wrong and number % COMMANDS == 0:
-            wrong, error = _commanded(seed.kind, path)
+            wrong, error = _commanded(seed.kind, path, place)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if not wrong:
@@ -211,11 +214,15 @@ def _judged(seed: Seed, given: Input, path: Path) -> tuple[str, BaseException | 
     return "", None
 
 
-def _commanded(kind: Kind, path: Path) -> tuple[str, BaseException | None]:
+def _commanded(kind: Kind, path: Path, place: Path) -> tuple[str, BaseException | None]:
     """The same of the commands that read the kind: these end with a code, and no traceback."""
+    potential = place / "potential.safetensors"
+    if not potential.exists():
+        anipot.ANIModel.create("HCNO", hidden=[2]).save(potential)
+    words = {"@": str(path), "@potential": str(potential)}
     before = sys.argv
     for command in kind.commands:
-        sys.argv = ["anipot", *(str(path) if word == "@" else word for word in command.split())]
+        sys.argv = ["anipot", *(words.get(word, word) for word in command.split())]
         try:
             _limited(cli.main)
         except SystemExit as e:
@@ -233,6 +240,7 @@ def _limited(call: Callable[[], Any]) -> Any:
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, hard))
+    before = signal.signal(signal.SIGPROF, _too_long)
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         with warnings.catch_warnings():
@@ -240,6 +248,7 @@ def _limited(call: Callable[[], Any]) -> Any:
             return call()
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 
 
@@ -252,6 +261,9 @@ def put_in_place(path: Path, what: str) -> None:
         path.symlink_to(path)
     elif what == "a link to nothing":
         path.symlink_to(path.with_name("nowhere"))
+    elif what == "a file nobody may read":
+        path.write_bytes(b"")
+        path.chmod(0)
 
 
 def _where(error: BaseException | None) -> str:
@@ -299,7 +311,6 @@ def quiet(log: Path) -> Iterator[None]:
 def _work(
     jobs: Sequence[tuple[int, int]], seeds: Sequence[Seed], place: Path, pipe: Connection
 ) -> None:
-    signal.signal(signal.SIGPROF, _too_long)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()
     place.mkdir(exist_ok=True)
