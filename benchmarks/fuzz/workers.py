@@ -44,7 +44,7 @@ MEMORY = 1 << 30
 INPUTS = 1500
 
 #: Every so many inputs are given to commands, too.
-COMMANDS = 5
+COMMANDS = 10
 
 #: More characters than this are no clear message.
 LONGEST = 3000
