@@ -8,18 +8,22 @@ import io
 import json
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import anipot
-from anipot.config import RunSettings, checked, read_yaml, to_yaml, with_words
+from anipot import cli
+from anipot.config import RunSettings, checked, with_words
 from anipot.datasets.division import Division
+from anipot.errors import SettingsError
 from anipot.files import write_text
 from anipot.iterations.collecting import OPTIONS, load_table, run_folders, seed_numbers
 from anipot.iterations.runs import OUTCOME
-from anipot.iterations.settings import read_parts, row_settings, table_settings
+from anipot.iterations.settings import row_settings, table_settings
 from anipot.iterations.sharing import STORAGE, begin_sharing, sharing_of
 from anipot.report import write_report
 from anipot.searches import storage
@@ -121,6 +125,27 @@ _SPACE = {
     "minutes": 30,
     "trials": 5,
 }
+
+
+def _command(*words: str, instead_of: str | None = None) -> Callable[[Path], None]:
+    """As a command of ``anipot`` reads a file "@", without the work that would follow."""
+
+    def read(path: Path) -> None:
+        argv = ["anipot", *(str(path) if word == "@" else word for word in words)]
+        said = io.StringIO()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(mock.patch.object(sys, "argv", argv))
+            stack.enter_context(contextlib.redirect_stderr(said))
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            if instead_of is not None:
+                stack.enter_context(mock.patch(instead_of, side_effect=SystemExit(0)))
+            try:
+                cli.main()
+            except SystemExit as e:
+                if e.code not in (None, 0):
+                    raise SettingsError(said.getvalue()) from e
+
+    return read
 
 
 def _yaml(values: Any, target: str) -> Callable[[Path], None]:
@@ -307,20 +332,16 @@ def _read_division(path: Path) -> Any:
 # ---- kinds ---------------------------------------------------------------------------------------
 
 
-def _train_settings(path: Path) -> Any:
-    to_yaml(checked(RunSettings, read_yaml(path)))
-
-
 def kinds() -> list[Kind]:
     table_files = ("table.json", "iteration.json", "run.json", ".csv", "options.yaml")
     run_files = ("run.json", "options.yaml", ".csv", "split.npz", "potential.safetensors")
     return [
-        Kind("train.yaml", "fuzzed.yaml", _yaml(_TRAIN, "fuzzed.yaml"), _train_settings, weight=2,
-             commands=("train --config @ --options",)),
+        Kind("train.yaml", "fuzzed.yaml", _yaml(_TRAIN, "fuzzed.yaml"),
+             _command("train", "--config", "@", "--options"), weight=2),
         Kind("table.yaml", "fuzzed.yaml", _yaml(_TABLE, "fuzzed.yaml"),
-             lambda path: table_settings(read_parts(path)) and None, weight=2),
+             _command("iterate", "@", instead_of="anipot.iterations.iterate.run_table"), weight=2),
         Kind("search.yaml", "fuzzed.yaml", _yaml(_SPACE, "fuzzed.yaml"),
-             lambda path: search_settings(read_parts(path, "search")) and None, weight=2),
+             _command("search", "@", instead_of="anipot.searches.search.run_search"), weight=2),
         Kind("run", "fuzzed_run", lambda folder: (_run(folder), _with_data(folder)), _read_run,
              changed=run_files, weight=0.5, costly=True),
         Kind("report of a run", "fuzzed_run", _run, _report, weight=0.2,

@@ -179,7 +179,7 @@ def attempt(seed: Seed, number: int, given: Input, place: Path) -> Finding | Non
     path = seed.kind.write(folder, given.files)
     put_in_place(folder / given.name, given.in_place)
     try:
-        wrong, error = _judged(seed, given, path)
+        wrong, error = _judged(seed, given, folder, path)
         if not wrong and number % COMMANDS == 0:
             wrong, error = _commanded(seed.kind, path, place)
     finally:
@@ -194,9 +194,10 @@ def attempt(seed: Seed, number: int, given: Input, place: Path) -> Finding | Non
     )
 
 
-def _judged(seed: Seed, given: Input, path: Path) -> tuple[str, BaseException | None]:
+def _judged(seed: Seed, given: Input, folder: Path, path: Path) -> tuple[str, BaseException | None]:
     """What is wrong with how a reader took an input: "" for nothing, and the error."""
-    names = {Path(given.name).name, Path(seed.kind.target).name}
+    # Of what was changed, or of what was given; or the path of a file beside these, which is amiss.
+    names = {Path(given.name).name, Path(seed.kind.target).name, f"{folder}{os.sep}"}
     try:
         found = _limited(lambda: seed.kind.read(path))
     except AnipotError as e:
@@ -267,15 +268,15 @@ def put_in_place(path: Path, what: str) -> None:
 
 
 def _where(error: BaseException | None) -> str:
-    """The innermost line of the package, and the innermost of all."""
-    if error is None:
-        return ""
-    frames = traceback.extract_tb(error.__traceback__)
-    mine = [f for f in frames if Path(f.filename).is_relative_to(_PACKAGE)]
-    if not mine:
-        return ""
-    last = mine[-1]
-    return f"{Path(last.filename).relative_to(_PACKAGE.parent)}:{last.lineno} {last.name}"
+    """The innermost line of the package, in the error that came first where one led to another."""
+    where = ""
+    while error is not None:
+        for frame in traceback.extract_tb(error.__traceback__):
+            file = Path(frame.filename)
+            if file.is_relative_to(_PACKAGE) and file.parent.name != "cli":
+                where = f"{file.relative_to(_PACKAGE.parent)}:{frame.lineno} {frame.name}"
+        error = error.__cause__ or error.__context__
+    return where
 
 
 # ---- many inputs ---------------------------------------------------------------------------------
