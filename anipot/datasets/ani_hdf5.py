@@ -324,4 +324,5 @@ def is_formula(name: str, numbers: np.ndarray) -> bool:
         return False
     counts = {s: int(n or 1) for s, n in parts}
     values, occur = np.unique(numbers, return_counts=True)
+    counts = {s: n for s, n in counts.items() if n}
     return counts == dict(zip(el.symbols_of(values), occur.tolist(), strict=True))

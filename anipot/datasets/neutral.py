@@ -75,7 +75,8 @@ def check_charge_entries(
     """
     found = set()
     for key in keys:
-        name = _plain(key.rpartition(".")[2])
+        last = key.rpartition(".")[2]
+        name = _plain(last)
         of_atoms = name in ATOMIC_CHARGE_KEYS
         if not of_atoms and not tells_charge_or_spin(name):
             continue
@@ -84,7 +85,7 @@ def check_charge_entries(
         by_atom = shape[:2] == (n, atoms) or (shape[:1] == (atoms,) and (of_atoms or n != atoms))
         if not by_atom and not (of_atoms and n == 0):
             found.add(key)
-            check_values(name, array, where)
+            check_values(last, array, where)
             continue
         try:
             numbers = np.nan_to_num(np.asarray(array, dtype=float))
