@@ -211,8 +211,8 @@ class _System:
                     f"{path} has shape {values.shape}, where {frames} frames of {size} numbers are "
                     "needed"
                 )
-            whole = values.dtype.kind != "f" or values.dtype.itemsize not in (4, 8)
-            values = values.astype(np.float64) if whole else values
+            single = values.dtype.kind == "f" and values.dtype.itemsize == 4
+            values = values.astype(np.float32 if single else np.float64, copy=False)
             # Without a frame a row of unknown length cannot be made.
             parts.append(values.reshape(frames, *(row if frames else map(abs, row))))
         joined = np.concatenate(parts)

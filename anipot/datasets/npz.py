@@ -259,9 +259,9 @@ class _Foreign:
 
 
 def _as_float(array: np.ndarray) -> np.ndarray:
-    """As it is, but whole numbers, half and long double precision as float64."""
+    """Single and double precision as they are, but in native order; all else as float64."""
     kept = array.dtype.kind == "f" and array.dtype.itemsize in (4, 8)
-    return array if kept else array.astype(np.float64)
+    return array.astype(array.dtype.newbyteorder("=") if kept else np.float64, copy=False)
 
 
 def _check_finite(array: np.ndarray, key: str, where: str) -> None:

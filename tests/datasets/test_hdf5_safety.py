@@ -144,7 +144,7 @@ def test_a_wrong_checksum_names_the_group(path):
     content = bytearray(path.read_bytes())
     content[place + 20] ^= 4
     path.write_bytes(content)
-    with pytest.raises(DataError, match="data.h5.*damaged.*group '/w'"):
+    with pytest.raises(DataError, match=r"data.h5.*damaged.*group '/w'"):
         load_dataset(path)
 
 
