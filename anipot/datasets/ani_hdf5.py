@@ -10,14 +10,12 @@ cm5 hirdipole lot``, where ``forces`` holds the gradient. TorchANI's own: specie
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from anipot import elements as el
 from anipot.conformers import Conformers
 from anipot.datasets import mapping, periodic
 from anipot.datasets.declared import ArrayScales, text_of
@@ -56,6 +54,11 @@ def read_ani_hdf5(path: Path, options: ReadOptions, empty: Empty = np.empty) -> 
     # h5py's ways to say so
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError) as e:
         at = f", while {reader.at} was read" if reader is not None and reader.at else ""
+        if "required filter" in str(e) or "plugin" in str(e):
+            raise DataError(
+                f"{path}: is compressed by a filter that is not installed ({e}); rewrite it with "
+                "h5repack -f GZIP=1"
+            ) from e
         raise DataError(f"{path}: not an HDF5 file, or cut short or damaged ({e}){at}") from e
 
 
@@ -87,7 +90,7 @@ class _Reader:
         labelled = any(b.energy for b in blocks)
         energies = np.full(m, np.nan) if labelled else None
         forces = None
-        kinds = [self.file[b.group][b.forces].dtype for b in blocks if b.forces]
+        kinds = [b.forces_dtype for b in blocks if b.forces_dtype is not None]
         if kinds:
             wide = any(k.itemsize > 4 or k.kind != "f" for k in kinds)
             forces = empty((a, 3), np.dtype(np.float64 if wide else np.float32))
@@ -141,7 +144,7 @@ class _Reader:
             source = b.more.get(what)
             if isinstance(source, str):
                 named = f"{where}: {source!r}"
-                return values_of(self.file[b.group][source], named), named
+                return values_of(self.file[f"{b.group}/{source}"], named), named
             return source, f"{where}: attribute {what}"
 
         cells, named = values("cell")
@@ -182,7 +185,7 @@ class _Reader:
         there = np.ones(len(b.counts), dtype=bool)
         if not len(out):
             return there
-        data = self.file[b.group][key]
+        data = self.file[f"{b.group}/{key}"]
         if b.keep is None and b.numbers.ndim == 1:
             data.read_direct(out.reshape(data.shape))
         else:
@@ -262,7 +265,7 @@ class _Reader:
                 (),
             )  # such groups hold many molecules: Conformers groups by formula
         elif plan.atomic_numbers_layout and all(
-            is_formula(b.group.rsplit("/", 1)[-1], b.numbers) for b in blocks
+            mapping.is_formula(b.group.rsplit("/", 1)[-1], b.numbers) for b in blocks
         ):
             by = "formula"
         level = text_of(self.h5.about.get("level_of_theory", 0)) or plan.lot
@@ -315,14 +318,3 @@ class _Boxes:
             return {}
         there = np.asarray(np.isfinite(self.stress).all(axis=(1, 2)))
         return {} if there.all() else {"stress": there}
-
-
-def is_formula(name: str, numbers: np.ndarray) -> bool:
-    """Whether a group's name is the formula of its atoms, as in ``C10H10N2O1``."""
-    parts = re.findall(r"([A-Z][a-z]?)(\d*)", name)
-    if "".join(s + n for s, n in parts) != name or len({s for s, _ in parts}) != len(parts):
-        return False
-    counts = {s: int(n or 1) for s, n in parts}
-    values, occur = np.unique(numbers, return_counts=True)
-    counts = {s: n for s, n in counts.items() if n}
-    return counts == dict(zip(el.symbols_of(values), occur.tolist(), strict=True))

@@ -14,7 +14,6 @@ import numpy as np
 from anipot.archive import read_npy
 from anipot.conformers import Conformers
 from anipot.datasets import mapping, periodic
-from anipot.datasets.ani_hdf5 import is_formula
 from anipot.datasets.mapping import ReadOptions
 from anipot.datasets.neutral import check_charge_entries
 from anipot.errors import DataError
@@ -160,7 +159,7 @@ class _System:
             sources=(name or where,),
             not_read=tuple(not_read),
         )
-        by_formula = mixed or is_formula(self.path.name, numbers[0][real[0]])
+        by_formula = mixed or mapping.is_formula(self.path.name, numbers[0][real[0]])
         return data.by_formula() if by_formula else data
 
     def types(self) -> tuple[np.ndarray, _Elements]:

@@ -45,6 +45,7 @@ class Block:
     numbers: np.ndarray  # (n_atoms,), or (n, n_atoms) with 0 for padding
     n: int
     dtype: np.dtype
+    forces_dtype: np.dtype | None = None
     energies: np.ndarray | None = None
     keep: np.ndarray | None = None  # (n,) bool; None: all
     counts: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # atoms, kept
@@ -235,6 +236,7 @@ class Plan:
         numbers = self.species(data[species], shape, where, species, key)
         block = Block(group.path, key, energy, forces, numbers, shape[0], data[key].dtype)
         block.more = more
+        block.forces_dtype = None if forces is None else data[forces].dtype
         if numbers.ndim == 2:
             self.atomic_numbers_layout = False
             mapping.check_padding(numbers, data[key][()].reshape(shape), where)

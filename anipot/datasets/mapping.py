@@ -7,6 +7,7 @@ ambiguous key in the same words.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from pydantic import Field
 
 from anipot import units
 from anipot.config import ReadSettings, checked
-from anipot.elements import SYMBOLS, number_of
+from anipot.elements import SYMBOLS, number_of, symbols_of
 from anipot.errors import DataError, SettingsError
 
 log = logging.getLogger("anipot")
@@ -267,6 +268,17 @@ def _number(symbol: str, where: str) -> int:
     if not (1 <= number < len(SYMBOLS) and number == int(number)):
         raise wrong
     return int(number)
+
+
+def is_formula(name: str, numbers: np.ndarray) -> bool:
+    """Whether a group's name is the formula of its atoms, as in ``C10H10N2O1``."""
+    parts = re.findall(r"([A-Z][a-z]?)(\d*)", name)
+    if "".join(s + n for s, n in parts) != name or len({s for s, _ in parts}) != len(parts):
+        return False
+    counts = {s: int(n or 1) for s, n in parts}
+    values, occur = np.unique(numbers, return_counts=True)
+    counts = {s: n for s, n in counts.items() if n}
+    return counts == dict(zip(symbols_of(values), occur.tolist(), strict=True))
 
 
 def check_padding(numbers: np.ndarray, coordinates: np.ndarray, where: str) -> None:

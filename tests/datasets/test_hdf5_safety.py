@@ -154,3 +154,26 @@ def test_deepmd_in_hdf5_names_the_way(path):
         file["set.000/coord.npy"] = np.zeros((1, 6))
     with pytest.raises(DataError, match="DeePMD's HDF5; convert it with dpdata"):
         load_dataset(path)
+
+
+def test_a_filter_that_is_not_installed(path):
+    write(path, energies=None)
+    with h5py.File(path, "a") as file:
+        data = file["w"].create_dataset(
+            "energies", (4,), "f8", chunks=(4,), compression=32099, allow_unknown_filter=True
+        )
+        data.id.write_direct_chunk((0,), b"packed")
+    with pytest.raises(DataError, match=r"filter that is not installed .*h5repack"):
+        load_dataset(path)
+
+
+def test_species_and_labels_may_not_be_groups(path):
+    for key in ("species", "coordinates", "cell", "coordinatesHE"):
+        write(path, **{key: None})
+        with h5py.File(path, "a") as file:
+            file.require_group(f"w/{key}")["x"] = 1
+        if key == "cell":  # a group of that name is no cell
+            assert load_dataset(path).not_read == ("x",)
+            continue
+        with pytest.raises(DataError, match=f"group '/w': '{key}' is a group, not a dataset"):
+            load_dataset(path)
