@@ -6,8 +6,6 @@ import difflib
 import hashlib
 import json
 import mmap
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -17,10 +15,17 @@ import numpy as np
 
 from anipot import arrays, splits
 from anipot import elements as el
+from anipot.archive import BROKEN, open_archive
 from anipot.errors import DataError, SettingsError
 from anipot.files import atomic_write
 from anipot.joining import ARRAYS, Joined
 from anipot.units import HARTREE_TO_KCALMOL
+
+#: What an ``.npz`` file of a data set calls its format.
+FORMAT = "anipot conformers 1"
+#: Kinds of type that its arrays may have there, if not that of floats.
+_KINDS = {"pbc": "b", "atomic_numbers": "iu", "offsets": "iu", "molecule": "iu"}
+_GROUPED_BY = ("molecule", "formula")
 
 #: Labels and whether they are per conformer ("M") or per atom ("A").
 LABELS = {"energies": "M", "forces": "A", "stress": "M"}
@@ -632,7 +637,7 @@ class Conformers:
         }
         arrays |= {f"mask_{label}": mask for label, mask in self.masks.items()}
         about = {
-            "format": "anipot conformers 1",
+            "format": FORMAT,
             "molecule_names": self.molecule_names,
             "grouped_by": self.grouped_by,
             "level_of_theory": self.level_of_theory,
@@ -649,19 +654,26 @@ class Conformers:
     def load(path: str | Path) -> Conformers:
         """Read what ``save`` wrote. Raises DataError for anything else."""
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            with open_archive(Path(path)) as archive:
+                arrays: dict[str, Any] = {name: archive[name] for name in archive.headers}
             about = json.loads(arrays.pop("about").tobytes())
-            if about.pop("format") != "anipot conformers 1":
+            if about.pop("format") != FORMAT:
                 raise KeyError("format")
             masks = {n[5:]: arrays.pop(n) for n in list(arrays) if n.startswith("mask_")}
-            about["molecule_names"] = tuple(about["molecule_names"])
-            about["sources"] = tuple(about["sources"])
-            about["not_read"] = tuple(about.get("not_read", ()))
+            for name, array in arrays.items():
+                if array.dtype.kind not in _KINDS.get(name, "f"):
+                    raise TypeError(f"{name!r} is of type {array.dtype}")
+            if not isinstance(about["dropped"], int) or about["grouped_by"] not in _GROUPED_BY:
+                raise ValueError(f"dropped {about['dropped']!r}, grouped {about['grouped_by']!r}")
+            about["level_of_theory"] = str(about["level_of_theory"])
+            for name in ("molecule_names", "sources", "not_read"):
+                about[name] = tuple(str(text) for text in about.get(name, ()))
+            given = dict(about.get("file_units", {}))
+            about["file_units"] = {str(kind): str(unit) for kind, unit in given.items()}
             return Conformers(**arrays, **about, masks=masks)
-        except (
-            OSError, EOFError, TypeError, ValueError, KeyError, zipfile.BadZipFile, zlib.error,
-        ) as e:  # fmt: skip
+        except DataError as e:
+            raise e if str(path) in str(e) else DataError(f"{path}: {e}") from e
+        except (*BROKEN, AttributeError) as e:
             raise DataError(f"{path}: not a data set saved by anipot, or damaged ({e})") from e
 
     def content_hash(self) -> str:

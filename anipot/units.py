@@ -5,6 +5,8 @@ stress in hartree/angstrom^3. The constants are CODATA 2014, the set that TorchA
 published ANI potentials use.
 """
 
+import re
+
 from anipot.errors import SettingsError
 
 HARTREE_TO_KCALMOL = 627.5094738898777
@@ -34,7 +36,13 @@ LENGTH_UNITS = {
 _ALIASES = {
     "ha": "hartree",
     "eh": "hartree",
+    "e_h": "hartree",
+    "hartrees": "hartree",
     "kcal": "kcal/mol",
+    "kilocalorie/mol": "kcal/mol",
+    "kilojoule/mol": "kJ/mol",
+    "electronvolt": "eV",
+    "electron_volt": "eV",
     "kcalmol": "kcal/mol",
     "kj": "kJ/mol",
     "kjmol": "kJ/mol",
@@ -42,16 +50,29 @@ _ALIASES = {
     "a": "angstrom",
     "å": "angstrom",
     "ang": "angstrom",
+    "angstroms": "angstrom",
     "a0": "bohr",
+    "a_0": "bohr",
+    "bohrs": "bohr",
     "nanometer": "nm",
+    "nanometers": "nm",
 }
 
 
+def _plain(unit: str) -> str:
+    """A unit in one spelling: ``"kilojoule_per_mole"`` and ``"kJ mol^-1"`` are ``"kj/mol"``."""
+    text = unit.strip().lower().replace("_per_", "/").replace(" per ", "/").replace("³", "^3")
+    text = re.sub(r"[\s*·]+([a-zå][a-zå_0]*)(?:\^|\*\*)?\(?-1\)?(?!\d)", r"/\1", text)
+    text = re.sub(r"\s*(/|\^|\*\*)\s*", r"\1", text)
+    return re.sub(r"\bmole\b", "mol", text)
+
+
 def _canonical(unit: str, known: dict[str, float], kind: str) -> str:
+    plain = _plain(unit)
     for name in known:
-        if unit.lower() == name.lower():
+        if plain == name.lower():
             return name
-    name = _ALIASES.get(unit.lower(), "")
+    name = _ALIASES.get(plain, "")
     if name in known:
         return name
     raise SettingsError(f"unknown unit of {kind} {unit!r}; known: {', '.join(known)}")
@@ -89,7 +110,7 @@ def force_to_hartree_per_angstrom(unit: str) -> float:
 
     Raises SettingsError for anything but a known unit of energy over a known unit of length.
     """
-    energy, slash, length = unit.rpartition("/")
+    energy, slash, length = _plain(unit).rpartition("/")
     if not slash:
         raise SettingsError(f"unknown unit of force {unit!r}; give it as 'hartree/bohr'")
     return energy_to_hartree(energy.strip()) / length_to_angstrom(length.strip())
@@ -101,9 +122,9 @@ def stress_to_hartree_per_cubic_angstrom(unit: str) -> float:
     Raises SettingsError for anything but a known unit of pressure or a known unit of energy over
     the cube of a known unit of length.
     """
-    text = unit.strip()
+    text = _plain(unit)
     for name, in_hartree in PRESSURE_UNITS.items():
-        if text.lower() == name.lower():
+        if text == name.lower():
             return 1.0 / in_hartree
     energy, slash, volume = text.rpartition("/")
     length = next((volume[:-n] for n in (3, 2, 1) if volume[-n:] in ("**3", "^3", "3")), "")

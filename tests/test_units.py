@@ -65,3 +65,34 @@ def test_unknown_units_of_force_and_stress(unit: str) -> None:
         units.force_to_hartree_per_angstrom(unit)
     with pytest.raises(SettingsError, match="unit"):
         units.stress_to_hartree_per_cubic_angstrom(unit)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "hartree / bohr",
+        "Eh/a0",
+        "Hartree*Bohr^-1",
+        "hartree bohr**-1",
+        "hartree bohr-1",
+        "Ha/bohrs",
+    ],
+)
+def test_spellings_of_a_unit_of_force(unit: str) -> None:
+    factor = units.force_to_hartree_per_angstrom(unit)
+    assert factor == pytest.approx(1 / units.BOHR_TO_ANGSTROM)
+
+
+@pytest.mark.parametrize(
+    ("unit", "same"),
+    [("kcal mol^-1", "kcal/mol"), ("kilojoule_per_mole", "kJ/mol"), ("kJ mol-1", "kJ/mol"),
+     ("kilocalorie / mole", "kcal/mol"), ("electronvolt", "eV"), (" Eh ", "hartree")],
+)  # fmt: skip
+def test_spellings_of_a_unit_of_energy(unit: str, same: str) -> None:
+    assert units.energy_unit(unit) == same
+
+
+@pytest.mark.parametrize("unit", ["kJ mol^-2", "eV/atom", "mol^-1", "/", "1/eV", "kcal mol^-10"])
+def test_what_only_looks_like_a_unit(unit: str) -> None:
+    with pytest.raises(SettingsError, match="unknown unit"):
+        units.energy_unit(unit)

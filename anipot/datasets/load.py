@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from anipot.conformers import Conformers
+from anipot.datasets import deepmd
 from anipot.datasets.ani_hdf5 import Empty, is_hdf5, read_ani_hdf5
 from anipot.datasets.check_labels import odd_electrons
 from anipot.datasets.extxyz import read_frames
-from anipot.datasets.mapping import ReadOptions, log, read_options
+from anipot.datasets.mapping import ReadOptions, listed, log, read_options
 from anipot.datasets.npz import read_npz
 from anipot.datasets.store import MANIFEST, is_store, open_store
 from anipot.errors import DataError
@@ -44,18 +45,21 @@ def load_dataset(
     """Read a data set from one file or several (then in order, as one). Files are never changed.
 
     Files: ANI HDF5 of any nesting (ANI-1, ANI-1x, COMP6, ANI-1r), extended and plain XYZ,
-    ``.npz`` (saved by anipot, or laid out as MD17, rMD17, sGDML), and what else ASE reads. A store
-    (a folder that ``anipot data pack`` wrote) is checked and mapped into memory, not read into it.
+    ``.npz`` (saved by anipot, or laid out as MD17, rMD17, sGDML), folders of DeePMD systems, and
+    what else ASE reads. A store (a folder that ``anipot data pack`` wrote) is checked and mapped
+    into memory, not read into it.
 
     - ``energy_key``, ``coordinates_key``, ``species_key``, ``forces_key``, ``stress_key``,
       ``virial_key``: names in the file, where they are not the usual ones or there are several;
     - ``energy_from="comment"``: read energies from the comment lines of XYZ files;
-    - ``energy_unit``, ``length_unit``: units of the file, where it does not declare them. HDF5
-      files are taken to be in hartree and angstrom, ASE's formats in eV and angstrom; foreign
+    - ``energy_unit``, ``length_unit``: units of the file, where it does not declare them (a
+      contradiction is an error). HDF5 files are taken to be in hartree and angstrom, ASE's formats
+      and DeePMD systems in eV and angstrom; foreign
       ``.npz`` files have no default. Forces are in the one over the other, or in ``force_unit``
       (``"hartree/bohr"``); stresses in energy over length cubed, or in ``stress_unit`` (``"GPa"``);
     - ``forces_sign``: ``"forces"`` or ``"gradient"`` (then negated). By default forces are
-      forces, except in COMP6 and ANI-1r files, known by their keys ``cm5`` and ``hirdipole``;
+      forces, except in COMP6 and ANI-1r files, known by their keys ``cm5`` and ``hirdipole``; it
+      must be given for a ``forces_key`` named as a gradient;
     - ``stress_sign``: ``"ase"`` (the default: dE/dstrain over volume; a virial is -dE/dstrain) or
       ``"negative"`` (stress and virial are then negated);
     - ``high_energy``: read ANI-1's high-energy extras too (``coordinatesHE``, ``energiesHE``);
@@ -105,9 +109,7 @@ def read_file(path: Path, options: ReadOptions, empty: Empty = np.empty) -> Conf
     if is_store(path):
         return open_store(path)
     if path.is_dir():
-        raise DataError(
-            f"{path} is a folder, and no store (it has no {MANIFEST}); name the files in it"
-        )
+        return _read_folder(path, options)
     try:
         size = path.stat().st_size
         with path.open("rb"):
@@ -121,6 +123,9 @@ def read_file(path: Path, options: ReadOptions, empty: Empty = np.empty) -> Conf
         raise DataError(f"{path}: cannot be opened ({e.strerror})") from e
     if size == 0:
         raise DataError(f"{path} is empty (0 bytes)")
+    system = deepmd.system_of(path)
+    if system is not None:
+        raise DataError(f"{path} is a part of a DeePMD system; give its folder, {system}")
     conformers = _by_type(path, options, empty)
     for problem in odd_electrons(conformers):
         log.warning("WARNING, %s: %s", path, problem.message)
@@ -129,8 +134,36 @@ def read_file(path: Path, options: ReadOptions, empty: Empty = np.empty) -> Conf
 
 def _by_type(path: Path, options: ReadOptions, empty: Empty) -> Conformers:
     suffix = path.suffix.lower()
+    if suffix == ".npy":
+        raise DataError(
+            f"{path} is a single array; save coordinates, species and energies together with "
+            "numpy.savez as an .npz file"
+        )
     if suffix in (".h5", ".hdf5", ".hdf") or is_hdf5(path):
         return read_ani_hdf5(path, options, empty)
     if suffix == ".npz":
         return read_npz(path, options)
     return read_frames(path, options)
+
+
+def _read_folder(path: Path, options: ReadOptions) -> Conformers:
+    """The DeePMD systems at or below a folder."""
+    try:
+        files = [p.name for p in path.iterdir() if p.is_file() and not p.name.startswith(".")]
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read ({e.strerror})") from e
+    if (path.parent / deepmd.TYPES).is_file():
+        raise DataError(f"{path} is a part of a DeePMD system; give its folder, {path.parent}")
+    systems = deepmd.systems_below(path)
+    if systems and (systems == [path] or not files):
+        return deepmd.read_deepmd(path, systems, options)
+    if systems:
+        names = [str(system.relative_to(path)) for system in systems]
+        raise DataError(
+            f"{path} holds files ({listed(files)}) and below it DeePMD systems ({listed(names)}); "
+            "name the ones that are meant"
+        )
+    raise DataError(
+        f"{path} is a folder, and neither a store (it has no {MANIFEST}) nor a DeePMD system (it "
+        f"has no {deepmd.TYPES}); name the files in it: {listed(files)}"
+    )

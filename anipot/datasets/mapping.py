@@ -7,6 +7,7 @@ ambiguous key in the same words.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,19 +17,23 @@ from pydantic import Field
 
 from anipot import units
 from anipot.config import ReadSettings, checked
-from anipot.elements import SYMBOLS, number_of
+from anipot.elements import SYMBOLS, number_of, symbols_of
 from anipot.errors import DataError, SettingsError
 
 log = logging.getLogger("anipot")
 
-COORDINATES_KEYS = ("coordinates", "coords", "coord", "positions", "R")
+COORDINATES_KEYS = ("coordinates", "coords", "coord", "positions", "pos", "conformations", "R")
 SPECIES_KEYS = ("species", "atomic_numbers", "nuclear_charges", "numbers", "z", "Z")
 ENERGY_KEYS = ("energies", "energy", "wb97x_dz.energy", "E")
 FORCES_KEYS = ("forces", "force", "wb97x_dz.forces", "F")
 STRESS_KEYS = ("stress",)
 VIRIAL_KEYS = ("virial", "virials")
-CELL_KEYS = ("cell", "cells", "lattice", "box")
-PBC_KEYS = ("pbc", "periodic")
+#: In any case of letters; no option names others.
+CELL_KEYS = (
+    "cell", "cells", "lattice", "lattices", "lattice_vectors", "box", "boxes", "box_vectors",
+    "unit_cell",
+)  # fmt: skip
+PBC_KEYS = ("pbc", "pbcs", "periodic", "periodicity")
 
 #: Words in the name of a key that may hold a label under a name that is not known.
 LIKELY = {
@@ -193,6 +198,17 @@ def hint_unread_labels(
         )  # fmt: skip
 
 
+def check_sign(options: ReadOptions, where: str) -> None:
+    """Raise DataError where forces are to be read from a key that by its name holds gradients."""
+    key = options.forces_key
+    if key is not None and "grad" in key.lower() and options.forces_sign is None:
+        raise DataError(
+            f"{where}: {key!r} by its name holds gradients, the negative of forces; negate them "
+            f"with {keyword('forces_sign', 'gradient')}, or read them as they are with "
+            f"{keyword('forces_sign', 'forces')}"
+        )
+
+
 def listed(names: Sequence[str]) -> str:
     """Names for a message, the first dozen of them."""
     names = sorted(names)
@@ -203,33 +219,69 @@ def listed(names: Sequence[str]) -> str:
 def parse_species(array: np.ndarray, where: str) -> np.ndarray:
     """Atomic numbers of the same shape, uint8, from symbols or numbers; padding (-1, 0, "") is 0.
 
-    Raises DataError for what is no element.
+    Text may be symbols or numbers ("8", "8.0"). Raises DataError for what is no element; D and T
+    are refused, too: a potential knows hydrogen only, and a mass must not be lost in silence.
     """
     array = np.asarray(array)
     if array.dtype.kind in "SOU":
-        text = np.array(
-            [s.decode() if isinstance(s, bytes) else str(s) for s in array.reshape(-1)], dtype=str
-        )
-        distinct, index = np.unique(text, return_inverse=True)
-        table = np.zeros(len(distinct), dtype=np.uint8)
-        for i, symbol in enumerate(distinct):
-            symbol = symbol.strip("\x00 ")
-            if symbol == "":
-                continue
-            try:
-                table[i] = int(symbol) if symbol.isdigit() else number_of(symbol)
-            except (SettingsError, OverflowError) as e:
-                raise DataError(f"{where}: {symbol!r} is not the symbol of an element") from e
-            if not 1 <= table[i] < len(SYMBOLS):
-                raise DataError(f"{where}: {symbol!r} is not the symbol of an element")
+        if array.dtype.kind == "O":
+            array = np.array([_text(s, where) for s in array.reshape(-1)], dtype=str).reshape(
+                array.shape
+            )
+        distinct, index = np.unique(array.reshape(-1), return_inverse=True)
+        table = np.array([_number(_text(s, where), where) for s in distinct], dtype=np.uint8)
         return table[index.reshape(-1)].reshape(array.shape)
     if array.dtype.kind not in "iuf":
         raise DataError(f"{where}: species are neither symbols nor atomic numbers ({array.dtype})")
-    whole = array.astype(np.int64)
-    wrong = (whole != array) | (whole < -1) | (whole >= len(SYMBOLS))
+    numbers = np.nan_to_num(array, nan=-2, posinf=-2, neginf=-2)
+    wrong = (np.floor(numbers) != numbers) | (numbers < -1) | (numbers >= len(SYMBOLS))
     if wrong.any():
         raise DataError(f"{where}: {array[wrong].flat[0]} is not the atomic number of an element")
-    return np.where(whole < 0, 0, whole).astype(np.uint8)
+    return np.where(numbers < 0, 0, numbers).astype(np.uint8)
+
+
+def _text(value: Any, where: str) -> str:
+    """One entry of an array of text."""
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            raise DataError(f"{where}: {value!r} is not the symbol of an element") from None
+    return str(value).strip("\x00 \t\r\n")
+
+
+def _number(symbol: str, where: str) -> int:
+    """The atomic number of one entry; 0 for padding."""
+    if symbol == "":
+        return 0
+    wrong = DataError(f"{where}: {symbol!r} is not the symbol of an element")
+    if symbol in ("D", "T"):
+        raise DataError(
+            f"{where}: {symbol!r} is an isotope of hydrogen; potentials know elements only. Write H"
+        )
+    try:
+        number = float(symbol)
+    except ValueError:
+        try:
+            return number_of(symbol)
+        except (SettingsError, OverflowError):
+            raise wrong from None
+    if number in (-1, 0):
+        return 0
+    if not (1 <= number < len(SYMBOLS) and number == int(number)):
+        raise wrong
+    return int(number)
+
+
+def is_formula(name: str, numbers: np.ndarray) -> bool:
+    """Whether a group's name is the formula of its atoms, as in ``C10H10N2O1``."""
+    parts = re.findall(r"([A-Z][a-z]?)(\d*)", name)
+    if "".join(s + n for s, n in parts) != name or len({s for s, _ in parts}) != len(parts):
+        return False
+    counts = {s: int(n or 1) for s, n in parts}
+    values, occur = np.unique(numbers, return_counts=True)
+    counts = {s: n for s, n in counts.items() if n}
+    return counts == dict(zip(symbols_of(values), occur.tolist(), strict=True))
 
 
 def check_padding(numbers: np.ndarray, coordinates: np.ndarray, where: str) -> None:

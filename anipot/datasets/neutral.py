@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,12 @@ SPIN_KEYS = frozenset({
 })  # fmt: skip
 #: ... and of a multiplicity, 2S + 1, which must be 1.
 MULTIPLICITY_KEYS = frozenset({"multiplicity", "spin_multiplicity", "mult", "spinmult"})
+
+#: Keys of charges of the atoms, whose sum is the charge of the molecule.
+ATOMIC_CHARGE_KEYS = frozenset({
+    "charges", "partial_charges", "atomic_charges", "atom_charges", "formal_charges",
+    "mbis_charges", "initial_charges",
+})  # fmt: skip
 
 #: What the comment of a plain XYZ file may say of charge and spin in words.
 _IN_WORDS = re.compile(
@@ -56,6 +62,47 @@ def check_values(key: str, values: np.ndarray, where: str) -> None:
     if len(wrong):
         place = f"{where}, conformer {wrong[0]}" if len(numbers) > 1 else where
         raise _refused(place, f"{key} {numbers[wrong[0]]:g}")
+
+
+def check_charge_entries(
+    keys: Iterable[str], values: Callable[[str], np.ndarray], n: int, atoms: int, where: str
+) -> set[str]:
+    """Check what the arrays of a file tell of charge and spin, for n conformers of so many atoms.
+
+    ``values`` gives the array of a key; it is asked for those only that are checked. Charges of
+    atoms may be anything whose sum is 0. Returns the keys of total charges and spins. Raises
+    DataError for all but neutral singlets.
+    """
+    found = set()
+    for key in keys:
+        last = key.rpartition(".")[2]
+        name = _plain(last)
+        of_atoms = name in ATOMIC_CHARGE_KEYS
+        if not of_atoms and not tells_charge_or_spin(name):
+            continue
+        array = np.asarray(values(key))
+        shape = array.shape
+        by_atom = shape[:2] == (n, atoms) or (shape[:1] == (atoms,) and (of_atoms or n != atoms))
+        if not by_atom and not (of_atoms and n == 0):
+            found.add(key)
+            check_values(last, array, where)
+            continue
+        try:
+            numbers = np.nan_to_num(np.asarray(array, dtype=float))
+        except (TypeError, ValueError):
+            raise DataError(f"{where}: {key!r} holds something else than numbers") from None
+        rows = numbers.reshape(n if shape[:2] == (n, atoms) else 1, -1)
+        if of_atoms or name in CHARGE_KEYS:
+            total, what = np.abs(rows.sum(axis=1)), "that add up to"
+            wrong = total > 0.5  # far beyond the rounding of a population analysis
+        else:
+            total, what = np.abs(rows).max(axis=1, initial=0), "of up to"
+            wrong = total > 0
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            place = f"{where}, conformer {row}" if len(rows) > 1 else where
+            raise _refused(place, f"{key} {what} {total[row]:g}")
+    return found
 
 
 def check_neutral_singlet(frame: ase.Atoms, where: str) -> None:

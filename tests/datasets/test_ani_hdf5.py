@@ -279,7 +279,9 @@ def test_units_given_declared_and_default(path):
     assert declared.coordinates[0, 0] == pytest.approx(10.0)
     assert declared.forces[0, 0] == pytest.approx(2 / units.HARTREE_TO_EV, rel=1e-14)
     assert declared.level_of_theory == "HF/STO-3G"
-    assert load_dataset(path, energy_unit="hartree").energies[0] == -76.0  # the keyword wins
+    with pytest.raises(DataError, match=r"'energy_unit' .*'kcal/mol', but energy_unit='hartree'"):
+        load_dataset(path, energy_unit="hartree")
+    assert load_dataset(path, energy_unit="kcal/mol").content_hash() == declared.content_hash()
 
 
 def test_an_unknown_declared_unit_names_the_keyword(path):
