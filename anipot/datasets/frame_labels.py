@@ -130,7 +130,7 @@ class FrameLabels:
             self.used.add("forces" if name == "the calculator's forces" else name)
         for name in list(there)[1:]:
             first = next(iter(there))
-            _check_equal(first, there[first], name, there[name], f"{where}, forces", "forces_key")
+            _check_equal(first, there[first], name, there[name], f"{where}, forces", ["forces_key"])
         return next(iter(there.values()), None)
 
     def _from_columns(
@@ -149,7 +149,7 @@ class FrameLabels:
                 f"{where}: {name} hold {what}; {self.options.forces_key!r} are not three numbers "
                 "of each atom among them"
             )
-        self.used.add(name)
+        self.used |= {name, match[0]}
         return np.asarray(values[:, start - first : end - first + 1])
 
     def _stress(
@@ -181,10 +181,10 @@ class FrameLabels:
         self.used.update(found)
         names = list(found)
         for name in names[1:]:
-            way = "stress_key" if names[0] in keys else "virial_key"
+            ways = ["stress_key"] * (names[0] in keys) + ["virial_key"]
             _check_equal(
                 names[0], found[names[0]] / scales.stress, name, found[name] / scales.stress,
-                f"{where}, stress in the file's unit (a virial is turned into one)", way, 0.01,
+                f"{where}, stress in the file's unit (a virial is turned into one)", ways, 0.01,
             )  # fmt: skip
         return found[names[0]] * options.stress_factor if names else None
 
@@ -225,7 +225,7 @@ class FrameLabels:
         others = {k for k in map(str, info) if not _like(k, ("forc", "grad"))}
         unread = {k for k in arrays | others if k not in self.used and unit_of(k) is None}
         mapping.hint_unread_labels(name, read, unread, options)
-        columns = next((k for k in self.arrays if _COLUMNS.fullmatch(k) and " " in k), None)
+        columns = next((k for k in self.arrays if _three_columns(k)), None)
         if columns and not read["forces"] and options.forces_key is None:
             log.warning(
                 "%s: %s have no name and were not read: if they are forces, give %s",
@@ -234,7 +234,9 @@ class FrameLabels:
 
     def _offer_comment(self, where: str, value: float, unit: str | None, program: str) -> None:
         by = f" as {program} writes it" if program else ""
-        need = "" if unit or self.options.energy_unit else f" and {mapping.keyword('energy_unit')}"
+        need = ""
+        if not (unit or self.options.energy_unit):
+            need = f" and {mapping.keyword('energy_unit')} (CREST, xtb and ORCA write hartree)"
         log.warning(
             "%s: no energy read, but the comment holds %s%s%s: %s%s reads it",
             where, value, f" {unit}" if unit else "", by,
@@ -250,6 +252,12 @@ def stored_result(frame: ase.Atoms, name: str) -> Any:
         return frame.calc.get_property(name, frame, allow_calculation=False)
     except PropertyNotImplementedError:
         return None
+
+
+def _three_columns(name: str) -> bool:
+    """Whether an array is unnamed columns of an XYZ file, of which forces could be three."""
+    match = _COLUMNS.fullmatch(name)
+    return match is not None and match[1] is not None and int(match[2]) - int(match[1]) >= 2
 
 
 def _like(key: str, words: Sequence[str]) -> bool:
@@ -277,7 +285,7 @@ def _tensor(key: str, value: Any, where: str) -> np.ndarray:
 
 
 def _check_equal(
-    first: str, a: np.ndarray, second: str, b: np.ndarray, where: str, option: str,
+    first: str, a: np.ndarray, second: str, b: np.ndarray, where: str, options: Sequence[str],
     tolerance: float = 1e-4,
 ) -> None:  # fmt: skip
     """Raise DataError where two labels of the same meaning differ by more than rounding."""
@@ -287,5 +295,5 @@ def _check_equal(
     worst = np.unravel_index(int(np.argmax(off)), off.shape)
     raise DataError(
         f"{where}: {first} and {second} contradict each other ({a[worst]:.6g} and {b[worst]:.6g}). "
-        f"Choose one with {mapping.keyword(option)}"
+        f"Choose one with {' or '.join(map(mapping.keyword, options))}"
     )

@@ -40,6 +40,7 @@ _ARRAYS = {"pos": "positions", "species": "symbols", "Z": "numbers", "charge": "
 _BOOLEANS = {"T": True, "True": True, "TRUE": True, "true": True, "1": True}
 _BOOLEANS |= {"F": False, "False": False, "FALSE": False, "false": False, "0": False}
 _DUMMIES = frozenset({"x", "xx", "du", "da", "dum", "bq", "gh", "tv", "q", "lp", "ghost"})
+_ISOTOPES = frozenset({"D", "T", "d", "t"})
 _LABEL = re.compile(r"([A-Z][a-z]?|[a-z])(?:\d\w*|_\w+)")
 _IPI_CELL = re.compile(r"CELL\s*[({\[]\s*abcABC\s*[)}\]]\s*:?((?:\s+[-+\d.eE]+){6})")
 _IPI_UNIT = re.compile(r"(positions|cell)\{(\w+)\}")
@@ -47,6 +48,11 @@ _IPI_UNIT = re.compile(r"(positions|cell)\{(\w+)\}")
 
 def is_xyz(path: Path) -> bool:
     """Whether a file is XYZ by its name (``.xyz``, ``.extxyz``, also compressed) or first line."""
+    name = path.name.lower()
+    for packed in (".gz", ".bz2", ".xz"):
+        name = name.removesuffix(packed)
+    if name.endswith((".xyz", ".extxyz")):
+        return True
     try:
         return filetype(str(path)) in ("xyz", "extxyz")
     except (UnknownFileTypeError, OSError, EOFError, ValueError):
@@ -76,6 +82,7 @@ def _atoms(frame: Frame) -> ase.Atoms:
     """What the lines of a frame say."""
     comment, extended = frame.comment, is_extended(frame.comment)
     info: dict[str, Any] = {}
+    pairs: dict[str, str | None] = {}
     cell, pbc, schema = np.zeros((3, 3)), False, _PLAIN
     if is_qm9(comment):
         info, frame.comment = _qm9(frame), ""
@@ -85,19 +92,23 @@ def _atoms(frame: Frame) -> ase.Atoms:
         except ValueError as e:
             if extended:
                 raise frame.error(f"the comment {e}") from None
-            pairs = {}
         cell, pbc, schema = _geometry(frame, pairs)
         info = {key: _info(key, text) for key, text in pairs.items() if extended or text}
     if not extended:
         if frame.comment:
             check_comment(comment, f"{frame.path}, frame {frame.index} ({comment!r})")
+        words = not pairs or None in pairs.values()
+        if frame.comment and (words or ("energy" not in pairs and comment_energy(comment))):
             info["comment"] = comment
         cell, pbc, length = _cell_of_plain(frame, cell, pbc)
         info |= {} if length is None else {"length_unit": length}
     arrays = _columns(frame, schema)
     if is_qm9(comment) and "column 5" in arrays:
         arrays["charges"] = arrays.pop("column 5")
-    numbers = _numbers(frame, arrays.pop("symbols", None), arrays.pop("numbers", None))
+    symbols = arrays.pop("symbols", None)
+    numbers = _numbers(frame, symbols, arrays.pop("numbers", None))
+    if symbols is not None and not _ISOTOPES.isdisjoint(symbols):
+        info["isotopes"] = "D, T"  # read as hydrogen, whose potential they share
     atoms = ase.Atoms(numbers, arrays.pop("positions"), cell=cell, pbc=pbc, info=info)
     mask = arrays.pop("move_mask", None)
     if mask is not None:
@@ -305,7 +316,7 @@ def _unnamed(
         numbers = [[to_float(word) for word in row[width:]] for row in rows]
     except ValueError:
         texts = np.array([" ".join(row[width:]) for row in rows], dtype=object)
-        return {name: texts}
+        return {f"{name} (text)": texts}
     if len(widths) > 1:
         # One number too few may as well be a coordinate.
         row = next(i for i, words in enumerate(rows) if len(words) != len(rows[0]))
