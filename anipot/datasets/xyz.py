@@ -93,7 +93,11 @@ def _atoms(frame: Frame) -> ase.Atoms:
             if extended:
                 raise frame.error(f"the comment {e}") from None
         cell, pbc, schema = _geometry(frame, pairs)
-        info = {key: _info(key, text) for key, text in pairs.items() if extended or text}
+        info = {
+            key: _info(key, text)
+            for key, text in pairs.items()
+            if extended or (text and re.fullmatch(r"[A-Za-z][\w-]*", key))
+        }
     if not extended:
         if frame.comment:
             check_comment(comment, f"{frame.path}, frame {frame.index} ({comment!r})")
@@ -283,6 +287,8 @@ def _converted(frame: Frame, texts: Sequence[str], kind: str, name: str, n: int)
     if kind == "S":
         return np.array(texts, dtype=object)
     try:
+        if kind != "L" and "_" in "".join(texts):
+            raise ValueError  # which Python would read over
         if kind == "R":
             return np.array([float(text) for text in texts])
         if kind == "I":
@@ -296,7 +302,7 @@ def _converted(frame: Frame, texts: Sequence[str], kind: str, name: str, n: int)
             if kind == "L":
                 values.append(_BOOLEANS[text])
             else:
-                values.append(to_float(text) if kind == "R" else int(text))
+                values.append(to_float(text) if kind == "R" else int(text.replace("_", "no")))
         except (ValueError, KeyError):
             what = {"R": "a number", "I": "a whole number", "L": "T or F"}[kind]
             raise frame.error(f"{text!r} in {name!r} is not {what}", i // n) from None

@@ -31,7 +31,8 @@ def with_isolated_atoms(
         return settings, train, val
     masks = [isolated_atoms(part) for part in (train, val)]
     parts = [part.take(mask) for part, mask in zip((train, val), masks, strict=True)]
-    atoms = Conformers.concatenate([p.by_formula() for p in parts])
+    there = [part for part in parts if len(part)] or parts[:1]
+    atoms = Conformers.concatenate([part.by_formula() for part in there])
     train, val = train.take(~masks[0]), val.take(~masks[1])
     wanted = train.elements if elements is None else parse_elements(elements)
     own = SelfEnergies.isolated(atoms, wanted)

@@ -88,7 +88,7 @@ def test_a_stress_and_a_virial_that_agree_or_of_which_one_is_chosen(tmp_path):
     second = read(tmp_path, other, virial_key="virial")
     assert second.stress[0, 0, 0] == pytest.approx(-0.5 / HARTREE_TO_EV)
     assert second.not_read == ("stress",)
-    with pytest.raises(DataError, match="has a virial .virial. but no cell"):
+    with pytest.raises(DataError, match=r"has a virial .virial. but no cell"):
         read(tmp_path, f'{POS} virial="1 1 1 0 0 0"')
     assert read(tmp_path, f'{POS} virial="0 0 0 0 0 0"').stress is None
 
