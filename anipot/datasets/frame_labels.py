@@ -45,6 +45,7 @@ class FrameLabels:
         self.results: set[str] = set()
         self.used: set[str] = set()
         self._scales: dict[tuple[tuple[str, str], ...], tuple[Scales, float]] = {}
+        self._told: set[tuple[str, str]] = set()
         self._comment: tuple[str, float, str | None, str] | None = None
 
     def read(self, frame: ase.Atoms, where: str) -> tuple[Scales, dict[str, Any]]:
@@ -86,8 +87,6 @@ class FrameLabels:
                 self._comment = (where, *found)
             if options.energy_from is not None and found is not None:
                 return self._from_comment(*found, where)
-        if options.energy_from is not None:
-            return None
         key = options.energy_key or "energy"
         value = info_entry(frame, key)
         if value is None and key in ("energy", "free_energy"):
@@ -102,11 +101,19 @@ class FrameLabels:
 
     def _from_comment(self, value: float, unit: str | None, program: str, where: str) -> float:
         self.used.add("comment")
-        unit = self.options.energy_unit or unit
+        given = self.options.energy_unit
+        if given and unit and units.energy_unit(given) != unit and (given, unit) not in self._told:
+            self._told.add((given, unit))
+            log.warning(
+                "%s: %s writes energies in %s; %s is used as given",
+                where, program or "the comment", unit, mapping.keyword("energy_unit", given),
+            )  # fmt: skip
+        unit = given or unit
         if unit is None:
             raise DataError(
                 f"{where}: nothing says in which unit the comment's energy {value} is; give it "
-                f"with {mapping.keyword('energy_unit')} (CREST, xtb and ORCA write hartree)"
+                f"with {mapping.keyword('energy_unit')} (hartree in CREST's files, "
+                "kcal/mol in MD17's)"
             )
         return value * units.energy_to_hartree(unit)
 
@@ -172,6 +179,7 @@ class FrameLabels:
             value = info_entry(frame, key)
             if value is None:
                 continue
+            self.used.add(key)
             value = _tensor(key, value, where)
             volume = abs(float(np.linalg.det(np.asarray(frame.cell)))) * scales.length**3
             if volume > 0:
@@ -212,7 +220,7 @@ class FrameLabels:
             if key is not None and key not in self.used:
                 present = sorted(map(str, among - _OWN_ARRAYS))
                 mapping.find_key(label, key, (), [k for k in present if k != key], name, option)
-        if options.energy_from is not None and not read["energies"]:
+        if options.energy_from is not None and "comment" not in self.used:
             raise DataError(
                 f"{name}: no comment holds an energy, for which {mapping.keyword('energy_from')} "
                 "looks (a number alone, or after 'energy' or 'E')"
@@ -236,7 +244,8 @@ class FrameLabels:
         by = f" as {program} writes it" if program else ""
         need = ""
         if not (unit or self.options.energy_unit):
-            need = f" and {mapping.keyword('energy_unit')} (CREST, xtb and ORCA write hartree)"
+            need = f" and {mapping.keyword('energy_unit')}"
+            need += " (hartree in CREST's files, kcal/mol in MD17's)"
         log.warning(
             "%s: no energy read, but the comment holds %s%s%s: %s%s reads it",
             where, value, f" {unit}" if unit else "", by,

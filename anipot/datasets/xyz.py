@@ -64,7 +64,7 @@ def read_xyz(path: Path) -> list[ase.Atoms]:
 
     Labels, units and other keys of the comment are in ``info``, columns in ``arrays``; a comment
     that is not that of extended XYZ is ``info["comment"]``, and columns without a name are the
-    array ``"columns 5-7"``.
+    array ``"columns 5-7"``. A cell is Lattice, cell or box of nine numbers or three lengths.
     """
     try:
         with open_with_compression(str(path), "rb") as binary:
@@ -127,13 +127,10 @@ def _atoms(frame: Frame) -> ase.Atoms:
 
 def _info(key: str, text: str | None) -> Any:
     value = to_value(key, text)
-    if isinstance(value, np.ndarray) and value.shape == (9,) and _is_tensor(key):
+    tensor = "stress" in key.lower() or "virial" in key.lower()
+    if tensor and isinstance(value, np.ndarray) and value.shape == (9,):
         return value.reshape(3, 3, order="F")
     return value
-
-
-def _is_tensor(key: str) -> bool:
-    return "stress" in key.lower() or "virial" in key.lower()
 
 
 def _geometry(frame: Frame, pairs: dict[str, str | None]) -> tuple[np.ndarray, Any, _Schema]:

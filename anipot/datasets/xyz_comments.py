@@ -208,7 +208,10 @@ def declared_units(
         kind = unit_of(key)
         if kind == "all" and options.energy_unit and options.length_unit:
             continue
-        if kind != "all" and getattr(options, _UNIT_OPTIONS[str(kind)]) is not None:
+        if kind != "all" and (given := getattr(options, _UNIT_OPTIONS[str(kind)])) is not None:
+            if not _same(value, given, str(kind)):
+                option = mapping.keyword(_UNIT_OPTIONS[str(kind)], given)
+                mapping.log.warning("%s: %s=%s; %s is used as given", where, key, value, option)
             continue
         try:
             told = _system(value) if kind == "all" else {str(kind): _checked(value, str(kind))}
@@ -226,6 +229,13 @@ def declared_units(
                     f"{unit}. Give it with {mapping.keyword(_UNIT_OPTIONS[name])}"
                 )
     return {name: unit for name, (_, unit) in found.items()}
+
+
+def _same(text: str, other: str, kind: str) -> bool:
+    try:
+        return _checked(text, kind) == _checked(other, kind)
+    except SettingsError:
+        return False
 
 
 def _checked(text: str, kind: str) -> str:

@@ -190,9 +190,12 @@ def test_declared_units_are_used(tmp_path, caplog, tags):
         assert data.stress[0, 0, 0] == pytest.approx(1 / stress)
     assert data.not_read == ()
     assert plain.energies[0] == pytest.approx(-2 / HARTREE_TO_EV)
+    assert not caplog.text
     told = read(tmp_path, f"{POS} energy=-2 {tags}", energy_unit="kJ/mol", length_unit="angstrom")
     assert told.energies[0] == pytest.approx(-2 / HARTREE_TO_KJMOL)
     assert told.coordinates[1, 2] == 0.74
+    other = tags.startswith(("energy", "units_", "pos"))  # units= says too much to be compared
+    assert ("is used as given" in caplog.text) == other
 
 
 @pytest.mark.parametrize(
@@ -258,6 +261,17 @@ def test_comments_without_an_energy(tmp_path, caplog, comment):
     assert "no energy read" not in caplog.text
     with pytest.raises(DataError, match=r"some\.xyz: no comment holds an energy"):
         read(tmp_path, comment, energy_from="comment")
+
+
+def test_a_unit_given_against_that_of_a_program_is_said(tmp_path, caplog):
+    data = read(tmp_path, *[next(iter(COMMENTS))] * 2, energy_from="comment", energy_unit="eV")
+    assert data.energies[1] == pytest.approx(-1.25 / HARTREE_TO_EV)
+    assert caplog.text.count("xtb writes energies in hartree; energy_unit='eV'") == 1
+
+
+def test_frames_with_an_energy_by_key_keep_it(tmp_path):
+    data = read(tmp_path, f"{POS} energy=-1.5", "-2.5 eV", energy_from="comment")
+    np.testing.assert_allclose(data.energies * HARTREE_TO_EV, [-1.5, -2.5])
 
 
 def test_energy_from_comment_and_energy_key_are_one_too_many(tmp_path):
