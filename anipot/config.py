@@ -302,9 +302,10 @@ class TrainingSettings(Settings):
     patience: int | None = Field(
         None, ge=1, description="epochs without a better one before stopping; none: half of epochs"
     )
-    self_energies: Literal["auto", "fit", "keep"] | dict[str, float] = Field(
+    self_energies: Literal["auto", "fit", "keep", "isolated"] | dict[str, float] = Field(
         "auto",
-        description="fit to the training data; keep the model's; auto: keep if it has any; or "
+        description="fit to the training data; keep the model's; auto: keep if it has any; "
+        "isolated: the energies of the single atoms in the data, which are then not trained on; or "
         "hartree by element, {H: -0.6, C: -38.1}",
     )
     normalize_aevs: bool = Field(

@@ -748,6 +748,15 @@ def check_conformers(given: object, who: str) -> None:
         )
 
 
+def isolated_atoms(conformers: Conformers) -> np.ndarray:
+    """(M,) bool: which conformers are a single atom with an energy, without a periodic cell."""
+    single = (conformers.n_atoms == 1) & conformers.has("energies")
+    if single.any() and conformers.pbc is not None:
+        index = np.flatnonzero(single)
+        single[index] = ~np.asarray(conformers.pbc[index]).any(axis=1)
+    return np.asarray(single)
+
+
 def number_groups(group: np.ndarray, found: dict[int, int]) -> np.ndarray:
     """``group`` (n,) numbered as they are found; ``found`` has the numbers, and gets new ones.
 

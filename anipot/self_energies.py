@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anipot.batches import Batch
 from anipot.conformers import Conformers
-from anipot.elements import parse_elements
+from anipot.elements import parse_elements, symbol_of
 from anipot.errors import DataError, SettingsError
 
 
@@ -51,6 +51,33 @@ class SelfEnergies:
                 f"{', '.join(elements)}; give one for each"
             )
         return cls(elements, np.array([values[e] for e in elements]), "given")
+
+    @classmethod
+    def isolated(cls, atoms: Conformers, elements: Sequence[str]) -> SelfEnergies:
+        """The energies of single atoms, one conformer each, where ``elements`` has the element.
+
+        Raises DataError naming the elements of which there is none, and one with two energies.
+        """
+        elements = parse_elements(elements)
+        found: dict[str, float] = {}
+        energies = np.zeros(0) if atoms.energies is None else atoms.energies
+        for number, energy in zip(atoms.atomic_numbers, energies, strict=True):
+            symbol = symbol_of(int(number))
+            before = found.setdefault(symbol, float(energy))
+            if abs(before - energy) > 1e-6:
+                raise DataError(
+                    f"isolated atoms of {symbol} have different energies, {before:.6f} and "
+                    f"{energy:.6f} hartree; keep one of them"
+                )
+        lacking = [e for e in elements if e not in found]
+        if lacking:
+            there = f"there are {' '.join(found)}" if found else "there are none"
+            raise DataError(
+                f"self_energies=isolated needs a single atom with an energy of each element, and "
+                f"the data has none of {', '.join(lacking)} ({there}); add them, or use "
+                "self_energies=fit"
+            )
+        return cls(elements, np.array([found[e] for e in elements]), "Energies of isolated atoms.")
 
     @classmethod
     def fit(

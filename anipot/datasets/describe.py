@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anipot.conformers import LABELS, Conformers
+from anipot.conformers import LABELS, Conformers, isolated_atoms
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Summary:
     periodic: int
     dropped: int
     not_read: tuple[str, ...]
+    isolated: tuple[str, ...]
     nbytes: int
 
     def __str__(self) -> str:
@@ -71,6 +72,9 @@ class Summary:
             rows.append(("periodic", f"{self.periodic:,} conformers"))
         if self.dropped:
             rows.append(("left out", f"{self.dropped:,} conformers without the label"))
+        if self.isolated:
+            atoms = " ".join(self.isolated)
+            rows.append(("isolated atoms", f"{atoms}; self_energies=isolated uses them"))
         if self.not_read:
             rows.append(("not read", ", ".join(self.not_read)))
         rows.append(("memory", f"{self.nbytes / 1e6:,.1f} MB"))
@@ -97,6 +101,7 @@ def describe(conformers: Conformers) -> Summary:
             spans += [int(values.min()), int(values.max())]
         periodic += 0 if part.pbc is None else int(part.pbc.any(axis=1).sum())
 
+    single = c.elements_of(np.flatnonzero(isolated_atoms(c)))
     return Summary(
         sources=c.sources,
         level_of_theory=c.level_of_theory,
@@ -113,5 +118,6 @@ def describe(conformers: Conformers) -> Summary:
         periodic=periodic,
         dropped=c.dropped,
         not_read=c.not_read,
+        isolated=single,
         nbytes=c.nbytes,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 
 from anipot import splits
 from anipot.config import DataSettings, ReadSettings, checked
-from anipot.conformers import Conformers
+from anipot.conformers import Conformers, isolated_atoms
 from anipot.datasets.bundled import (
     TEST_MOLECULES,
     VALIDATION_MOLECULES,
@@ -39,6 +39,7 @@ class Division:
 
     ``listed`` are the parts whose molecules a list named; ``fold`` is (number, of how many) where
     the test part is a fold. ``data_hash`` identifies the data the indices point into.
+    ``isolated``: all isolated atoms are in the training part, and the rest was divided.
     """
 
     train: np.ndarray
@@ -49,6 +50,7 @@ class Division:
     data_hash: str
     listed: tuple[str, ...] = ()
     fold: tuple[int, int] | None = None
+    isolated: bool = False
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return iter((self.train, self.validation, self.test))
@@ -87,6 +89,7 @@ class Division:
                 "data_hash": self.data_hash,
                 "listed": self.listed,
                 "fold": self.fold,
+                "isolated": self.isolated,
             }
         )
         # Millions of numbers are not worth the time that compressing them takes.
@@ -143,18 +146,22 @@ def select(data: Conformers, settings: DataSettings) -> Conformers:
     return data.select(**wanted, seed=settings.seed)
 
 
-def divide(data: Conformers, settings: DataSettings) -> Division:
+def divide(data: Conformers, settings: DataSettings, isolated: bool = False) -> Division:
     """Divide ``data`` as the options say.
 
     By molecule, lists of molecules for test and validation can be given; the bundled data has lists
     of its own, used unless ``settings`` names others. What lists leave is divided at random, in the
     proportions of the fractions. By formula, lists name formulas. With ``folds``, the test part is
-    the ``fold``-th of them, and ``validation`` a fraction of the rest.
+    the ``fold``-th of them, and ``validation`` a fraction of the rest. ``isolated``: isolated atoms
+    are left out of that and all put into the training part, where they become self energies.
     Raises DataError when a part comes out empty, training lacks an element, or a molecule that the
     caller listed has no conformer (of the bundled lists, a warning says so); SettingsError for
     options that contradict each other or would change nothing.
     """
     by, seed = settings.split, settings.seed
+    whole = data
+    if isolated:
+        data = data.take(~isolated_atoms(data))
     lists = {
         "validation": settings.validation_molecules,
         "test": settings.test_molecules,
@@ -191,7 +198,18 @@ def divide(data: Conformers, settings: DataSettings) -> Division:
                 "conformers, or list molecules that are among them"
             )
     data.check_elements(train, validation, test)
-    return Division(train, validation, test, by, seed, data.content_hash(), tuple(listed), fold)
+    if isolated:
+        train, validation, test = _with_atoms(whole, indices)
+    hash_of_all = whole.content_hash()
+    return Division(train, validation, test, by, seed, hash_of_all, tuple(listed), fold, isolated)
+
+
+def _with_atoms(data: Conformers, indices: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Parts of ``data`` less its isolated atoms, as parts of all of it: the atoms are training."""
+    single = isolated_atoms(data)
+    rest = splits.nonzero(~single)
+    train, *others = (rest[index] for index in indices)
+    return [np.sort(np.concatenate([splits.nonzero(single), train])), *others]
 
 
 def _check_fractions(settings: DataSettings, listed: Mapping[str, str], own: bool) -> None:
@@ -310,6 +328,7 @@ def provenance(data: Conformers, division: Division, settings: DataSettings) -> 
             "seed": division.seed,
             "listed": list(division.listed),
             "fold": division.fold,
+            "isolated": division.isolated,
             **{p: len(i) for p, i in zip(PARTS, division, strict=True)},
             "validation_molecules": molecules(division.validation),
             "test_molecules": molecules(division.test),
@@ -333,6 +352,9 @@ def divide_again(data: Conformers, known: Mapping[str, Any]) -> Division:
         )
     split = known["split"]
     settings = checked(DataSettings, known["options"])
+    whole, isolated = data, bool(split.get("isolated"))
+    if isolated:
+        data = data.take(~isolated_atoms(data))
     if split["by"] == "conformer":
         indices = _at_random(data, settings, "conformer")
     else:
@@ -344,17 +366,12 @@ def divide_again(data: Conformers, known: Mapping[str, Any]) -> Division:
         for k, kind in enumerate(kinds, start=1):
             home[[place[n] for n in split[kind] if n in place]] = k
         indices = [splits.nonzero(grouped.of_molecules(home == k)) for k in range(3)]
-    train, validation, test = indices
+    train, validation, test = _with_atoms(whole, indices) if isolated else indices
+    listed, fold = tuple(split.get("listed", ())), split.get("fold")
     division = Division(
-        train,
-        validation,
-        test,
-        split["by"],
-        split["seed"],
-        known["sha256"],
-        tuple(split.get("listed", ())),
-        tuple(split["fold"]) if split.get("fold") else None,
-    )
+        train, validation, test, split["by"], split["seed"], known["sha256"], listed,
+        tuple(fold) if fold else None, isolated,
+    )  # fmt: skip
     if index_hash(division.train) != split["train_sha256"]:
         raise DataError(
             "the split does not come out as it was: the molecules have other names in this file, "

@@ -10,42 +10,34 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import ase
 import ase.io
 import numpy as np
-from ase.calculators.calculator import PropertyNotImplementedError
-from ase.calculators.singlepoint import SinglePointCalculator
-from ase.stress import voigt_6_to_full_3x3_stress
 
 from anipot.conformers import Conformers
 from anipot.datasets import mapping
+from anipot.datasets.frame_labels import FrameLabels
 from anipot.datasets.mapping import ReadOptions, log
-from anipot.datasets.neutral import check_comments, check_neutral_singlet, info_entry
+from anipot.datasets.neutral import check_neutral_singlet, info_entry
+from anipot.datasets.xyz import is_xyz, read_xyz
 from anipot.elements import SYMBOLS
 from anipot.errors import DataError
 
 
 def read_frames(path: Path, options: ReadOptions) -> Conformers:
     """All frames of a file that ASE reads. Raises DataError naming file, frame and reason."""
-    suffix = path.suffix.lower()
-    formats = ("extxyz", "xyz") if suffix in (".xyz", ".extxyz") else (None,)
-    frames: list[ase.Atoms] = []
-    reasons = []
-    for name in formats:
-        try:
-            frames = list(ase.io.iread(path, index=":", format=name))
-            if name is not None:
-                check_comments(path)
-            break
-        except DataError:
-            raise
-        except Exception as e:  # ASE's readers raise anything at all on a damaged file
-            reasons.append(f"{type(e).__name__}: {e}")
+    frames: list[ase.Atoms]
+    if is_xyz(path):
+        frames = read_xyz(path)
     else:
-        known = ".h5 .hdf5 (ANI), .npz, .xyz .extxyz, and the formats of ASE"
-        raise DataError(f"{path}: cannot be read ({reasons[0]}). Known files: {known}")
+        try:
+            frames = list(ase.io.iread(path, index=":"))
+        except Exception as e:  # ASE's readers raise anything at all on a damaged file
+            known = ".h5 .hdf5 (ANI), .npz, .xyz .extxyz, and the formats of ASE"
+            raise DataError(
+                f"{path}: cannot be read ({type(e).__name__}: {e}). Known files: {known}"
+            ) from e
     if not frames:
         raise DataError(f"{path}: no frame in it")
     data = conformers_from_atoms(frames, options=options, source=str(path))
@@ -75,7 +67,9 @@ def conformers_from_atoms(
     ``info["virial"]`` (-dE/dstrain) is turned into a stress. ``options`` names other keys and
     units (default eV, angstrom). Frames are grouped by ``info["molecule"]`` where every frame has
     it, or by the key ``options.group_key``; else by formula. A label that some frames lack is
-    masked, one that all lack is None. A calculator of any other kind is never asked.
+    masked, one that all lack is None. Units that a frame declares (``energy_unit``, ``units`` ...
+    in its info) are used where ``options`` gives none. A calculator of any other kind is never
+    asked.
 
     Raises DataError for no frame, a frame without atoms, an unknown element, a charge or a spin,
     and numbers that are not finite, naming the frame.
@@ -85,7 +79,7 @@ def conformers_from_atoms(
     name = source or "the frames"
     if not frames:
         raise DataError(f"{name}: no frame given")
-    scales = mapping.scales(options, name, energy_unit="eV", length_unit="angstrom")
+    labels = FrameLabels(options, name)
     m = len(frames)
     counts = np.array([len(f) for f in frames])
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -107,26 +101,22 @@ def conformers_from_atoms(
                 f"{where}: atom {atom} ({frame.symbols[atom]!r}) is of no known element"
             )
         check_neutral_singlet(frame, where)
+        scales, values = labels.read(frame, where)
         numbers[part], coordinates[part] = z, frame.positions * scales.length
         cells[i], pbc[i] = np.asarray(frame.cell) * scales.length, frame.pbc
         if frame.pbc.any() and (np.abs(cells[i][frame.pbc]).sum(axis=1) == 0).any():
             raise DataError(f"{where}: is periodic in a direction that has no lattice vector")
-        values = {
-            "energies": (_energy(frame, options, where), scales.energy),
-            "forces": (_forces(frame, options, where), scales.forces * options.sign),
-            "stress": (_stress(frame, where), scales.stress),
-        }
-        for label, (value, factor) in values.items():
+        for label, value in values.items():
             if value is None:
                 continue
             if not np.isfinite(value).all():
                 raise DataError(f"{where}: its {label} hold a number that is not finite")
             target = {"energies": energies, "forces": forces, "stress": stress}[label]
-            target[part if label == "forces" else i] = value * factor
+            target[part if label == "forces" else i] = value
             has[label][i] = True
         if not np.isfinite(coordinates[part]).all() or not np.isfinite(cells[i]).all():
             raise DataError(f"{where}: its positions or cell hold a number that is not finite")
-    _explain_missing(frames, options, has, name)
+    labels.explain(has)
     molecule, names = _groups(frames, options.group_key, name)
     periodic = bool(pbc.any())
     return Conformers(
@@ -142,91 +132,9 @@ def conformers_from_atoms(
         molecule_names=names,
         masks={label: there for label, there in has.items() if there.any() and not there.all()},
         sources=(Path(source).name,) if source else (),
-        file_units=scales.units,
+        file_units=labels.file_units,
+        not_read=labels.not_read(columns=bool(source) and is_xyz(Path(source))),
     )
-
-
-def _result(frame: ase.Atoms, name: str) -> Any:
-    """A stored result of a frame; None where there is none or the atoms have moved since."""
-    if not isinstance(frame.calc, SinglePointCalculator):
-        return None
-    try:
-        return frame.calc.get_property(name, frame, allow_calculation=False)
-    except PropertyNotImplementedError:
-        return None
-
-
-def _energy(frame: ase.Atoms, options: ReadOptions, where: str) -> float | None:
-    key = options.energy_key or "energy"
-    value = info_entry(frame, key)
-    if value is None and key in ("energy", "free_energy"):
-        value = _result(frame, key)
-    if value is None or isinstance(value, bool | np.bool_):
-        return None
-    try:
-        return float(np.asarray(value, dtype=float).reshape(()))
-    except (TypeError, ValueError):
-        raise DataError(f"{where}: {key}={value!r} is not one number") from None
-
-
-def _forces(frame: ase.Atoms, options: ReadOptions, where: str) -> np.ndarray | None:
-    key = options.forces_key or "forces"
-    value = frame.arrays.get(key)
-    if value is None and key == "forces":
-        value = _result(frame, key)
-    if value is None:
-        return None
-    value = np.asarray(value, dtype=float)
-    if value.shape != (len(frame), 3):
-        raise DataError(f"{where}: {key!r} has shape {value.shape}, not ({len(frame)}, 3)")
-    return value
-
-
-def _stress(frame: ase.Atoms, where: str) -> np.ndarray | None:
-    value, factor = info_entry(frame, "stress"), 1.0
-    if value is None:
-        value = _result(frame, "stress")
-    if value is None and info_entry(frame, "virial") is not None:
-        volume = abs(float(np.linalg.det(np.asarray(frame.cell))))
-        if volume == 0:
-            raise DataError(f"{where}: has a virial but no cell")
-        value, factor = frame.info["virial"], -1.0 / volume
-    if value is None:
-        return None
-    value = np.asarray(value, dtype=float)
-    if value.size == 9:
-        return value.reshape(3, 3) * factor
-    if value.size == 6:
-        return voigt_6_to_full_3x3_stress(value.reshape(6)) * factor
-    raise DataError(f"{where}: a stress has 6 or 9 numbers, not {value.size}")
-
-
-def _explain_missing(
-    frames: Sequence[ase.Atoms], options: ReadOptions, has: dict[str, np.ndarray], name: str
-) -> None:
-    """A key that was asked for must be somewhere; energies under another name are worth a word."""
-    present = {
-        key for frame in frames[:1000] for key in frame.info if info_entry(frame, key) is not None
-    }
-    present |= {
-        key
-        for frame in frames[:1000]
-        if isinstance(frame.calc, SinglePointCalculator)
-        for key in frame.calc.results
-    }
-    if options.energy_key is not None and not has["energies"].any():
-        mapping.find_key("energies", options.energy_key, (), present, name, "energy_key")
-    if options.forces_key is not None and not has["forces"].any():
-        arrays = {key for frame in frames[:1000] for key in frame.arrays}
-        mapping.find_key("forces", options.forces_key, (), arrays, name, "forces_key")
-    likely = [key for key in present if "energy" in key.lower()]
-    if options.energy_key is None and likely and not has["energies"].any():
-        log.warning(
-            "%s: no energy read, but there is %s: name it with %s",
-            name,
-            mapping.listed(likely),
-            mapping.keyword("energy_key"),
-        )
 
 
 def _groups(

@@ -42,6 +42,8 @@ LIKELY = {
     "stress": ("stress",),
     "virial": ("virial",),
 }
+#: Whole names, in lower case, that may hold energies.
+LIKELY_ENERGIES = frozenset({"e", "e0", "etot", "e_tot", "e_total", "toten", "u0"})
 #: The option that names the key of each label.
 KEY_OPTIONS = {
     "energies": "energy_key",
@@ -188,7 +190,12 @@ def hint_unread_labels(
     """
     present = sorted(set(present))
     for label, words in LIKELY.items():
-        likely = [key for key in present if any(word in key.lower() for word in words)]
+        likely = [
+            key
+            for key in present
+            if any(word in key.lower() for word in words)
+            or (label == "energies" and key.lower() in LIKELY_ENERGIES)
+        ]
         if not likely or labels.get(label) or getattr(options, KEY_OPTIONS[label]) is not None:
             continue
         sign = " and forces_sign" if any("grad" in key.lower() for key in likely) else ""

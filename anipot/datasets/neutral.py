@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import ase
@@ -33,7 +32,8 @@ ATOMIC_CHARGE_KEYS = frozenset({
 
 #: What the comment of a plain XYZ file may say of charge and spin in words.
 _IN_WORDS = re.compile(
-    r"(?<![A-Za-z])(charge|multiplicity|spin)\s*[:=]?\s*([-+]?\d+(?:\.\d+)?)", re.IGNORECASE
+    r"(?<![A-Za-z])(charge|chrg|multiplicity|mult|spin|uhf)\s*[:=]?\s*([-+]?\d+(?:\.\d+)?)",
+    re.IGNORECASE,
 )
 #: Programs' habit: nothing but charge and multiplicity.
 _TWO_NUMBERS = re.compile(r"\s*([-+]?\d+)[\s,]+(\d+)\s*")
@@ -147,36 +147,21 @@ def _refused(where: str, what: str) -> DataError:
     )
 
 
-def check_comments(path: Path) -> None:
-    """Raise DataError for a plain XYZ frame whose comment tells of a charge or a spin in words.
+def check_comment(comment: str, where: str) -> None:
+    """Raise DataError for the comment of a plain XYZ frame that tells of a charge or a spin.
 
     ``charge 1``, ``Multiplicity: 2``, and nothing but two whole numbers, which programs read as
     charge and multiplicity. The comments of extended XYZ are read by their keys instead.
     """
-    for i, comment in enumerate(_comments(path)):
-        if "Properties=" in comment or "Lattice=" in comment:
-            continue
-        where = f"{path}, frame {i} ({comment.strip()!r})"
-        for word, text in _IN_WORDS.findall(comment):
-            what = _not_neutral_singlet(word, word.lower(), float(text), text)
-            if what is not None:
-                raise _refused(where, what)
-        two = _TWO_NUMBERS.fullmatch(comment)
-        charge, multiplicity = (int(two[1]), int(two[2])) if two is not None else (0, 1)
-        # Larger numbers are a step and a count, or the like.
-        if (charge, multiplicity) != (0, 1) and abs(charge) < 10 and multiplicity < 10:
-            raise _refused(where, f"a comment of charge {charge} and multiplicity {multiplicity}")
-
-
-def _comments(path: Path) -> Iterator[str]:
-    """The comment of each frame of an XYZ file that ASE has read."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if not line.strip().isdigit():
-                continue  # a blank line between frames, or lattice vectors behind the atoms
-            yield file.readline()
-            for _ in range(int(line)):
-                file.readline()
+    for word, text in _IN_WORDS.findall(comment):
+        what = _not_neutral_singlet(word, word.lower(), float(text), text)
+        if what is not None:
+            raise _refused(where, what)
+    two = _TWO_NUMBERS.fullmatch(comment)
+    charge, multiplicity = (int(two[1]), int(two[2])) if two is not None else (0, 1)
+    # Larger numbers are a step and a count, or the like.
+    if (charge, multiplicity) != (0, 1) and abs(charge) < 10 and multiplicity < 10:
+        raise _refused(where, f"a comment of charge {charge} and multiplicity {multiplicity}")
 
 
 def info_entry(frame: ase.Atoms, key: str) -> Any:

@@ -44,9 +44,9 @@ def data_of(settings: DataSettings) -> Conformers:
 
 
 @functools.lru_cache(maxsize=1)
-def _divided(settings: str) -> Division:
+def _divided(settings: str, isolated: bool) -> Division:
     checked_settings = checked(DataSettings, json.loads(settings))
-    return divide(data_of(checked_settings), checked_settings)
+    return divide(data_of(checked_settings), checked_settings, isolated)
 
 
 def prepare(
@@ -66,7 +66,9 @@ def prepare(
     """
     if all((folder / "options.yaml").exists() for folder in folders):
         return
-    division = _divided(settings.data.model_dump_json())
+    division = _divided(
+        settings.data.model_dump_json(), settings.training.self_energies == "isolated"
+    )
     if not tested:
         division = replace(division, test=division.test[:0])
     training = settings.training

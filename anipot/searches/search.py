@@ -94,7 +94,7 @@ def run_search(
     data = absolute_paths(settings.base.data)
     base = settings.base.model_copy(update={"data": data})
     settings = settings.model_copy(update={"base": base})
-    parts = read_parts(settings.base.data)
+    parts = read_parts(settings.base.data, settings.base.training)
     folder = new_folder(name="search") if folder is None else Path(folder)
     where = None if where is None else shared_studies.absolute_storage(where)
     if (folder / ABOUT).exists():
@@ -325,7 +325,8 @@ def _work_quietly(folder: str, draws: int, deadline: float) -> None:
     about = _about(Path(folder))
     with open(os.devnull, "w", encoding="utf-8") as nothing, contextlib.redirect_stdout(nothing):
         try:
-            parts = read_parts(about.settings.base.data)
+            base = about.settings.base
+            parts = read_parts(base.data, base.training)
             where = about.storage or str(Path(folder) / JOURNAL)
             study = storage.open_study(where, about.name, about.settings, draws)
             work(study, about.settings, parts, deadline)

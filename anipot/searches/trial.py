@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from anipot.config import DataSettings
+from anipot.config import DataSettings, TrainingSettings
 from anipot.conformers import Conformers
 from anipot.datasets.division import divide, read_data
 from anipot.errors import AnipotError, SettingsError, TrainingError
@@ -19,6 +19,7 @@ from anipot.shared_studies import SIGN_OF_LIFE, already_ended, need_optuna, sign
 from anipot.training.history import History
 from anipot.training.loop import WHAT_TO_TRY
 from anipot.training.run import make_model
+from anipot.training.targets import with_isolated_atoms
 from anipot.training.trainer import ANITrainer
 
 if TYPE_CHECKING:
@@ -42,10 +43,10 @@ class Parts(NamedTuple):
     about: str
 
 
-def read_parts(settings: DataSettings) -> Parts:
+def read_parts(settings: DataSettings, training: TrainingSettings) -> Parts:
     """The training and the validation part; the test part is never taken."""
     data = read_data(settings)
-    division = divide(data, settings)
+    division = divide(data, settings, training.self_energies == "isolated")
     train, validation = data.take(division.train), data.take(division.validation)
     fingerprint = f"{train.content_hash()} {validation.content_hash()}"
     return Parts(train, validation, fingerprint, division.describe())
@@ -110,12 +111,15 @@ def _run_trial(
     trainer = None
     try:
         options = trial_options(settings, changes, len(parts.train))
-        model = make_model(options, parts.train)
+        training, train, validation = with_isolated_atoms(
+            options.training, parts.train, parts.validation, options.model.elements
+        )
+        model = make_model(options, train)
         trial.set_user_attr("parameters", model.n_parameters)
         trial.set_user_attr("epochs", options.training.epochs)
-        trainer = ANITrainer(model, options.training)
+        trainer = ANITrainer(model, training)
         watch = _watch(trial, settings, options.training.epochs or 1, deadline)
-        trainer.train(parts.train, parts.validation, on_epoch=watch, quiet=True)
+        trainer.train(train, validation, on_epoch=watch, quiet=True)
         best = trainer.history.best
         if trainer.history.stopped == "interrupted" or best is None:
             interrupted = "interrupted"

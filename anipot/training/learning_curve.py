@@ -17,6 +17,7 @@ from anipot.files import read_json, read_table, write_text
 from anipot.potentials import load
 from anipot.report.run_page import try_run_page
 from anipot.training.run import make_model, run_settings
+from anipot.training.targets import with_isolated_atoms
 from anipot.training.trainer import ANITrainer, evaluate
 
 #: Parts of the training set; the whole of it is the run itself.
@@ -42,6 +43,9 @@ def add_learning_curve(folder: str | Path) -> list[tuple[int, float, float]]:
     data = read_data(settings.data)
     division = Division.load(folder / "split.npz")
     train, validation, test = division.take(data)
+    training, train, validation = with_isolated_atoms(
+        settings.training, train, validation, settings.model.elements
+    )
     if len(test) == 0:
         test = validation
     done = _read(table)
@@ -55,7 +59,7 @@ def add_learning_curve(folder: str | Path) -> list[tuple[int, float, float]]:
         if n in done or n < 2:
             continue
         longer = len(train) / n
-        training = settings.training.resolved(len(train))
+        training = training.resolved(len(train))
         assert training.epochs is not None
         epochs = round(training.epochs * longer)
         patience = None if training.patience is None else round(training.patience * longer)

@@ -25,6 +25,7 @@ from anipot.training.history import History
 from anipot.training.metrics import Evaluation
 from anipot.training.ranks import ranks
 from anipot.training.results import write_results
+from anipot.training.targets import with_isolated_atoms
 from anipot.training.trainer import ANITrainer
 
 #: What a finished run holds, in the order in which it comes to be.
@@ -105,7 +106,7 @@ def new_run(
         _check_free(Path(folder))
     with _logged() as log:
         data = read_data(settings.data)
-        division = divide(data, settings.data)
+        division = divide(data, settings.data, settings.training.self_energies == "isolated")
         settings = resolved(settings, division)
         folder = new_folder() if folder is None else Path(folder)
         _check_free(folder)
@@ -229,7 +230,7 @@ def reopened_run(folder: str | Path, data: Conformers | None = None) -> Iterator
         if (folder / "split.npz").exists():
             division = Division.load(folder / "split.npz")
         else:  # killed between the two files
-            division = divide(data, settings.data)
+            division = divide(data, settings.data, settings.training.self_energies == "isolated")
             division.save(folder / "split.npz")
         yield Prepared(settings, folder, data, division)
 
@@ -269,9 +270,12 @@ def _train(settings: RunSettings, folder: Path, data: Conformers, division: Divi
     train, validation, _ = division.take(data)
     print(f"{data!r}" + (f", {data.level_of_theory}" if data.level_of_theory else ""))
     print(division.describe())
+    training, train, validation = with_isolated_atoms(
+        settings.training, train, validation, settings.model.elements
+    )
     model = make_model(settings, train)
     print(f"{model.n_parameters:,} parameters, networks for {', '.join(model.elements)}")
-    trainer = ANITrainer(model, settings.training)
+    trainer = ANITrainer(model, training)
     checkpoint = folder / "checkpoint.pt"
     resume = ranks().tell(checkpoint.exists())
     if resume:

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from anipot.conformers import Conformers
+from anipot.config import TrainingSettings
+from anipot.conformers import Conformers, isolated_atoms
+from anipot.elements import parse_elements
 from anipot.model import ANIModel
+from anipot.self_energies import SelfEnergies
+
+
+def with_isolated_atoms(
+    settings: TrainingSettings,
+    train: Conformers,
+    val: Conformers,
+    elements: str | Sequence[str] | None = None,
+) -> tuple[TrainingSettings, Conformers, Conformers]:
+    """What ``self_energies=isolated`` means: the options with self energies by element, and the
+    parts without the single atoms that these come from. Anything else is left as it is.
+
+    ``elements`` are those of the model, by default those of the rest. Raises DataError for an
+    element that has no isolated atom.
+    """
+    if settings.self_energies != "isolated":
+        return settings, train, val
+    masks = [isolated_atoms(part) for part in (train, val)]
+    parts = [part.take(mask) for part, mask in zip((train, val), masks, strict=True)]
+    there = [part for part in parts if len(part)] or parts[:1]
+    atoms = Conformers.concatenate([part.by_formula() for part in there])
+    train, val = train.take(~masks[0]), val.take(~masks[1])
+    wanted = train.elements if elements is None else parse_elements(elements)
+    own = SelfEnergies.isolated(atoms, wanted)
+    values = dict(zip(own.elements, own.values.tolist(), strict=True))
+    return settings.model_copy(update={"self_energies": values}), train, val
 
 
 def without_repulsion(model: ANIModel, data: Conformers) -> Conformers:

@@ -29,7 +29,7 @@ from anipot.training.loop import TrainingLoop
 from anipot.training.losses import OPTION, weights
 from anipot.training.metrics import Evaluation
 from anipot.training.ranks import ranks
-from anipot.training.targets import without_repulsion
+from anipot.training.targets import with_isolated_atoms, without_repulsion
 
 log = logging.getLogger("anipot")
 
@@ -83,8 +83,9 @@ class ANITrainer:
         when the checkpoint does not belong to this training.
         """
         model = self.model
+        settings, train, val = with_isolated_atoms(self.settings, train, val, model.elements)
         self._check_data(train, val)
-        settings = self.settings.resolved(len(train))
+        settings = settings.resolved(len(train))
         file, state = None, None
         if checkpoint is not None:
             fingerprint = self._fingerprint(settings, train, val)

@@ -259,6 +259,9 @@ def xyz(path, *comments):
         ("charge = +1", r"charge=\+?1"),
         ("SPIN 2", "SPIN=2"),
         ("Charge=1 made by hand", "Charge=1"),
+        ("CHRG -1", "CHRG=-1"),
+        ("cation, mult 2", "mult=2"),
+        ("UHF: 1", "UHF=1"),
     ],
 )
 def test_comments_that_tell_of_a_charge_or_a_spin(tmp_path, comment, said):

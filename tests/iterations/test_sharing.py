@@ -367,7 +367,7 @@ def test_a_trial_of_a_search_that_others_took_for_a_dead_ones(tmp_path, storage,
         report(self, value, step)
 
     monkeypatch.setattr(optuna.Trial, "report", taken_away)
-    run_trial(study, trial, settings, read_parts(settings.base.data))
+    run_trial(study, trial, settings, read_parts(settings.base.data, settings.base.training))
     assert [t.state.name for t in study.trials] == ["FAIL", "WAITING"]
 
 

@@ -418,5 +418,6 @@ def test_two_processes_share_a_storage_and_another_command_joins(tmp_path):
 
 
 def test_parts_hold_no_test():
-    parts = read_parts(search_settings({"space": SPACE, "trials": 1, "base": BASE}).base.data)
+    base = search_settings({"space": SPACE, "trials": 1, "base": BASE}).base
+    parts = read_parts(base.data, base.training)
     assert (len(parts.train), len(parts.validation)) == (38, 5)
