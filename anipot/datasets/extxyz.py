@@ -23,32 +23,33 @@ from anipot.conformers import Conformers
 from anipot.datasets import mapping
 from anipot.datasets.mapping import ReadOptions, log
 from anipot.datasets.neutral import check_comments, check_neutral_singlet, info_entry
+from anipot.datasets.structure_files import read_structures
 from anipot.elements import SYMBOLS
 from anipot.errors import DataError
 
 
-def read_frames(path: Path, options: ReadOptions) -> Conformers:
-    """All frames of a file that ASE reads. Raises DataError naming file, frame and reason."""
-    suffix = path.suffix.lower()
-    formats = ("extxyz", "xyz") if suffix in (".xyz", ".extxyz") else (None,)
-    frames: list[ase.Atoms] = []
-    reasons = []
-    for name in formats:
-        try:
-            frames = list(ase.io.iread(path, index=":", format=name))
-            if name is not None:
-                check_comments(path)
-            break
-        except DataError:
-            raise
-        except Exception as e:  # ASE's readers raise anything at all on a damaged file
-            reasons.append(f"{type(e).__name__}: {e}")
+def read_frames(
+    path: Path, options: ReadOptions, carried: list[ase.Atoms] | None = None
+) -> Conformers:
+    """All frames of a file of structures. Raises DataError naming file, frame and reason.
+
+    ``carried`` gets the frames as they were read, with the constraints and masses that conformers
+    do not have.
+    """
+    not_read: set[str] = set()
+    if path.suffix.lower() in (".xyz", ".extxyz"):
+        frames = _xyz_frames(path)
     else:
-        known = ".h5 .hdf5 (ANI), .npz, .xyz .extxyz, and the formats of ASE"
-        raise DataError(f"{path}: cannot be read ({reasons[0]}). Known files: {known}")
+        found = read_structures(path, options)
+        frames, not_read, options = found.frames, found.not_read, found.options or options
     if not frames:
         raise DataError(f"{path}: no frame in it")
     data = conformers_from_atoms(frames, options=options, source=str(path))
+    if any(frame.constraints for frame in frames):
+        not_read.add("constraints")
+    data = replace(data, not_read=tuple(sorted({*data.not_read, *not_read})))
+    if carried is not None:
+        carried.extend(frames)
     if data.energies is not None and not options.keep_unlabelled and "energies" in data.masks:
         there = data.has("energies")
         dropped = int((~there).sum())
@@ -60,6 +61,20 @@ def read_frames(path: Path, options: ReadOptions) -> Conformers:
         )
         data = _drop(data, there, dropped)
     return data
+
+
+def _xyz_frames(path: Path) -> list[ase.Atoms]:
+    reasons = []
+    for name in ("extxyz", "xyz"):
+        try:
+            frames = list(ase.io.iread(path, index=":", format=name))
+            check_comments(path)
+            return frames
+        except DataError:
+            raise
+        except Exception as e:  # ASE's readers raise anything at all on a damaged file
+            reasons.append(f"{type(e).__name__}: {e}")
+    raise DataError(f"{path}: cannot be read ({reasons[0]})")
 
 
 def conformers_from_atoms(
