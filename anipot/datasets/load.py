@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import ase
 import numpy as np
 
 from anipot.conformers import Conformers
@@ -88,18 +89,37 @@ def load_dataset(
     return read_files([paths] if isinstance(paths, str | os.PathLike) else paths, options)
 
 
-def read_files(paths: Iterable[PathLike], options: ReadOptions) -> Conformers:
-    """As ``load_dataset``, with the options in one piece."""
+def read_files(
+    paths: Iterable[PathLike],
+    options: ReadOptions,
+    carried: list[ase.Atoms | None] | None = None,
+) -> Conformers:
+    """As ``load_dataset``, with the options in one piece.
+
+    ``carried`` gets, for each conformer, the frame that it was read from, or None.
+    """
     given = list(paths)
     if not given:
         raise DataError("no data file given")
-    return Conformers.concatenate([read_file(Path(path), options) for path in given])
+    parts = []
+    for path in given:
+        frames: list[ase.Atoms] = []
+        parts.append(read_file(Path(path), options, carried=frames))
+        if carried is not None:
+            carried.extend(frames or [None] * len(parts[-1]))
+    return Conformers.concatenate(parts)
 
 
-def read_file(path: Path, options: ReadOptions, empty: Empty = np.empty) -> Conformers:
+def read_file(
+    path: Path,
+    options: ReadOptions,
+    empty: Empty = np.empty,
+    carried: list[ase.Atoms] | None = None,
+) -> Conformers:
     """One file, by the reader of its type. Raises DataError.
 
-    ``empty`` makes the large arrays where the reader fills them piece by piece (HDF5).
+    ``empty`` makes the large arrays where the reader fills them piece by piece (HDF5). ``carried``
+    gets the frames of structure files: see ``read_frames``.
     """
     if is_store(path):
         return open_store(path)
@@ -125,4 +145,4 @@ def read_file(path: Path, options: ReadOptions, empty: Empty = np.empty) -> Conf
         return read_ani_hdf5(path, options, empty)
     if suffix == ".npz":
         return read_npz(path, options)
-    return read_frames(path, options)
+    return read_frames(path, options, carried)

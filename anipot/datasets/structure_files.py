@@ -119,7 +119,7 @@ def _by_ase(path: Path) -> Structures:
         reason = str(e)
     if form not in ioformats or not ioformats[form].can_read:
         raise DataError(
-            f"{path}: cannot be read: its format is not known ({reason or repr(form)}). Known "
+            f"{path}: cannot be read (its format is not known: {reason or repr(form)}). Known "
             f"files: {KNOWN}"
         )
     what = ioformats[form].description
