@@ -126,6 +126,7 @@ def _by_ase(path: Path) -> Structures:
     if form in _NOT_STRUCTURES:
         raise DataError(f"{path}: is no structure file ({what}). Known files: {KNOWN}")
     _check_types(path, form)
+    check_declared(path, form)
     frames: list[ase.Atoms] = []
     try:
         with warnings.catch_warnings():
@@ -138,7 +139,6 @@ def _by_ase(path: Path) -> Structures:
             f"another format, rename it. Known files: {KNOWN}"
         ) from e
     _check_count(path, form, len(frames))
-    check_declared(path, form)
     for frame in frames:
         note_results(frame)
     return Structures(frames)

@@ -131,6 +131,26 @@ def fixed_atoms(atoms: ase.Atoms, task: str) -> np.ndarray:
     return np.asarray(fixed(atoms.constraints, atoms).all(axis=1))
 
 
+def simplified(constraints: Sequence[Any]) -> list[Any]:
+    """The same constraints with one FixCartesian for each mask, and FixAtoms where it is whole.
+
+    Files in extended XYZ have one for each atom, those of atoms that are free among them.
+    """
+    indices: dict[tuple[bool, ...], list[int]] = {}
+    others = []
+    for constraint in constraints:
+        if isinstance(constraint, FixCartesian):
+            own = indices.setdefault(tuple(constraint.mask.tolist()), [])
+            own += constraint.index.tolist()
+        else:
+            others.append(deepcopy(constraint))
+    return [
+        FixAtoms(own) if all(mask) else FixCartesian(own, mask)
+        for mask, own in indices.items()
+        if any(mask)
+    ] + others
+
+
 def is_pinned(constraints: Sequence[Any]) -> bool:
     """Whether some atoms are held in space."""
     return any(isinstance(c, PINNED) for c in constraints)
@@ -220,7 +240,14 @@ def described(constraints: Sequence[Any]) -> list[dict[str, Any]]:
 
 def restored(description: Sequence[dict[str, Any]]) -> list[Any]:
     """The constraints that ``described`` describes."""
-    return [dict2constraint(deepcopy(about)) for about in description]
+    found = []
+    for about in description:
+        constraint = dict2constraint(deepcopy(about))
+        if isinstance(constraint, FixedLine | FixedPlane):
+            # Normalizing it once more would change its last digits, and those of the run.
+            constraint.dir = np.array(about["kwargs"]["direction"])
+        found.append(constraint)
+    return found
 
 
 def same(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from typing import Any
 
 import ase
@@ -14,7 +13,7 @@ from ase.io.extxyz import write_extxyz
 
 from anipot.conformers import Conformers
 from anipot.elements import symbols_of
-from anipot.simulation.constraints import PINNED
+from anipot.simulation.constraints import PINNED, simplified
 
 #: What a long task asks after every step: whether to stop there, at the user's wish.
 Stop = Callable[[], bool]
@@ -44,7 +43,7 @@ def structures(
         frame.info["molecule"] = conformers.molecule_names[conformers.molecule[i]]
         source = None if carried is None else carried[i]
         if source is not None:
-            frame.set_constraint(deepcopy(source.constraints))
+            frame.set_constraint(simplified(source.constraints))
             if source.has("masses"):
                 frame.set_masses(source.get_masses())
         frames.append(frame)

@@ -47,13 +47,15 @@ def read_database(path: Path, options: ReadOptions) -> Structures:
 
 
 def _frame(row: Any, where: str) -> ase.Atoms:
+    # Not as the row's attributes: its property "charge" hides a key of that name.
+    pairs = {key: vars(row)[key] for key in row.key_value_pairs if key in vars(row)}
     try:
         atoms: ase.Atoms = row.toatoms()
     except Exception as e:  # whatever is wrong with the row
         raise DataError(
             f"{where} (row {row.get('id')}): cannot be read ({type(e).__name__}: {e})"
         ) from e
-    for key, value in {**row.data, **row.key_value_pairs}.items():
+    for key, value in {**row.data, **pairs}.items():
         array = np.asarray(value) if isinstance(value, list | tuple | np.ndarray) else None
         if array is not None and array.ndim == 2 and len(array) == len(atoms):
             if key not in atoms.arrays:
