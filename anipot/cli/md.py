@@ -62,6 +62,9 @@ def md(
 ) -> None:
     """Molecular dynamics of a structure.
 
+    Constraints in a file hold (fixed atoms, selective dynamics, fixed bond lengths); one that
+    cannot be held is refused.
+
     Writes a trajectory, a log (.csv: energies in eV, temperature in K, disagreement in kcal/mol), a
     restart file (.restart.npz) and a figure (.png, .svg). Ctrl-C keeps what is done; the same
     command with --resume goes on, to the same bits as if it had never stopped.

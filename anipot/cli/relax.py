@@ -51,7 +51,8 @@ def relax(
 
     Each relaxed structure is written as soon as it is done, with energy (eV), forces (eV/angstrom)
     and, in its info, whether it converged, steps, energies before and after, the largest force.
-    Ctrl-C keeps what is done; --resume goes on. Constraints in a file are not read.
+    Ctrl-C keeps what is done; --resume goes on. Constraints in a file hold
+    (fixed atoms, selective dynamics), and fixed atoms are written with the structure.
 
     In Python:
 

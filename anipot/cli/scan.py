@@ -63,7 +63,8 @@ def scan(
     """The energy along a dihedral, an angle or a distance, rigid or relaxed.
 
     Prints a table in kcal/mol above the lowest point; writes the structures (energies in eV) and a
-    figure (.png, .svg) beside them. Ctrl-C keeps what is done.
+    figure (.png, .svg) beside them. Ctrl-C keeps what is done. Fixed atoms of a file stay
+    where they are.
 
     In Python:
 

@@ -60,8 +60,9 @@ def calculator_of(
 def structures_of(files: list[Path], calculator: ANICalculator) -> list[ase.Atoms]:
     """All structures of some files, whose elements the potential knows.
 
-    Warns of those that are larger than what its errors are known for, and of atoms that are too
-    close to each other or too far away.
+    They have the constraints of the files, and the masses of isotopes. Warns of those that are
+    larger than what its errors are known for, and of atoms that are too close to each other or too
+    far away.
     """
     import numpy as np
 
@@ -72,7 +73,8 @@ def structures_of(files: list[Path], calculator: ANICalculator) -> list[ase.Atom
     from anipot.datasets.mapping import read_options
     from anipot.simulation.structures import structures
 
-    conformers = read_files(files, read_options(keep_unlabelled=True))
+    carried: list[ase.Atoms | None] = []
+    conformers = read_files(files, read_options(keep_unlabelled=True), carried)
     known_species(conformers, calculator.potential.trained or calculator.potential.elements)
     cutoff = calculator.potential.aev.settings.radial_cutoff
     warn_of_geometry(conformers, cutoff, unit_option=False)
@@ -81,7 +83,12 @@ def structures_of(files: list[Path], calculator: ANICalculator) -> list[ase.Atom
     nothing = np.zeros(len(conformers))
     for warning in beyond(calculator.potential, nothing, conformers.n_atoms, names):
         typer.echo(f"WARNING, {warning}", err=True)
-    return structures(conformers)
+    frames = structures(conformers, carried)
+    held = sorted({type(c).__name__ for frame in frames for c in frame.constraints})
+    if held:
+        n = sum(bool(frame.constraints) for frame in frames)
+        typer.echo(f"constraints of {n} of {len(frames)} structures hold: {', '.join(held)}")
+    return frames
 
 
 def structure_of(file: Path, frame: int | None, calculator: ANICalculator) -> ase.Atoms:

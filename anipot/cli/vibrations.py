@@ -56,7 +56,8 @@ def vibrations(
     """Frequencies, zero-point energy and thermochemistry of a relaxed structure.
 
     In float64. Frequencies are in cm^-1 (imaginary ones with an i), energies in eV and kcal/mol.
-    The thermochemistry is that of an ideal gas of rigid rotors and harmonic oscillators.
+    The thermochemistry is that of an ideal gas of rigid rotors and harmonic oscillators. Fixed
+    atoms of a file do not vibrate; then there is no thermochemistry.
 
     In Python:
 
@@ -126,6 +127,8 @@ def _table(found: Vibrations) -> str:
             f"{found.n_imaginary} imaginary: a saddle point and no minimum, which has no "
             "thermochemistry"
         )
+    if found.atoms.constraints:
+        lines.append("no thermochemistry: atoms are fixed")
     thermo = found.thermochemistry
     if thermo is not None:
         entropy = thermo.entropy * EV_TO_KCALMOL * 1000

@@ -20,27 +20,34 @@ from anipot.datasets import mapping
 from anipot.datasets.frame_labels import FrameLabels
 from anipot.datasets.mapping import ReadOptions, log
 from anipot.datasets.neutral import check_neutral_singlet, info_entry
+from anipot.datasets.structure_files import read_structures
 from anipot.datasets.xyz import is_xyz, read_xyz
 from anipot.elements import SYMBOLS
 from anipot.errors import DataError
 
 
-def read_frames(path: Path, options: ReadOptions) -> Conformers:
-    """All frames of a file that ASE reads. Raises DataError naming file, frame and reason."""
-    frames: list[ase.Atoms]
+def read_frames(
+    path: Path, options: ReadOptions, carried: list[ase.Atoms] | None = None
+) -> Conformers:
+    """All frames of a file of structures. Raises DataError naming file, frame and reason.
+
+    ``carried`` gets the frames as they were read, with the constraints and masses that conformers
+    do not have.
+    """
+    not_read: set[str] = set()
     if is_xyz(path):
         frames = read_xyz(path)
     else:
-        try:
-            frames = list(ase.io.iread(path, index=":"))
-        except Exception as e:  # ASE's readers raise anything at all on a damaged file
-            known = ".h5 .hdf5 (ANI), .npz, .xyz .extxyz, and the formats of ASE"
-            raise DataError(
-                f"{path}: cannot be read ({type(e).__name__}: {e}). Known files: {known}"
-            ) from e
+        found = read_structures(path, options)
+        frames, not_read, options = found.frames, found.not_read, found.options or options
     if not frames:
         raise DataError(f"{path}: no frame in it")
     data = conformers_from_atoms(frames, options=options, source=str(path))
+    if any(frame.constraints for frame in frames):
+        not_read.add("constraints")
+    data = replace(data, not_read=tuple(sorted({*data.not_read, *not_read})))
+    if carried is not None:
+        carried.extend(frames)
     if data.energies is not None and not options.keep_unlabelled and "energies" in data.masks:
         there = data.has("energies")
         dropped = int((~there).sum())

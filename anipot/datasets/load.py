@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import ase
 import numpy as np
 
 from anipot.conformers import Conformers
@@ -93,18 +94,37 @@ def load_dataset(
     return read_files([paths] if isinstance(paths, str | os.PathLike) else paths, options)
 
 
-def read_files(paths: Iterable[PathLike], options: ReadOptions) -> Conformers:
-    """As ``load_dataset``, with the options in one piece."""
+def read_files(
+    paths: Iterable[PathLike],
+    options: ReadOptions,
+    carried: list[ase.Atoms | None] | None = None,
+) -> Conformers:
+    """As ``load_dataset``, with the options in one piece.
+
+    ``carried`` gets, for each conformer, the frame that it was read from, or None.
+    """
     given = list(paths)
     if not given:
         raise DataError("no data file given")
-    return Conformers.concatenate([read_file(Path(path), options) for path in given])
+    parts = []
+    for path in given:
+        frames: list[ase.Atoms] = []
+        parts.append(read_file(Path(path), options, carried=frames))
+        if carried is not None:
+            carried.extend(frames or [None] * len(parts[-1]))
+    return Conformers.concatenate(parts)
 
 
-def read_file(path: Path, options: ReadOptions, empty: Empty = np.empty) -> Conformers:
+def read_file(
+    path: Path,
+    options: ReadOptions,
+    empty: Empty = np.empty,
+    carried: list[ase.Atoms] | None = None,
+) -> Conformers:
     """One file, by the reader of its type. Raises DataError.
 
-    ``empty`` makes the large arrays where the reader fills them piece by piece (HDF5).
+    ``empty`` makes the large arrays where the reader fills them piece by piece (HDF5). ``carried``
+    gets the frames of structure files: see ``read_frames``.
     """
     if is_store(path):
         return open_store(path)
@@ -126,13 +146,15 @@ def read_file(path: Path, options: ReadOptions, empty: Empty = np.empty) -> Conf
     system = deepmd.system_of(path)
     if system is not None:
         raise DataError(f"{path} is a part of a DeePMD system; give its folder, {system}")
-    conformers = _by_type(path, options, empty)
+    conformers = _by_type(path, options, empty, carried)
     for problem in odd_electrons(conformers):
         log.warning("WARNING, %s: %s", path, problem.message)
     return conformers
 
 
-def _by_type(path: Path, options: ReadOptions, empty: Empty) -> Conformers:
+def _by_type(
+    path: Path, options: ReadOptions, empty: Empty, carried: list[ase.Atoms] | None
+) -> Conformers:
     suffix = path.suffix.lower()
     if suffix == ".npy":
         raise DataError(
@@ -143,7 +165,7 @@ def _by_type(path: Path, options: ReadOptions, empty: Empty) -> Conformers:
         return read_ani_hdf5(path, options, empty)
     if suffix == ".npz":
         return read_npz(path, options)
-    return read_frames(path, options)
+    return read_frames(path, options, carried)
 
 
 def _read_folder(path: Path, options: ReadOptions) -> Conformers:

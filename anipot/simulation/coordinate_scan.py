@@ -14,6 +14,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from anipot.errors import AnipotError, SettingsError, SimulationError
+from anipot.simulation.constraints import fixed_atoms
 from anipot.simulation.relaxation import relax
 from anipot.simulation.structures import Stop, never, snapshot
 
@@ -126,18 +127,29 @@ def scan(
 
     Rigid: what hangs on the coordinate's last atom moves as a whole. ``relaxed``: everything else
     relaxes at every point, from the structure of the point before (``optimizer``, ``fmax`` in
-    eV/angstrom, ``steps``: see ``relax``). A point that ``stop`` interrupts is not given.
+    eV/angstrom, ``steps``: see ``relax``). Atoms that FixAtoms holds stay where they are. A point
+    that ``stop`` interrupts is not given.
 
-    Raises SettingsError for a coordinate that is not there or cannot be moved and for distances
-    that are not above 0, and SimulationError at a value that the coordinate cannot be given (a
-    dihedral of atoms in a line, a distance that a ring does not allow).
+    Raises SettingsError for a coordinate that is not there or cannot be moved, for distances that
+    are not above 0 and where fixed atoms would have to move, and SimulationError for other
+    constraints than FixAtoms and at a value that the coordinate cannot be given (a dihedral of
+    atoms in a line, a distance that a ring does not allow).
     """
     coordinate.check(atoms)
     wrong = [value for value in values if not value > 0]
     if wrong and coordinate.kind == "distance":
         raise SettingsError(f"{coordinate}: distances must be above 0, not {wrong[0]:g}")
+    held = fixed_atoms(atoms, "scans")
+    constraints = list(atoms.constraints)
     atoms = atoms.copy()
     mask = coordinate.moving(atoms, alone=relaxed)
+    # A relaxed point holds the coordinate by moving any of its atoms.
+    moved = mask | (np.isin(np.arange(len(atoms)), coordinate.indices) & relaxed)
+    if (moved & held).any():
+        raise SettingsError(
+            f"{coordinate}: atom {np.flatnonzero(moved & held)[0]} is fixed and would have to "
+            "move; name atoms so that it does not, or remove the constraint"
+        )
     for value in map(float, values):
         if stop():
             return
@@ -145,7 +157,7 @@ def scan(
         try:
             coordinate.set(atoms, value, mask)
             if relaxed:
-                atoms.set_constraint(coordinate.constraint(value))
+                atoms.set_constraint([*constraints, coordinate.constraint(value)])
                 found = relax(
                     atoms, calculator, optimizer=optimizer, fmax=fmax, steps=steps, stop=stop
                 )
@@ -159,7 +171,7 @@ def scan(
             if found.interrupted:
                 return
             atoms, converged = found.atoms.copy(), found.converged
-            atoms.set_constraint()
+            atoms.set_constraint(constraints)
         point = atoms.copy()
         point.calc = calculator
         energy = float(point.get_potential_energy())

@@ -22,6 +22,18 @@ from anipot import units
 from anipot.config import Settings, checked
 from anipot.errors import AnipotError, DisagreementError, SettingsError, SimulationError
 from anipot.files import damage_named
+from anipot.simulation.constraints import (
+    NOT_HELD,
+    described,
+    held_in_dynamics,
+    in_words,
+    is_pinned,
+    left_free,
+    n_free,
+    restored,
+    same,
+    whole_motions,
+)
 from anipot.simulation.recording import START_AGAIN, Recorder, RestartPoint, Row, RunFiles
 from anipot.simulation.structures import Stop, never, snapshot
 
@@ -104,10 +116,12 @@ def run_md(
     ``settings`` or, as keywords, the fields of MDSettings. Velocities are drawn from the
     Maxwell-Boltzmann distribution, without momentum and, of a molecule, without rotation, unless
     they are to be kept (of an equilibrated structure); Langevin dynamics keeps the centre of mass
-    where it is. ``out`` (.extxyz or .traj) is the trajectory;
-    beside it go a log (.csv) and a restart file (.restart.npz), from which ``resume`` goes on: on
-    the CPU to the same bits as a run without interruption. ``stop`` is asked after every step,
-    ``on_step`` told its number.
+    where it is. Constraints of ``atoms`` hold: FixAtoms, FixCartesian, FixScaled, FixedLine,
+    FixedPlane, FixBondLengths, FixCom; others are refused. Where they hold atoms in space, the
+    motion of the whole is left as it is. ``out`` (.extxyz or .traj) is the trajectory; beside it go
+    a log (.csv) and a restart file (.restart.npz), from which ``resume`` goes on: on the CPU to the
+    same bits as a run without interruption. ``stop`` is asked after every step, ``on_step`` told
+    its number.
 
     A run ends early where ``stop`` says so, where the temperature exceeds ``max_temperature`` or a
     number is not finite, and where an ANICalculator with ``on_disagreement="stop"`` finds its
@@ -122,9 +136,14 @@ def run_md(
         )
     files = RunFiles.of(out)
     atoms = atoms.copy()
-    atoms.set_constraint(FixCom() if settings.ensemble == "nvt" else None)
+    held = held_in_dynamics(atoms)
     rng = np.random.default_rng(settings.seed)
     start = RestartPoint.read(files.restart) if resume else None
+    if start is not None:
+        held = _same_constraints(start, held)
+    still = settings.ensemble == "nvt" and not is_pinned(held)
+    centre = [FixCom()] if still and not any(isinstance(c, FixCom) for c in held) else []
+    atoms.set_constraint([*held, *centre])
     if start is None and settings.velocities == "draw":
         draw_velocities(atoms, settings.temperature, rng)
     elif start is None and not atoms.has("momenta"):
@@ -134,6 +153,9 @@ def run_md(
         with damage_named(files.restart, SimulationError, START_AGAIN):
             start.put(atoms)
             rng.bit_generator.state = start.random_state
+    elif held:
+        kept = left_free(atoms, atoms.get_momenta(), np.zeros((0, 3 * len(atoms))))
+        atoms.set_momenta(kept, apply_constraint=False)
     atoms.calc = calculator
     try:
         energy = float(atoms.get_potential_energy())
@@ -146,6 +168,7 @@ def run_md(
         )
     recorder = Recorder(files, start, settings.every)
     run = _Run(atoms, settings, _dynamics(atoms, settings, rng), rng, recorder)
+    run.constraints = described(held)
     try:
         if start is None:
             run.begin()
@@ -169,6 +192,7 @@ class _Run:
         self.rng, self.recorder = rng, recorder
         at_rest = settings.ensemble == "nve" and settings.velocities == "draw"
         self.degrees = degrees_of_freedom(atoms, rotates=not at_rest)
+        self.constraints: list[dict[str, Any]] = []
 
     def begin(self) -> None:
         """Record the structure from which the run starts, and the first restart point."""
@@ -213,6 +237,13 @@ class _Run:
             self.dynamics.step()
         except AnipotError as e:
             return str(e)
+        except RuntimeError as e:
+            if str(e) != NOT_HELD:
+                raise
+            return (
+                "bonds could not be held at their lengths; take a timestep shorter than "
+                f"{self.settings.timestep:g} fs"
+            )
         temperature = self.temperature()
         if temperature < self.settings.ceiling:
             return ""
@@ -243,7 +274,8 @@ class _Run:
 
     def save(self, step: int) -> None:
         settings = self.settings.model_dump()
-        self.recorder.save(self.atoms, step, self.rng.bit_generator.state, settings)
+        random_state = self.rng.bit_generator.state
+        self.recorder.save(self.atoms, step, random_state, settings, self.constraints)
 
 
 def _dynamics(
@@ -265,6 +297,17 @@ def _dynamics(
     )
 
 
+def _same_constraints(start: RestartPoint, held: list[Any]) -> list[Any]:
+    """The constraints that a run goes on with, as they were when it began."""
+    if not same(start.constraints, described(held)):
+        before = in_words(restored(start.constraints)) or "nothing"
+        raise SimulationError(
+            f"the run to go on with held {before}, the structure given holds "
+            f"{in_words(held) or 'nothing'} or other atoms"
+        )
+    return restored(start.constraints)
+
+
 def _check_same(start: RestartPoint, settings: MDSettings) -> None:
     for name, value in settings.model_dump().items():
         if name not in _FREE and start.settings.get(name) != value:
@@ -283,10 +326,15 @@ def draw_velocities(atoms: ase.Atoms, temperature: float, rng: np.random.Generat
     """Maxwell-Boltzmann velocities at ``temperature`` (K), without the motion of the whole.
 
     Taking out momentum and, of a molecule, angular momentum leaves the distribution of all other
-    motions as it is.
+    motions as it is. So does taking out what constraints forbid; atoms that are held in space have
+    no motion of the whole.
     """
     mass = atoms.get_masses()[:, None]
     momenta = rng.standard_normal((len(atoms), 3)) * np.sqrt(mass * aseunits.kB * temperature)
+    if _holds(atoms):
+        whole = _whole(atoms, rotates=False)
+        atoms.set_momenta(left_free(atoms, momenta, whole), apply_constraint=False)
+        return
     atoms.set_momenta(momenta - mass * momenta.sum(0) / mass.sum(), apply_constraint=False)
     if not atoms.pbc.any():
         # Not ASE's ZeroRotation, which divides by the moment of a linear molecule that is zero.
@@ -304,8 +352,23 @@ def _inertia(atoms: ase.Atoms) -> np.ndarray:
     return tensor
 
 
+def _holds(atoms: ase.Atoms) -> bool:
+    """Whether there are constraints beside that of the centre of mass."""
+    return not all(isinstance(c, FixCom) for c in atoms.constraints)
+
+
+def _whole(atoms: ase.Atoms, rotates: bool) -> np.ndarray:
+    """Motions of the whole that are taken out: none where atoms are held in space."""
+    if is_pinned(atoms.constraints):
+        return np.zeros((0, 3 * len(atoms)))
+    return whole_motions(atoms, rotations=not atoms.pbc.any() and not rotates)
+
+
 def degrees_of_freedom(atoms: ase.Atoms, rotates: bool = False) -> int:
-    """Motions that share the kinetic energy; the centre of mass rests."""
+    """Motions that share the kinetic energy. The centre of mass rests, unless constraints hold
+    atoms in space."""
+    if _holds(atoms):
+        return max(n_free(atoms, _whole(atoms, rotates)), 1)
     lost = 3
     if not atoms.pbc.any() and not rotates:
         moments = np.linalg.eigvalsh(_inertia(atoms))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -85,6 +85,7 @@ class RestartPoint:
     frames: int
     log_bytes: int
     trajectory_bytes: int
+    constraints: list[dict[str, Any]] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
         rest = {k: v for k, v in vars(self).items() if k != "arrays"}
@@ -205,7 +206,14 @@ class Recorder:
             self._binary.write(frame)
         self.frames += 1
 
-    def save(self, atoms: ase.Atoms, step: int, random_state: Any, settings: Any) -> None:
+    def save(
+        self,
+        atoms: ase.Atoms,
+        step: int,
+        random_state: Any,
+        settings: Any,
+        constraints: list[dict[str, Any]],
+    ) -> None:
         """The restart file, once all that was written before is in the files."""
         for file in (self._log, self._text):
             if file is not None:
@@ -220,6 +228,7 @@ class Recorder:
             self.frames,
             self._log.tell(),
             0 if self._text is None else self._text.tell(),
+            constraints,
         ).write(self.files.restart)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS, FIRE, LBFGS
 
 from anipot.errors import AnipotError, DisagreementError, SettingsError
+from anipot.simulation.constraints import NOT_HELD
 from anipot.simulation.structures import Stop, largest_force, never, snapshot
 
 #: Optimizers by name. BFGS takes the fewest steps; its matrix costs (3N)^3 a step, which is felt
@@ -67,7 +69,8 @@ def relax(
     """Move a copy of ``atoms`` until no force exceeds ``fmax``, eV/angstrom, in at most ``steps``.
 
     ``optimizer``: "BFGS", "LBFGS" or "FIRE". ``cell``: relax the cell too (of a structure periodic
-    in all directions; FrechetCellFilter). Constraints of ``atoms`` hold. ``stop`` is asked after
+    in all directions; FrechetCellFilter), with which fixed atoms move as they do. Constraints of
+    ``atoms`` hold, whatever they are. ``stop`` is asked after
     every step. Where the potential cannot go on (its members disagree too much, atoms flew away),
     the last structure is returned with the ``problem``.
 
@@ -75,7 +78,9 @@ def relax(
     cannot describe.
     """
     check_options([atoms], optimizer, fmax, steps, cell)
+    constraints = deepcopy(atoms.constraints)  # a copy of the atoms forgets lengths of bonds
     atoms = atoms.copy()
+    atoms.set_constraint(constraints)
     atoms.calc = calculator
     last = atoms.copy()
     converged, done = False, 0
@@ -91,6 +96,10 @@ def relax(
                         break
             except AnipotError as e:
                 problem = str(e)
+            except RuntimeError as e:
+                if str(e) != NOT_HELD:
+                    raise
+                problem = "bonds could not be held at their lengths"
     interrupted = not converged and not problem and done < steps
     if problem:
         atoms.set_cell(last.cell)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ase
@@ -13,6 +13,7 @@ from ase.io.extxyz import write_extxyz
 
 from anipot.conformers import Conformers
 from anipot.elements import symbols_of
+from anipot.simulation.constraints import PINNED, simplified
 
 #: What a long task asks after every step: whether to stop there, at the user's wish.
 Stop = Callable[[], bool]
@@ -23,8 +24,13 @@ def never() -> bool:
     return False
 
 
-def structures(conformers: Conformers) -> list[ase.Atoms]:
-    """Conformers as ASE atoms; ``info["molecule"]`` is the name of the group of the file."""
+def structures(
+    conformers: Conformers, carried: Sequence[ase.Atoms | None] | None = None
+) -> list[ase.Atoms]:
+    """Conformers as ASE atoms; ``info["molecule"]`` is the name of the group of the file.
+
+    ``carried`` are the frames that they were read from, for constraints and the masses of isotopes.
+    """
     frames = []
     for i in range(len(conformers)):
         own = slice(conformers.offsets[i], conformers.offsets[i + 1])
@@ -35,14 +41,22 @@ def structures(conformers: Conformers) -> list[ase.Atoms]:
             frame.set_cell(conformers.cells[i])
             frame.pbc = conformers.pbc[i]
         frame.info["molecule"] = conformers.molecule_names[conformers.molecule[i]]
+        source = None if carried is None else carried[i]
+        if source is not None:
+            frame.set_constraint(simplified(source.constraints))
+            if source.has("masses"):
+                frame.set_masses(source.get_masses())
         frames.append(frame)
     return frames
 
 
 def snapshot(atoms: ase.Atoms, **info: Any) -> ase.Atoms:
-    """A copy that keeps energy (eV), forces and stress (eV/angstrom) where they are known."""
+    """A copy that keeps energy (eV), forces and stress (eV/angstrom^3) where they are known.
+
+    Of constraints it keeps those that hold atoms in space, with which files are written.
+    """
     frame = atoms.copy()
-    frame.set_constraint()
+    frame.set_constraint([c for c in frame.constraints if isinstance(c, PINNED)])
     known = getattr(atoms.calc, "results", {})
     kept = {k: known[k] for k in ("energy", "forces", "stress") if k in known}
     frame.calc = SinglePointCalculator(frame, **kept)

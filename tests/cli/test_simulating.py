@@ -8,10 +8,12 @@ import ase.build
 import ase.io
 import numpy as np
 import pytest
+from ase.constraints import FixAtoms, FixCartesian
 
 from anipot.ensemble import ANIEnsemble
 from anipot.model import ANIModel
 from anipot.potentials import load
+from anipot.simulation.constraints import fixed
 from anipot.training.interruption import Interruption
 
 
@@ -243,6 +245,58 @@ def test_what_cannot_be_done_is_said(anipot, here):
     assert kept.read_text() == "precious"
     ase.io.write("s.xyz", ase.build.molecule("SH2"), format="xyz")
     assert "is S, which this model does not know" in refused("relax", potential, "s.xyz")
+
+
+SELECTIVE = """water
+1.0
+9 0 0
+0 9 0
+0 0 9
+O H
+1 2
+Selective dynamics
+Cartesian
+4.5 4.5 4.5 F F F
+4.5 5.3 5.1 T T T
+4.5 3.7 5.1 T T F
+"""
+
+
+@pytest.mark.parametrize("kind", ["POSCAR", "extxyz", "traj"])
+def test_constraints_of_files_hold(anipot, here, tmp_path, kind):
+    potential, *_ = here
+    (tmp_path / "POSCAR").write_text(SELECTIVE)
+    start = ase.io.read("POSCAR")
+    if kind != "POSCAR":
+        mask = [False, False, True]
+        start.set_constraint([FixAtoms([0]), FixCartesian([2], mask)])
+        ase.io.write(f"a.{kind}", start)
+    file = "POSCAR" if kind == "POSCAR" else f"a.{kind}"
+    relaxed = anipot("relax", potential, file, "-o", "r.extxyz", "--steps", 3)
+    md = anipot("md", potential, file, "-o", "m.extxyz", "--time", 5, "--timestep", 0.25)
+    for result, name in ((relaxed, "r"), (md, "m")):
+        assert result.code == 0, result.err
+        assert "constraints of 1 of 1 structures hold: FixAtoms" in result.out
+        end = ase.io.read(f"{name}.extxyz", -1)
+        np.testing.assert_allclose(end.positions[0], start.positions[0], atol=1e-8)
+        np.testing.assert_allclose(end.positions[2, 2], start.positions[2, 2], atol=1e-8)
+        assert np.abs(end.positions - start.positions).max() > 1e-3
+        assert fixed(end.constraints, end)[0].all()
+    refused = anipot("vibrations", potential, file)
+    assert refused.code == 2
+    assert "cannot be held in vibrations" in refused.err
+    assert "not read" in anipot("data", "info", file).out
+
+
+def test_several_molecules_of_one_file(anipot, here, tmp_path):
+    potential, *_ = here
+    rows = "    0.0000    0.0000    {:.4f} {}   0  0\n"
+    one = "h\n\n\n  2  0  0  0  0  0  0  0  0  0999 V2000\n{}M  END\n$$$$\n"
+    pairs = [rows.format(0, "H") + rows.format(0.8 + k / 10, "O") for k in range(2)]
+    (tmp_path / "two.sdf").write_text("".join(one.format(pair) for pair in pairs))
+    result = anipot("relax", potential, "two.sdf", "--steps", 0)
+    assert result.code == 0, result.err
+    assert len(ase.io.read("two_relaxed.extxyz", ":")) == 2
 
 
 def test_atoms_in_one_place_or_far_away_are_told(anipot, here):
