@@ -35,13 +35,14 @@ class RunFolder:
     @classmethod
     def read(cls, folder: Path) -> RunFolder:
         """Raises SettingsError for a folder without the results of a run."""
+        run: dict[str, Any] = {}
         for name in ("run.json", "options.yaml"):
             if not (folder / name).exists():
                 raise SettingsError(
                     f"{folder} holds no results of a run ({name} is missing); if the run was "
                     f"interrupted, finish it first: anipot train --resume {folder}"
                 )
-        run = read_json(folder / "run.json", way_out=cls.way_out(folder))
+            run = run or read_json(folder / "run.json", way_out=cls.way_out(folder))
         with damage_named(folder / "options.yaml"):
             settings = checked(RunSettings, read_yaml(folder / "options.yaml"))
         with damage_named(folder / "run.json", way_out=cls.way_out(folder)):

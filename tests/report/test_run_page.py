@@ -242,7 +242,7 @@ def test_a_folder_without_results_is_named(tmp_path):
     with pytest.raises(SettingsError, match="anipot train --resume"):
         write_report(tmp_path)
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(SettingsError, match=r"run\.json is damaged"):
+    with pytest.raises(SettingsError, match=r"run\.json: damaged"):
         write_report(tmp_path)
 
 
