@@ -264,7 +264,7 @@ def work(
         and not _enough(study, settings)
         and not orphaned()
     ):
-        trial = study.ask()
+        trial = storage.ask(study)
         if settings.trials is not None and _rank(study, trial.number) >= settings.trials:
             # Another process was quicker.
             storage.set_aside(study, trial, "one too many")

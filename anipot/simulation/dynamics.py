@@ -315,7 +315,7 @@ def _check_same(start: RestartPoint, settings: MDSettings) -> None:
                 f"the run to go on with has {name} {start.settings.get(name)}, not {value}; only "
                 f"{', '.join(sorted(_FREE))} may change"
             )
-    if start.step >= settings.steps:
+    if start.step > settings.steps:  # as many: it was killed before all of its files were there
         raise SimulationError(
             f"the run to go on with has done {start.step} steps "
             f"({start.step * settings.timestep:g} fs) already; give a longer time"

@@ -421,3 +421,23 @@ def test_parts_hold_no_test():
     base = search_settings({"space": SPACE, "trials": 1, "base": BASE}).base
     parts = read_parts(base.data, base.training)
     assert (len(parts.train), len(parts.validation)) == (38, 5)
+
+
+def test_a_trial_killed_before_its_options_are_known_is_not_lost(tmp_path, monkeypatch):
+    space = {"learning_rate": [1e-3, 2e-3]}
+    settings = search_settings({"base": BASE, "space": space, "trials": 2})
+    study = storage.open_study(str(tmp_path / "t.journal"), "x", settings)
+    chosen = {"training.learning_rate": 2e-3}
+    study.enqueue_trial(chosen)
+    monkeypatch.setattr(shared_studies, "alive", lambda process: False)
+    first = storage.ask(study)
+    assert shared_studies.killed_here(study.trials[0])  # though nothing was done with it yet
+    assert first.params == {}
+    assert storage.bury(study) == 1
+    assert storage.bury(study) == 0
+    again = storage.ask(study)
+    assert again.suggest_categorical("training.learning_rate", [1e-3, 2e-3]) == 2e-3
+    # A new one, which nobody asked for again, is known to be ours from its first moment, too.
+    assert storage.ask(study).number == 2
+    assert all(map(shared_studies.killed_here, study.trials[1:]))
+    assert [storage.counts(t) for t in study.trials] == [False, True, True]

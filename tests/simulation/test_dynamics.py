@@ -123,8 +123,13 @@ def test_stopping_and_going_on_for_longer(tmp_path):
     assert (cut.stopped, cut.steps) == ("interrupted", 7)
     longer = run_md(atoms, calc, tmp_path / "b.extxyz", time=10, **options, resume=True)
     assert longer.rows == whole.rows
+    # One that was killed after its last step has files that are written later, such as a figure.
+    files = {f.name: f.read_bytes() for f in longer.files if f.suffix != ".npz"}
+    again = run_md(atoms, calc, tmp_path / "b.extxyz", time=10, **options, resume=True)
+    assert (again.rows, again.steps, again.drift) == (whole.rows, 40, whole.drift)
+    assert {f.name: f.read_bytes() for f in longer.files if f.suffix != ".npz"} == files
     with pytest.raises(SimulationError, match=r"has done 40 steps .* already"):
-        run_md(atoms, calc, tmp_path / "b.extxyz", time=10, **options, resume=True)
+        run_md(atoms, calc, tmp_path / "b.extxyz", time=9, **options, resume=True)
 
 
 def test_another_system_potential_or_option_cannot_go_on(tmp_path):
