@@ -73,7 +73,7 @@ class ReadSettings(Settings):
         None, description="name of the virial in the file, to be divided by the volume"
     )
     energy_from: Literal["comment"] | None = Field(
-        None, description="comment: read energies from the comment lines of XYZ files"
+        None, description="where else energies may stand: comment, the comment lines of XYZ files"
     )
     force_unit: str | None = Field(
         None, description="unit of forces, such as hartree/bohr, if not that of energy over length"
