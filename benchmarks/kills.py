@@ -31,10 +31,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from benchmarks.kills_kinds import ALL_TRIALS, KINDS, STORED, TRIALS, Kind, make_inputs
 
 #: What commands import; a fork of a process that has it starts at once.
 _IMPORTS = (
@@ -46,20 +47,6 @@ _IMPORTS = (
 
 #: Seconds after which a command hangs.
 _HANGS = 300.0
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Something that can be killed and gone on with.
-
-    ``begin`` and ``go_on`` give the words of the command, from the number of the variant; both run
-    in a folder of their own. ``results`` are the names there that it leaves.
-    """
-
-    name: str
-    variants: int
-    begin: Callable[[int, Path], list[str]]
-    go_on: Callable[[int, Path, Path], list[str]]
 
 
 def main(argv: list[str]) -> int:
@@ -105,8 +92,6 @@ class _Harness:
                 importlib.import_module(name)
 
     def run(self) -> int:
-        from benchmarks.kills_kinds import KINDS, make_inputs
-
         began = time.monotonic()
         inputs = self.work / "inputs"
         code = self._process(lambda: make_inputs(inputs), self.work, "inputs.txt")[0]
@@ -138,7 +123,6 @@ class _Harness:
             read_trials,
             search_differences,
         )
-        from benchmarks.kills_kinds import ALL_TRIALS, STORED, TRIALS
 
         variant, is_search = k % kind.variants, kind.name == "searches"
         whole = self.work / f"{kind.name}-whole-{variant}"

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.kills import Kind
+
+@dataclass(frozen=True)
+class Kind:
+    """Something that can be killed and gone on with.
+
+    ``begin`` and ``go_on`` give the words of the command, from the number of the variant; both run
+    in a folder of their own. ``results`` are the names there that it leaves.
+    """
+
+    name: str
+    variants: int
+    begin: Callable[[int, Path], list[str]]
+    go_on: Callable[[int, Path, Path], list[str]]
+
 
 _DATA = ["heavy_atoms=2", "per_molecule=20"]
 _SMALL = ["hidden=8,4", "device=cpu", "threads=1", "batch_size=32", "checkpoint_minutes=0.001"]

@@ -20,7 +20,7 @@ from anipot.model import ANIModel
 from anipot.networks import AtomicNetworks
 from anipot.potentials.layers import Network, Side, find_networks
 from anipot.potentials.module_names import arrange, order_is_lost, restored
-from anipot.potentials.neurochem import read_params
+from anipot.potentials.neurochem_constants import read_params
 from anipot.potentials.state_dicts import CONSTANTS, cutoff, element_count, take_constants
 from anipot.self_energies import SelfEnergies
 

@@ -12,7 +12,7 @@ from neurochem_files import LENGTH, write_ensemble
 
 import anipot as package
 from anipot.datasets.bundled import bundled_path
-from anipot.potentials.neurochem import read_params
+from anipot.potentials.neurochem_constants import read_params
 
 COMMANDS = ["list", "info", "fetch", "convert"]
 
