@@ -91,8 +91,8 @@ class CheckpointFile:
         if state["engine"] != self.engine:
             raise TrainingError(
                 f"{path}: the training began with the {cut(state['engine'])} AEV engine and would "
-                f"go on with the {self.engine} engine, to another result; see 'anipot info' for why the "
-                "first is not available here"
+                f"go on with the {self.engine} engine, to another result; see 'anipot info' for "
+                "why the first is not available here"
             )
         return state
 

@@ -376,6 +376,14 @@ def test_cut_and_flipped_restart_files_are_named(tmp_path):
         run_lj(out, resume=True)
 
 
+def test_a_folder_in_place_of_the_trajectory_is_named(tmp_path):
+    out = a_run(tmp_path)
+    out.unlink()
+    out.mkdir()
+    with pytest.raises(SimulationError, match=rf"{out.name} is missing or shorter"):
+        run_lj(out, resume=True)
+
+
 def test_a_restart_file_with_a_cell_without_volume_is_named(tmp_path):
     atoms = ase.build.bulk("Ar", "fcc", a=5.3, cubic=True)
     calculator = ANIModel.create(["Ar"], hidden=[2], seed=0).calculator()
