@@ -331,6 +331,7 @@ def test_charge_in_a_database(tmp_path):
         ("a.com", "# b3lyp/sto-3g\n\ntitle\n\n1 2\nO 0 0 0\n\n", r"line 5: has charge 1"),
         ("a.com", "# b3lyp/sto-3g\n\ntitle\n\n0 3\nO 0 0 0\n\n", r"line 5: has multiplicity 3"),
         ("a.gjf", "# hf\n\ntitle\n\n0, 3\nO 0 0 0\n\n", r"multiplicity 3"),
+        ("a.com", f"# hf\n\ntitle\n\n0 1\nO{'(' * 100_000} 0 0 0\n\n", r"line 6: has 100,007"),
     ],
 )  # fmt: skip
 def test_refused(tmp_path, name, text, message):
