@@ -319,7 +319,7 @@ def test_charge_in_a_database(tmp_path):
         ("a.pdb", molecule(), r"named like a file of PDB, but holds MOL or SDF; rename"),
         ("a.sdf", PDB_WATER, r"named like a file of MOL or SDF, but holds PDB"),
         ("a.cif", b"\x89HDF\r\n", r"holds HDF5"),
-        ("unnamed", "3\n\nO 0.0 0.0 0.0\n", r"content is that of an XYZ file; name it"),
+        ("unnamed", "3\n\nO 0.0 0.0 0.0\n", r"line 1 says 3 atoms"),
         ("a.db", "no database at all", r"cannot be read as a database of ASE"),
         ("a.json", '{"a": 1}', r"cannot be read as a database of ASE"),
         ("a.sdf", b"\0\1\2" * 100, r"binary file"),
