@@ -23,7 +23,7 @@ from pydantic import (
 
 from anipot import units
 from anipot.elements import parse_elements
-from anipot.errors import SettingsError
+from anipot.errors import SettingsError, shortly
 from anipot.yaml_files import in_a_line, load_yaml, parse_value
 
 #: Updates that a training makes unless the number of epochs is given, and the least and most
@@ -396,6 +396,8 @@ def checked(kind: type[S], values: Mapping[str, Any]) -> S:
     Raises SettingsError that names each wrong key with the nearest known ones, and each wrong
     value.
     """
+    if not isinstance(values, Mapping):
+        raise SettingsError(f"a section with options is needed where {shortly(values)} is given")
     try:
         return kind.model_validate(dict(values))
     except ValidationError as e:
@@ -424,12 +426,6 @@ def _in_words(kind: type[BaseModel], error: Any) -> str:
         return f"option {name!r}{hint}: must be given"
     message = error["msg"].removeprefix("Value error, ")
     return f"option {name!r}{hint}: {message} (got {shortly(error['input'])})"
-
-
-def shortly(value: Any) -> str:
-    """A value for a message: whatever a file holds, no more than a line or two of it."""
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 def _option(kind: type[BaseModel], where: Sequence[str]) -> tuple[str, type[BaseModel], str]:

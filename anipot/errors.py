@@ -5,9 +5,36 @@ traceback. All of them are ``ValueError`` too, so that callers who know nothing 
 classes can still catch them.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
+#: No message is longer than this, whatever the file holds that it quotes or lists.
+LONGEST = 2500
+
+
+def shortly(value: Any, most: int = 200) -> str:
+    """``repr(value)`` for a message, cut to ``most`` characters."""
+    return cut(repr(value), most)
+
+
+def cut(text: str, most: int = 200) -> str:
+    """A text for a message, with its middle left out where it is longer than ``most``."""
+    if len(text) <= most:
+        return text
+    tail = most // 4
+    return f"{text[: most - tail]} ... {text[-tail:]}"
+
 
 class AnipotError(ValueError):
-    """Base class of all errors that anipot raises on purpose."""
+    """Base class of all errors that anipot raises on purpose.
+
+    A message that is too long to be read is cut in its middle: the file and the place stand at its
+    beginning, the way out at its end.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*(cut(arg, LONGEST) if isinstance(arg, str) else arg for arg in args))
 
 
 class DataError(AnipotError):

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from anipot.errors import AnipotError, InUseError, SettingsError
+from anipot.errors import AnipotError, InUseError, SettingsError, cut
 from anipot.temporary_files import temporary_file
 
 T = TypeVar("T")
@@ -208,7 +208,7 @@ def read_table(
     except KeyError as e:
         raise kind(f"{path}: damaged: it has no column {e}; {way_out}") from None
     except (csv.Error, OverflowError, TypeError, ValueError) as e:
-        raise kind(f"{path}: line {lines.line_num} is damaged ({e}); {way_out}") from None
+        raise kind(f"{path}: line {lines.line_num} is damaged ({cut(str(e))}); {way_out}") from None
     return found
 
 
@@ -230,7 +230,7 @@ def damage_named(
     except (
         AttributeError, IndexError, OverflowError, RecursionError, TypeError, ValueError,
     ) as e:  # fmt: skip
-        raise kind(f"{path}: damaged, or of another version ({e}){then}") from None
+        raise kind(f"{path}: damaged, or of another version ({cut(str(e))}){then}") from None
 
 
 def zip_damage(file: str | Path | IO[bytes]) -> str | None:

@@ -7,7 +7,7 @@ published ANI potentials use.
 
 import re
 
-from anipot.errors import SettingsError
+from anipot.errors import SettingsError, shortly
 
 HARTREE_TO_KCALMOL = 627.5094738898777
 HARTREE_TO_EV = 27.211386024367243
@@ -75,7 +75,7 @@ def _canonical(unit: str, known: dict[str, float], kind: str) -> str:
     name = _ALIASES.get(plain, "")
     if name in known:
         return name
-    raise SettingsError(f"unknown unit of {kind} {unit!r}; known: {', '.join(known)}")
+    raise SettingsError(f"unknown unit of {kind} {shortly(unit)}; known: {', '.join(known)}")
 
 
 def energy_unit(unit: str) -> str:

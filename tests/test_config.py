@@ -353,3 +353,9 @@ def test_a_long_value_is_not_told_whole():
     with pytest.raises(SettingsError) as e:
         run_settings(f"training.loss={'x' * 10_000}")
     assert len(str(e.value)) < 1000
+
+
+@pytest.mark.parametrize("values", [[1, 2], ["ab"], 3, "text"])
+def test_options_that_are_no_section_are_refused(values):
+    with pytest.raises(SettingsError, match="a section with options is needed"):
+        checked(RunSettings, values)

@@ -236,6 +236,7 @@ def test_a_table_whose_line_is_damaged(tmp_path):
         ("a,b\n1,2\nx,2\n", "line 3 is damaged"),
         ("b\n2\n", "no column 'a'"),
         ('a,b\n"1,2\n', "line 2 is damaged"),
+        (f"a,b\n{'x' * 5000},2\n", "line 2 is damaged .{,250}"),
     ):
         path.write_text(text)
         with pytest.raises(SettingsError, match=rf"x\.csv: .*{said}.*mend it"):

@@ -150,9 +150,10 @@ def large_stress(c: Conformers, limit: float = LARGEST_STRESS) -> list[Problem]:
         * units.HARTREE_TO_GPA
         < limit
     ]
-    hint = f"; if it is in {' or '.join(likely)}, {keyword('stress_unit', likely[0])} says so"
     text = f"{first} (more than {limit:g}); {count:,} of {len(c):,} conformers"
-    return [Problem("stress", text + (hint if likely else ""), count)]
+    if likely:
+        text += f"; if it is in {' or '.join(likely)}, {keyword('stress_unit', likely[0])} says so"
+    return [Problem("stress", text, count)]
 
 
 def forces_against_energies(c: Conformers, size: bool = True) -> list[Problem]:
@@ -210,7 +211,7 @@ def _pairs(c: Conformers) -> tuple[np.ndarray, np.ndarray]:
     Conformers of a molecule with the same atoms in the same order and, of crystals, the same cell.
     Molecules are turned onto each other, and their forces with them.
     """
-    labelled = np.flatnonzero(c.has("energies") & c.has("forces"))
+    labelled = np.flatnonzero(c.has("energies") & c.has("forces") & (c.n_atoms > 0))
     groups = c.molecule[labelled]
     names, first = np.unique(groups, return_index=True)
     names = names[np.argsort(first)][:: max(len(names) // _MOLECULES, 1)][:_MOLECULES]

@@ -116,6 +116,9 @@ class Division:
                 about["fold"] = tuple(about["fold"]) if about.get("fold") else None
                 none = np.zeros(0, dtype=np.int64)
                 train, validation, test = (file[p] if p in parts else none for p in PARTS)
+                for part in (train, validation, test):
+                    if part.ndim != 1 or part.dtype.kind not in "iu":
+                        raise ValueError(f"{part.shape} {part.dtype} is no list of conformers")
                 return Division(train, validation, test, **about)
         except Exception as e:  # whatever a damaged file makes of numpy's reader
             raise DataError(f"{path}: not the split of a run, or damaged ({e})") from None

@@ -102,15 +102,18 @@ def fetch_ani1(
             if archive is None:
                 here.unlink(missing_ok=True)  # another attempt must not meet it again
             raise
+        # Not into atomic_write's own file, which is locked, as HDF5 would lock it.
+        merged = Path(folder) / "merged.h5"
+        _merge(here, files, merged)
+        molecules, conformers = _count(here, merged, Path(folder))
+        known = CONFORMERS.get(heavy_atoms)
+        if known is not None and conformers != known:
+            raise DataError(
+                f"{here}, {', '.join(names)}: {conformers:,} conformers in all, and {known:,} were "
+                "published; this is not the ANI-1 archive, or not the whole of it"
+            )
         with atomic_write(out) as temporary:
-            _merge(files, temporary)
-            molecules, conformers = _count(temporary, Path(folder))
-            known = CONFORMERS.get(heavy_atoms)
-            if known is not None and conformers != known:
-                raise DataError(
-                    f"{', '.join(names)}: {conformers:,} conformers in all, and {known:,} were "
-                    "published; this is not the ANI-1 archive, or not the whole of it"
-                )
+            os.replace(merged, temporary)
     with suppress(OSError):  # an archive may lie in a folder that cannot be written to
         if not _sum_file(here).exists():
             write_text(_sum_file(here), f"{digest}  {_archive_name(here)}\n")
@@ -208,30 +211,32 @@ def _unpack(archive: Path, names: Sequence[str], folder: Path) -> list[Path]:
     return [found[n] for n in names]
 
 
-def _merge(files: Sequence[Path], out: Path) -> None:
-    """Copy all groups of several HDF5 files into one, under their own names."""
+def _merge(archive: Path, files: Sequence[Path], out: Path) -> None:
+    """Copy all groups of an archive's HDF5 files into one, under their own names."""
     try:
         with h5py.File(out, "w") as target:
             for file in tqdm(files, desc="merging", unit=" files", disable=None, leave=False):
                 with h5py.File(file, "r") as source:
                     for name in source:
                         if name in target:
-                            raise DataError(f"{file.name}: its group {name!r} is in another, too")
+                            raise ValueError(f"{file.name}: its group {name!r} is in another, too")
                         if not isinstance(source.get(name, getlink=True), h5py.HardLink):
-                            raise DataError(f"{file.name}: {name!r} is a link, not data")
+                            raise ValueError(f"{file.name}: {name!r} is a link, not data")
                         source.copy(name, target)
-    except DataError:
-        raise
-    except Exception as e:  # so are the errors of h5py
-        raise DataError(f"{', '.join(f.name for f in files)}: cannot be merged ({e})") from None
+    except Exception as e:  # h5py's errors are of many kinds
+        raise DataError(
+            f"{archive}: {', '.join(f.name for f in files)} in it cannot be merged ({e}); fetch it "
+            "again"
+        ) from None
 
 
-def _count(file: Path, folder: Path) -> tuple[int, int]:
+def _count(archive: Path, file: Path, folder: Path) -> tuple[int, int]:
     """Molecules and conformers of a file, read as any other: shapes, numbers, elements."""
     try:
         data = read_ani_hdf5(
             file, ReadOptions(), lambda shape, dtype: array_on_disk(folder, shape, dtype)
         )
     except DataError as e:
-        raise DataError(f"what the archive holds cannot be used: {e}") from None
+        said = str(e).removeprefix(f"{file}").lstrip(":, ")
+        raise DataError(f"{archive}: what it holds cannot be used: {said}") from None
     return data.n_molecules, len(data)

@@ -127,6 +127,10 @@ def _by_ase(path: Path) -> Structures:
         raise DataError(f"{path}: is no structure file ({what}). Known files: {KNOWN}")
     _check_types(path, form)
     check_declared(path, form)
+    if form == "gaussian-in":  # ASE's patterns take minutes for a line of brackets
+        for k, line in enumerate(read_lines(path), start=1):
+            if len(line) > 5000:
+                raise DataError(f"{path}, line {k}: has {len(line):,} characters, too many")
     frames: list[ase.Atoms] = []
     try:
         with warnings.catch_warnings():

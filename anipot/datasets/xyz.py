@@ -7,7 +7,6 @@ blanks and any ends of lines do.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -18,7 +17,7 @@ import ase
 import numpy as np
 from ase.constraints import FixAtoms, FixCartesian
 from ase.geometry import cellpar_to_cell
-from ase.io.formats import UnknownFileTypeError, filetype, open_with_compression
+from ase.io.formats import filetype
 
 from anipot import units
 from anipot.datasets import mapping
@@ -31,9 +30,9 @@ from anipot.datasets.xyz_comments import (
     to_float,
     to_value,
 )
-from anipot.datasets.xyz_frames import QM9_PROPERTIES, Frame, encoding_of, frames_of, is_qm9
+from anipot.datasets.xyz_frames import QM9_PROPERTIES, Frame, frames_of, is_qm9, opened
 from anipot.elements import SYMBOLS
-from anipot.errors import DataError, SettingsError
+from anipot.errors import SettingsError, cut, shortly
 
 #: The arrays of ASE that columns of these names become.
 _ARRAYS = {"pos": "positions", "species": "symbols", "Z": "numbers", "charge": "charges"}
@@ -55,7 +54,7 @@ def is_xyz(path: Path) -> bool:
         return True
     try:
         return filetype(str(path)) in ("xyz", "extxyz")
-    except (UnknownFileTypeError, OSError, EOFError, ValueError):
+    except Exception:  # what a damaged file makes of ASE's readers
         return False
 
 
@@ -66,16 +65,8 @@ def read_xyz(path: Path) -> list[ase.Atoms]:
     that is not that of extended XYZ is ``info["comment"]``, and columns without a name are the
     array ``"columns 5-7"``. A cell is Lattice, cell or box of nine numbers or three lengths.
     """
-    try:
-        with open_with_compression(str(path), "rb") as binary:
-            encoding = encoding_of(binary)
-        with (
-            open_with_compression(str(path), "rb") as binary,
-            io.TextIOWrapper(binary, encoding=encoding) as text,
-        ):
-            return [_atoms(frame) for frame in frames_of(text, path)]
-    except (OSError, EOFError, UnicodeError) as e:
-        raise DataError(f"{path}: cannot be read ({e})") from e
+    with opened(path) as text:
+        return [_atoms(frame) for frame in frames_of(text, path)]
 
 
 def _atoms(frame: Frame) -> ase.Atoms:
@@ -100,7 +91,7 @@ def _atoms(frame: Frame) -> ase.Atoms:
         }
     if not extended:
         if frame.comment:
-            check_comment(comment, f"{frame.path}, frame {frame.index} ({comment!r})")
+            check_comment(comment, f"{frame.path}, frame {frame.index} ({shortly(comment)})")
         words = not pairs or None in pairs.values()
         if frame.comment and (words or ("energy" not in pairs and comment_energy(comment))):
             info["comment"] = comment
@@ -148,7 +139,7 @@ def _geometry(frame: Frame, pairs: dict[str, str | None]) -> tuple[np.ndarray, A
         except ValueError:
             if name != "lattice":
                 continue
-            raise frame.error(f"{key}={text!r} is not made of numbers") from None
+            raise frame.error(f"{key}={shortly(text)} is not made of numbers") from None
         if numbers.size not in (3, 9):
             raise frame.error(
                 f"{key} has {numbers.size} numbers: nine are three vectors, three the lengths of "
@@ -168,14 +159,14 @@ def _geometry(frame: Frame, pairs: dict[str, str | None]) -> tuple[np.ndarray, A
         text = pairs.pop(key)
         flags = [_BOOLEANS.get(word) for word in re.sub(r"[\[\],]", " ", text or "T").split()]
         if len(flags) not in (1, 3) or None in flags:
-            raise frame.error(f'{key}={text!r} is not three of T and F, as in pbc="T T F"')
+            raise frame.error(f'{key}={shortly(text)} is not three of T and F, as in pbc="T T F"')
         pbc = flags if len(flags) == 3 else flags * 3
     key = by_name.get("properties")
     text = pairs.pop(key) if key is not None else None
     try:
         schema = _PLAIN if text is None else _parse_properties(text)
     except ValueError as e:
-        raise frame.error(f"Properties={text}: {e}") from None
+        raise frame.error(f"Properties={shortly(text)}: {cut(str(e))}") from None
     return np.zeros((3, 3)) if cell is None else cell, pbc, schema
 
 
@@ -191,7 +182,8 @@ def _cell_of_plain(frame: Frame, cell: np.ndarray, pbc: Any) -> tuple[np.ndarray
                 cell[i] = [to_float(word) for word in words[1:]]
             except ValueError:
                 raise frame.error(
-                    f"{line.strip()!r} is not VEC{i + 1} with three numbers", len(frame.rows) + i
+                    f"{line.strip()[:60]!r} is not VEC{i + 1} with three numbers",
+                    len(frame.rows) + i,
                 ) from None
         return cell, [i < len(frame.vectors) for i in range(3)], None
     match = _IPI_CELL.search(frame.comment)
@@ -234,14 +226,14 @@ def _parse_properties(text: str) -> _Schema:
     found = []
     for name, kind, columns in zip(fields[::3], fields[1::3], fields[2::3], strict=True):
         if kind.upper() not in ("S", "R", "I", "L"):
-            raise ValueError(f"the type of {name!r} is {kind!r}; known are S, R, I and L")
+            raise ValueError(f"the type of {name!r} is {shortly(kind)}; known are S, R, I and L")
         if not re.fullmatch(r"[1-9]\d{0,5}", columns):
-            raise ValueError(f"{name!r} has {columns!r} columns")
+            raise ValueError(f"{shortly(name)} has {shortly(columns)} columns")
         plain = name.lower() if name.lower() in ("species", "pos") else name
         found.append((_ARRAYS.get(plain, plain), kind.upper(), int(columns)))
     names = [name for name, _, _ in found]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"it has {twice!r} twice")
+        raise ValueError(f"it has {shortly(twice)} twice")
     if ("positions", "R", 3) not in found:
         raise ValueError("it has no positions (pos:R:3)")
     if not {("symbols", "S", 1), ("numbers", "I", 1)} & set(found):
@@ -258,8 +250,8 @@ def _columns(frame: Frame, schema: _Schema) -> dict[str, np.ndarray]:
         row = next(i for i, words in enumerate(rows) if len(words) == narrow)
         text = frame.rows[row].strip()
         raise frame.error(
-            f"{text!r} is no line of an atom: it has {narrow} columns, and {schema.width} are "
-            f"needed (atom {row + 1} of {len(rows)}, as line {frame.line} says)"
+            f"{shortly(text)} is no line of an atom: it has {narrow} columns, and {schema.width} "
+            f"are needed (atom {row + 1} of {len(rows)}, as line {frame.line} says)"
             if text
             else f"the line is blank where atom {row + 1} of {len(rows)} should be (line "
             f"{frame.line} says {len(rows)} atoms)",
@@ -302,11 +294,11 @@ def _converted(frame: Frame, texts: Sequence[str], kind: str, name: str, n: int)
                 values.append(to_float(text) if kind == "R" else int(text.replace("_", "no")))
         except (ValueError, KeyError):
             what = {"R": "a number", "I": "a whole number", "L": "T or F"}[kind]
-            raise frame.error(f"{text!r} in {name!r} is not {what}", i // n) from None
+            raise frame.error(f"{shortly(text)} in {shortly(name)} is not {what}", i // n) from None
     try:
         return np.array(values)
     except OverflowError:
-        raise frame.error(f"{name!r} holds a number that is too large") from None
+        raise frame.error(f"{shortly(name)} holds a number that is too large") from None
 
 
 def _unnamed(
@@ -324,8 +316,8 @@ def _unnamed(
         # One number too few may as well be a coordinate.
         row = next(i for i, words in enumerate(rows) if len(words) != len(rows[0]))
         raise frame.error(
-            f"{frame.rows[row].strip()!r} has {len(rows[row])} columns, and the atoms before it "
-            f"have {len(rows[0])}",
+            f"{shortly(frame.rows[row].strip())} has {len(rows[row])} columns, and the atoms "
+            f"before it have {len(rows[0])}",
             row,
         )
     return {name: np.array(numbers)}
@@ -347,7 +339,7 @@ def _numbers(frame: Frame, symbols: Any, numbers: Any) -> np.ndarray:
     if numbers is not None and (found != numbers).any():
         row = int(np.argmax(found != numbers))
         raise frame.error(
-            f"the symbol is {symbols[row]!r}, but the atomic number {numbers[row]}", row
+            f"the symbol is {shortly(symbols[row])}, but the atomic number {numbers[row]}", row
         )
     if frame.comment.startswith("Atoms. Timestep") and any(s.isdigit() for s in symbols):
         raise frame.error(
@@ -383,8 +375,8 @@ def _no_element(symbol: str) -> str:
             "'Tv' is a vector of the cell, not an atom; write the cell as Lattice= in the comment"
         )
     if symbol.lower().rstrip(":0123456789") in _DUMMIES or symbol.startswith("@") or ":" in symbol:
-        return f"{symbol!r} is a dummy or ghost atom, which is of no element; remove it"
-    return f"{symbol!r} is not the symbol of an element"
+        return f"{shortly(symbol)} is a dummy or ghost atom, which is of no element; remove it"
+    return f"{shortly(symbol)} is not the symbol of an element"
 
 
 def _qm9(frame: Frame) -> dict[str, Any]:

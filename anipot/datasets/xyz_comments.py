@@ -12,7 +12,7 @@ import numpy as np
 from anipot import units
 from anipot.datasets import mapping
 from anipot.datasets.mapping import ReadOptions
-from anipot.errors import DataError, SettingsError
+from anipot.errors import DataError, SettingsError, shortly
 
 _KEY = r"""(?P<key>"(?:[^"\\]|\\.)*"|[^\s="'{}\[\],;]+)"""
 _VALUE = r"""(?P<value>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\{[^{}]*\}
@@ -94,7 +94,9 @@ def parse_pairs(comment: str) -> dict[str, str | None]:
         if value is not None and value[0] in "\"'{[":
             value = re.sub(r"\\(.)", r"\1", value[1:-1]) if "\\" in value else value[1:-1]
         if value is not None and pairs.get(key, value) != value:
-            raise ValueError(f"names {key!r} twice, as {pairs[key]!r} and {value!r}")
+            raise ValueError(
+                f"names {shortly(key)} twice, as {shortly(pairs[key])} and {shortly(value)}"
+            )
         if value is not None or key not in pairs:
             pairs[key] = value
         place = match.end()
@@ -110,7 +112,7 @@ def numbers_in(text: str) -> np.ndarray:
 def to_float(text: str) -> float:
     """A number as Python, Fortran (1.0D-3) or Mathematica (1.0*^-3) write it, else ValueError."""
     if "_" in text:  # Python's own habit, in no file
-        raise ValueError(f"{text!r} is not a number")
+        raise ValueError(f"{shortly(text)} is not a number")
     try:
         return float(text)
     except ValueError:

@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import codecs
+import io
+import lzma
 import re
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from anipot.errors import DataError
+from ase.io.formats import open_with_compression
+
+from anipot.errors import DataError, shortly
 
 #: The tags of QM9's comment after "gdb N".
 QM9_PROPERTIES = (
     "A", "B", "C", "mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "U0", "U", "H", "G", "Cv",
 )  # fmt: skip
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Iterator[str]]:
+    """The lines of a file, which may be compressed. Raises DataError where it cannot be read."""
+    try:
+        with open_with_compression(str(path), "rb") as binary:
+            encoding = encoding_of(binary)
+        with (
+            open_with_compression(str(path), "rb") as binary,
+            io.TextIOWrapper(binary, encoding=encoding) as text,
+        ):
+            yield text
+    except (OSError, EOFError, UnicodeError, zlib.error, lzma.LZMAError) as e:
+        raise DataError(f"{path}: cannot be read ({e})") from e
 
 
 def encoding_of(binary: Any) -> str:
@@ -95,14 +116,14 @@ def _is_vector(line: str) -> bool:
 
 
 def _no_count(path: Path, line: int, text: str, before: Frame | None) -> DataError:
-    shown = text if len(text) < 60 else text[:57] + "..."
+    shown = shortly(text, 60)
     if before is None:
         return DataError(
-            f"{path}, line {line}: {shown!r} is not the number of atoms that a frame begins with; "
+            f"{path}, line {line}: {shown} is not the number of atoms that a frame begins with; "
             "an XYZ file has that number, a comment, and a line for each atom"
         )
     return DataError(
-        f"{path}, line {line}: {shown!r} follows frame {before.index}, which has "
+        f"{path}, line {line}: {shown} follows frame {before.index}, which has "
         f"{len(before.rows)} atoms by line {before.line}; the number of atoms of the next frame "
         "is expected here. Correct the number, or remove what does not belong to a frame"
     )

@@ -7,9 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from anipot.config import RunSettings, checked, shortly
+from anipot.config import RunSettings, checked
 from anipot.datasets.division import Division, index_hash
-from anipot.errors import SettingsError
+from anipot.errors import SettingsError, shortly
 from anipot.files import damage_named, read_json, read_table, read_text
 from anipot.iterations.runs import read_outcome
 from anipot.iterations.settings import (

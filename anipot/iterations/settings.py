@@ -18,9 +18,8 @@ from anipot.config import (
     TrainingSettings,
     checked,
     section_of,
-    shortly,
 )
-from anipot.errors import SettingsError
+from anipot.errors import SettingsError, shortly
 from anipot.yaml_files import load_yaml
 
 #: Keys of a row that are no options.
@@ -251,7 +250,8 @@ def base_sections(given: Any) -> dict[str, Any]:
         return given.model_dump(include=set(BaseOptions.model_fields))
     if not isinstance(given, Mapping):
         raise SettingsError(
-            f"base must hold sections such as 'training:' with options below them; found {given!r}"
+            "base must hold sections such as 'training:' with options below them; found "
+            f"{shortly(given)}"
         )
     sections: dict[str, Any] = {}
     for key, value in given.items():

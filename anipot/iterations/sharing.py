@@ -20,9 +20,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from anipot import shared_studies
-from anipot.config import MACHINE_OPTIONS, shortly
+from anipot.config import MACHINE_OPTIONS
 from anipot.datasets.division import Division, index_hash
-from anipot.errors import AnipotError, DataError, SettingsError, TrainingError
+from anipot.errors import AnipotError, DataError, SettingsError, TrainingError, shortly
 from anipot.files import damage_named, read_json, write_text
 from anipot.iterations import runs
 from anipot.iterations.queues import Queue

@@ -26,7 +26,7 @@ from torch import Tensor
 from anipot.aev.computer import AEVComputer
 from anipot.aev.settings import AEVSettings
 from anipot.ensemble import ANIEnsemble
-from anipot.errors import PotentialError
+from anipot.errors import PotentialError, cut
 from anipot.files import atomic_write
 from anipot.model import ANIModel
 from anipot.networks import DTYPES, AtomicNetworks
@@ -154,7 +154,9 @@ def read_own(path: str | Path, *, engine: str = "auto") -> ANIModel | ANIEnsembl
     except FileNotFoundError:
         raise PotentialError(f"{path}: there is no such file") from None
     except (SafetensorError, OSError, ValueError) as e:
-        raise PotentialError(f"{path}: not a safetensors file, or cut short ({e})") from None
+        raise PotentialError(
+            f"{path}: not a safetensors file, or cut short ({cut(str(e))})"
+        ) from None
     if "anipot" not in metadata:
         raise PotentialError(f"{path}: a safetensors file, but not a potential saved by anipot")
     digest, _, text = metadata["anipot"].partition(" ")
@@ -168,7 +170,7 @@ def read_own(path: str | Path, *, engine: str = "auto") -> ANIModel | ANIEnsembl
     # Whatever a file made by hand makes of the constructors; AnipotError is a ValueError too.
     except (ValueError, TypeError, KeyError, RuntimeError, OverflowError, RecursionError) as e:
         first = (str(e) or type(e).__name__).splitlines()[0]  # torch adds a trace of its own code
-        raise PotentialError(f"{path}: {first}") from None
+        raise PotentialError(f"{path}: {cut(first, 500)}") from None
 
 
 def _read_header(text: str) -> _Header:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from anipot.config import RunSettings, Settings, checked
-from anipot.errors import SettingsError
+from anipot.errors import SettingsError, shortly
 from anipot.iterations.settings import (
     BaseOptions,
     base_sections,
@@ -135,7 +135,9 @@ def _range(bases: Sequence[RunSettings], option: str, given: Any) -> Range:
     elif isinstance(given, list):
         found = checked(Range, {"values": given})
     else:
-        raise SettingsError(f"must be {{low, high, log}} or {{values: [...]}}; found {given!r}")
+        raise SettingsError(
+            f"must be {{low, high, log}} or {{values: [...]}}; found {shortly(given)}"
+        )
     if (found.low is None) != (found.high is None) or (found.low is None and not found.values):
         raise SettingsError("needs values, or low and high")
     if found.low is None or found.high is None:

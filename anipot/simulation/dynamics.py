@@ -140,7 +140,9 @@ def run_md(
     rng = np.random.default_rng(settings.seed)
     start = RestartPoint.read(files.restart) if resume else None
     if start is not None:
-        held = _same_constraints(start, held)
+        with damage_named(files.restart, SimulationError):
+            held = _same_constraints(start, held)
+            _check_same(start, settings)
     still = settings.ensemble == "nvt" and not is_pinned(held)
     centre = [FixCom()] if still and not any(isinstance(c, FixCom) for c in held) else []
     atoms.set_constraint([*held, *centre])
@@ -149,7 +151,6 @@ def run_md(
     elif start is None and not atoms.has("momenta"):
         raise SimulationError("the atoms have no velocities to keep; draw them")
     elif start is not None:
-        _check_same(start, settings)
         with damage_named(files.restart, SimulationError, START_AGAIN):
             start.put(atoms)
             rng.bit_generator.state = start.random_state
@@ -161,6 +162,10 @@ def run_md(
         energy = float(atoms.get_potential_energy())
     except DisagreementError as e:
         raise SimulationError(f"the run cannot begin: {e}") from None
+    except AnipotError as e:
+        if start is None:
+            raise
+        raise SimulationError(f"{files.restart}: {e}; {START_AGAIN}") from None
     if start is not None and abs(energy - start.energy) > 1e-5 * len(atoms):
         raise SimulationError(
             f"{files.restart}: the potential gives {energy:.6f} eV for the structure saved there, "

@@ -248,7 +248,7 @@ def read_log(path: Path) -> list[Row]:
 
 def _cut(path: Path, size: int) -> None:
     """Cut a file back to ``size`` bytes."""
-    found = path.stat().st_size if path.exists() else -1
+    found = path.stat().st_size if path.is_file() else -1
     if found < size:
         raise SimulationError(
             f"{path} is missing or shorter than when the run was last saved ({found} bytes of "

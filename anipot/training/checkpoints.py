@@ -6,14 +6,17 @@ import hashlib
 import io
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from anipot.errors import TrainingError
+from anipot.errors import TrainingError, cut
 from anipot.files import atomic_write, zip_damage
+from anipot.training.checkpoint_content import fitting
 
 FORMAT = "anipot checkpoint 1"
 
@@ -73,16 +76,13 @@ class CheckpointFile:
                 raise zipfile.BadZipFile(damaged)
             state = torch.load(buffer, map_location="cpu", weights_only=True)
         except Exception as e:  # whatever a damaged file makes of its readers
-            reason = (str(e) or type(e).__name__).splitlines()[0][:200]
-            raise TrainingError(
-                f"{path}: the checkpoint is damaged ({reason}), and going on from it would lead to "
-                "another result. Put a copy of it in its place if there is one; otherwise remove "
-                "the file, and the training begins again from its start"
-            ) from None
-        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise self._damaged(e) from None
+        known = state.get("format") if isinstance(state, dict) else None
+        if not isinstance(known, str) or known != FORMAT:
             raise TrainingError(f"{path}: not a checkpoint of this version of anipot")
-        if not {"fingerprint", "engine"} <= set(state):
-            raise TrainingError(f"{path}: not a whole checkpoint; start the training again")
+        with self.content():
+            for key in ("fingerprint", "engine"):
+                fitting(state.get(key), "", key)
         if state["fingerprint"] != self.fingerprint:
             raise TrainingError(
                 f"{path}: the checkpoint belongs to other options or other data; a run can only be "
@@ -90,11 +90,27 @@ class CheckpointFile:
             )
         if state["engine"] != self.engine:
             raise TrainingError(
-                f"{path}: the training began with the {state['engine']} AEV engine and would go on "
-                f"with the {self.engine} engine, to another result; see 'anipot info' for why the "
-                "first is not available here"
+                f"{path}: the training began with the {cut(state['engine'])} AEV engine and would "
+                f"go on with the {self.engine} engine, to another result; see 'anipot info' for "
+                "why the first is not available here"
             )
         return state
+
+    @contextmanager
+    def content(self) -> Iterator[None]:
+        """Whatever the checkpoint's contents make of the block is a TrainingError that names it."""
+        try:
+            yield
+        except Exception as e:
+            raise self._damaged(e) from e
+
+    def _damaged(self, error: Exception) -> TrainingError:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        return TrainingError(
+            f"{self.path}: the checkpoint is damaged ({cut(reason)}), and going on from it would "
+            "lead to another result. Put a copy of it in its place if there is one; otherwise "
+            "remove the file, and the training begins again from its start"
+        )
 
 
 # ---- checksum ------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
@@ -25,6 +26,7 @@ from anipot.model import ANIModel
 from anipot.networks import AtomicNet
 from anipot.training.aev_cache import AEVSource
 from anipot.training.captured import CapturedStep, portable_state, set_rate
+from anipot.training.checkpoint_content import fitting, training_form
 from anipot.training.checkpoints import CheckpointFile
 from anipot.training.history import EpochRecord, History
 from anipot.training.interruption import Interruption
@@ -181,7 +183,8 @@ class TrainingLoop:
         ):
             torch.manual_seed(settings.seed + self.ranks.rank)  # each drops other neurons
             if resume_from is not None:
-                self.restore(resume_from)
+                with checkpoint.content() if checkpoint is not None else nullcontext():
+                    self.restore(resume_from)
             place, history = self.place, self.place.history
 
             def save() -> None:
@@ -414,13 +417,31 @@ class TrainingLoop:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go to where a state was taken (its self energies must be the model's already)."""
+        """Go to where a state was taken (its self energies must be the model's already).
+
+        Raises ValueError, before anything is changed, for what is no state of this training.
+        """
+        average = None if self.average is None else self.average.state_dict()
+        networks, n = self.model.networks.state_dict(), len(self.model.elements)
+        state = fitting(state, training_form(networks, n, self.optimizer, average))
         history = History.from_dict(state["place"]["history"])
-        self.place = Place(**{**state["place"], "history": history})
+        place = Place(**{**state["place"], "history": history})
         if history.stopped == "interrupted":
             history.stopped = "running"
+        made = place.epoch * len(self.train.loader) + place.step
+        going_on = history.stopped == "running"
+        if (
+            (len(history), place.updates) != (place.epoch, min(made, self.total))
+            or place.step > len(self.train.loader)
+            or (going_on and place.updates == self.total and not place.step)
+            or history.stopped not in ("running", "finished", "patience")
+        ):
+            raise ValueError("its place is none that the training has passed")
+        self.place = place
         self.model.networks.load_state_dict(state["networks"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # What the groups of an optimizer say is decided by the options, which are the same.
+        groups = portable_state(self.optimizer)["param_groups"]
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         random = [state, *state.get("random_of_other_ranks", [])]

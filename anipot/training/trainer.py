@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from anipot import plots
@@ -23,6 +24,7 @@ from anipot.ensemble import Potential
 from anipot.errors import DataError
 from anipot.model import ANIModel
 from anipot.self_energies import SelfEnergies
+from anipot.training.checkpoint_content import fitting
 from anipot.training.checkpoints import CheckpointFile
 from anipot.training.history import History
 from anipot.training.loop import TrainingLoop
@@ -92,10 +94,12 @@ class ANITrainer:
             file = CheckpointFile(Path(checkpoint), fingerprint, self._engine)
             if resume:  # the file is where the first rank is
                 state = ranks().tell(file.read() if ranks().first else None)
-        if state is not None:
-            values = state["self_energies"].numpy()
-            note = state["self_energies_note"]
-            model.self_energies = SelfEnergies(model.elements, values, note)
+        if file is not None and state is not None:
+            with file.content():
+                like = torch.zeros(len(model.elements), dtype=torch.float64)
+                values = fitting(state["self_energies"], like, "self_energies").numpy()
+                note = fitting(state["self_energies_note"], "", "self_energies_note")
+                model.self_energies = SelfEnergies(model.elements, values, note)
         elif isinstance(settings.self_energies, dict):
             model.self_energies = SelfEnergies.given(model.elements, settings.self_energies)
         elif settings.self_energies == "fit" or (

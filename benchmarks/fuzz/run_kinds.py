@@ -248,7 +248,7 @@ def _search(folder: Path, database: bool = False) -> None:
     name = "trials.db" if database else JOURNAL
     where = f"sqlite:///{root / name}" if database else str(root / name)
     study = storage.open_study(where, "search", settings)
-    parts = parts_of(settings.base.data)
+    parts = parts_of(settings.base.data, settings.base.training)
     storage.join(study, settings, parts.fingerprint)
     for k, state in enumerate((optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL)):
         study.add_trial(optuna.create_trial(

@@ -166,6 +166,8 @@ def test_large_stress_names_the_unit_that_explains_it():
     assert "4.005e+04 GPa" in problem.message
     assert "stress_unit='kbar'" in problem.message
     assert large_stress(replace(data, stress=stress / 1000)) == []
+    (problem,) = large_stress(replace(data, stress=stress * 1e9))  # which no unit explains
+    assert "says so" not in problem.message
 
 
 @given(st.integers(0, 10**6))

@@ -370,6 +370,17 @@ def test_files_that_are_no_split(tmp_path, data):
             Division.load(tmp_path / name)
 
 
+@pytest.mark.parametrize("part", [np.int64(3), np.zeros((2, 2), dtype=int), np.array([0.5])])
+def test_a_part_that_is_no_list_of_conformers_is_refused(tmp_path, data, part):
+    path = tmp_path / "split.npz"
+    divide(data, SETTINGS["conformer"]).save(path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **{**arrays, "test": part})
+    with pytest.raises(DataError, match=r"split\.npz: .*no list of conformers"):
+        Division.load(path)
+
+
 # ---- reading -----------------------------------------------------------------------------------
 
 

@@ -239,6 +239,16 @@ def test_a_link_in_place_of_data_is_refused(archive, tmp_path):
         fetch_ani1((2, 2), tmp_path / "x.h5", archive=tmp_path / "a.tar.gz")
 
 
+def test_a_file_that_hdf5_cannot_read_names_the_archive(tmp_path):
+    file = tmp_path / file_name(2, 2)
+    file.write_bytes(b"no HDF5")
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        tar.add(file, file.name)
+    with pytest.raises(DataError, match=r"a\.tar\.gz: ani_gdb_s02\.h5 in it cannot be merged"):
+        fetch_ani1((2, 2), tmp_path / "x.h5", archive=tmp_path / "a.tar.gz")
+    assert not (tmp_path / "x.h5").exists()
+
+
 def test_a_missing_file_is_named(archive, serve, tmp_path):
     server = serve(archive)
     with pytest.raises(DataError, match=r"ani_gdb_s05\.h5 is not in this archive"):

@@ -319,7 +319,7 @@ def test_charge_in_a_database(tmp_path):
         ("a.pdb", molecule(), r"named like a file of PDB, but holds MOL or SDF; rename"),
         ("a.sdf", PDB_WATER, r"named like a file of MOL or SDF, but holds PDB"),
         ("a.cif", b"\x89HDF\r\n", r"holds HDF5"),
-        ("unnamed", "3\n\nO 0.0 0.0 0.0\n", r"content is that of an XYZ file; name it"),
+        ("unnamed", "3\n\nO 0.0 0.0 0.0\n", r"line 1 says 3 atoms"),
         ("a.db", "no database at all", r"cannot be read as a database of ASE"),
         ("a.json", '{"a": 1}', r"cannot be read as a database of ASE"),
         ("a.sdf", b"\0\1\2" * 100, r"binary file"),
@@ -331,6 +331,7 @@ def test_charge_in_a_database(tmp_path):
         ("a.com", "# b3lyp/sto-3g\n\ntitle\n\n1 2\nO 0 0 0\n\n", r"line 5: has charge 1"),
         ("a.com", "# b3lyp/sto-3g\n\ntitle\n\n0 3\nO 0 0 0\n\n", r"line 5: has multiplicity 3"),
         ("a.gjf", "# hf\n\ntitle\n\n0, 3\nO 0 0 0\n\n", r"multiplicity 3"),
+        ("a.com", f"# hf\n\ntitle\n\n0 1\nO{'(' * 100_000} 0 0 0\n\n", r"line 6: has 100,007"),
     ],
 )  # fmt: skip
 def test_refused(tmp_path, name, text, message):

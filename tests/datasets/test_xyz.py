@@ -125,6 +125,17 @@ def test_compressed_files_and_files_of_another_name(tmp_path, pack):
     with pytest.raises(DataError, match=r"broken\.xyz\.gz: cannot be read"):
         read(tmp_path, pack(PLAIN.encode())[:-20] if suffix == "gz" else b"nothing",
              "broken.xyz.gz")  # fmt: skip
+    whole = bytearray(pack(PLAIN.encode() * 50))
+    whole[len(whole) // 3 : len(whole) // 2] = b"\xff" * (len(whole) // 2 - len(whole) // 3)
+    with pytest.raises(DataError, match=rf"inside\.xyz\.{suffix}: cannot be read"):
+        read(tmp_path, bytes(whole), f"inside.xyz.{suffix}")
+
+
+def test_a_long_line_is_not_quoted_whole(tmp_path):
+    text = PLAIN.replace(METHANOL.splitlines()[1], "A" * 5000, 1)
+    with pytest.raises(DataError, match=r"frame 0, line 4: 'AAA.*AAA' is no line of an atom") as e:
+        read(tmp_path, text, "long.xyz")
+    assert len(str(e.value)) < 600
 
 
 EXT = f"{POS}:forces:R:3"

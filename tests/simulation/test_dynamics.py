@@ -374,3 +374,24 @@ def test_cut_and_flipped_restart_files_are_named(tmp_path):
     path.write_bytes(b"")
     with pytest.raises(SimulationError, match=r"a\.restart\.npz: damaged"):
         run_lj(out, resume=True)
+
+
+def test_a_folder_in_place_of_the_trajectory_is_named(tmp_path):
+    out = a_run(tmp_path)
+    out.unlink()
+    out.mkdir()
+    with pytest.raises(SimulationError, match=rf"{out.name} is missing or shorter"):
+        run_lj(out, resume=True)
+
+
+def test_a_restart_file_with_a_cell_without_volume_is_named(tmp_path):
+    atoms = ase.build.bulk("Ar", "fcc", a=5.3, cubic=True)
+    calculator = ANIModel.create(["Ar"], hidden=[2], seed=0).calculator()
+    options = {"timestep": 0.5, "every": 1}
+    run_md(atoms, calculator, tmp_path / "a.extxyz", time=1, **options)
+    restart = tmp_path / "a.restart.npz"
+    with np.load(restart) as file:
+        arrays = dict(file)
+    np.savez(restart, **{**arrays, "cell": np.zeros((3, 3))})
+    with pytest.raises(SimulationError, match=r"a\.restart\.npz: .*no volume"):
+        run_md(atoms, calculator, tmp_path / "a.extxyz", time=2, **options, resume=True)

@@ -15,7 +15,7 @@ from ase.io.cif import CIFBlock, parse_cif
 
 from anipot.datasets.formats.text import Structures, element, read_lines
 from anipot.datasets.mapping import log
-from anipot.errors import DataError
+from anipot.errors import DataError, shortly
 
 #: What stands for a value that is not given.
 _NOTHING = ("", ".", "?", None)
@@ -34,7 +34,7 @@ def read_cif(path: Path) -> Structures:
         raise DataError(f"{path}: is an mmCIF (PDBx) file, which is not read; convert it to PDB")
     found = Structures([])
     for block in _blocks(path, text):
-        where = f"{path}, data block {block.name!r}"
+        where = f"{path}, data block {shortly(block.name)}"
         if not any(tag.startswith("_atom_site_") for tag in block):
             continue
         _check_sites(block, where)
@@ -93,7 +93,7 @@ def _check_sites(block: CIFBlock, where: str) -> None:
     for i, symbol in enumerate(_column(block, "_atom_site_type_symbol") or labels):
         letters = re.match(r"[A-Za-z]{1,2}", str(symbol))
         if letters is None:
-            raise DataError(f"{where}: site {labels[i]}: {symbol!r} is not an element")
+            raise DataError(f"{where}: site {labels[i]}: {shortly(symbol)} is not an element")
         name = letters[0] if letters[0][1:].islower() else letters[0][:1]
         element(name, f"{where}: site {labels[i]}")
 
@@ -102,7 +102,7 @@ def _check_occupancy(value: Any, where: str) -> None:
     try:
         occupancy = float(re.sub(r"\(.*", "", str(value)))
     except ValueError:
-        raise DataError(f"{where}: {value!r} is not an occupancy") from None
+        raise DataError(f"{where}: {shortly(value)} is not an occupancy") from None
     if not abs(occupancy - 1) < 1e-3:
         raise DataError(
             f"{where} has an occupancy of {occupancy:g}: a structure has whole atoms only. Write a "
@@ -169,6 +169,7 @@ def _check_formula(block: CIFBlock, atoms: ase.Atoms, where: str) -> None:
     if any(abs(expected[e] * times - counted[e]) > 0.01 for e in expected | counted):
         raise DataError(
             f"{where}: has {atoms.get_chemical_formula()} in its cell, but its formula "
-            f"{formula!r}, {times:.3g} times, is another: sites are missing (hydrogen?) or counted "
-            "more than once. Complete the file, or remove _chemical_formula_sum where it is wrong"
+            f"{shortly(formula)}, {times:.3g} times, is another: sites are missing (hydrogen?) or "
+            "counted more than once. Complete the file, or remove _chemical_formula_sum where it "
+            "is wrong"
         )

@@ -15,7 +15,7 @@ from anipot.datasets.formats.text import (
     number,
     read_lines,
 )
-from anipot.errors import DataError
+from anipot.errors import DataError, shortly
 
 #: Types of atoms that carry a charge: ammonium, and the centre of a guanidinium.
 CHARGED_TYPES = {"N.4": 1, "C.cat": 1}
@@ -64,7 +64,7 @@ def _molecule(lines: list[str], where: str, first: int, not_read: set[str]) -> a
     for line, place in rows:
         fields = line.split()
         if len(fields) < 6:
-            raise DataError(f"{place}: {line.strip()!r} is not an atom of a MOL2 file")
+            raise DataError(f"{place}: {shortly(line.strip())} is not an atom of a MOL2 file")
         symbols.append(element(fields[5].partition(".")[0], place))
         positions.append([number(x, place) for x in fields[2:5]])
         types.append(fields[5])
@@ -95,7 +95,7 @@ def _charge_of(types: list[str], bonds: list[tuple[str, str]]) -> int:
     for line, place in bonds:
         fields = line.split()
         if len(fields) < 4:
-            raise DataError(f"{place}: {line.strip()!r} is not a bond of a MOL2 file")
+            raise DataError(f"{place}: {shortly(line.strip())} is not a bond of a MOL2 file")
         ends = [count(x, place, "number of an atom") - 1 for x in fields[1:3]]
         if not all(0 <= i < len(types) for i in ends):
             raise DataError(f"{place}: there is no such atom to be bonded")
@@ -112,7 +112,9 @@ def _cell(atoms: ase.Atoms, sections: dict[str, list[tuple[str, str]]]) -> None:
     line, place = rows[0]
     fields = line.split()
     if len(fields) < 6:
-        raise DataError(f"{place}: {line.strip()!r} is not a cell (three lengths, three angles)")
+        raise DataError(
+            f"{place}: {shortly(line.strip())} is not a cell (three lengths, three angles)"
+        )
     if len(fields) > 6 and fields[6] != "1":
         raise DataError(
             f"{place}: space group {fields[6]}: copies by symmetry are not in the file; write all "

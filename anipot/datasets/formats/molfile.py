@@ -19,7 +19,7 @@ from anipot.datasets.formats.text import (
 )
 from anipot.datasets.mapping import ReadOptions
 from anipot.datasets.neutral import tells_charge_or_spin
-from anipot.errors import DataError
+from anipot.errors import DataError, shortly
 
 #: Formal charge of each code in the charge column of V2000; 4 is a doublet radical.
 CHARGE_CODES = {0: 0, 1: 3, 2: 2, 3: 1, 4: 0, 5: -1, 6: -2, 7: -3}
@@ -78,7 +78,9 @@ def _molecule(record: _Lines, options: ReadOptions, not_read: set[str]) -> ase.A
     elif "V2000" in counts or re.fullmatch(r"[ \d]{6}.*", counts):
         atoms = _v2000(record, counts)
     else:
-        raise record.refuse(f"{counts.strip()!r} is no counts line of a V2000 or V3000 molecule")
+        raise record.refuse(
+            f"{shortly(counts.strip())} is no counts line of a V2000 or V3000 molecule"
+        )
     if not len(atoms):
         raise record.refuse("the molecule has no atoms")
     if program[20:22].upper() == "2D" and not atoms.positions[:, 2].any() and len(atoms) > 1:
@@ -104,7 +106,7 @@ def _v2000(record: _Lines, counts: str) -> ase.Atoms:
         where = record.where(record.at - 1)
         fields = line.split()
         if len(line) < 32 or len(fields) < 4 or line.startswith("M  "):
-            raise record.refuse(f"{line.strip()!r} is not atom {i + 1} of {n_atoms}")
+            raise record.refuse(f"{shortly(line.strip())} is not atom {i + 1} of {n_atoms}")
         symbols.append(element(line[31:34], where))
         positions.append([number(line[k : k + 10], where) for k in (0, 10, 20)])
         isotopes |= line[34:36].strip() not in ("", "0")
@@ -118,8 +120,8 @@ def _v2000(record: _Lines, counts: str) -> ase.Atoms:
         ends = [line[0:3].strip(), line[3:6].strip()]
         if not all(end.isdigit() and 1 <= int(end) <= n_atoms for end in ends):
             raise record.refuse(
-                f"{line.strip()!r} is not bond {i + 1} of {n_bonds} between {n_atoms} atoms: "
-                "do the counts agree with the file?"
+                f"{shortly(line.strip())} is not bond {i + 1} of {n_bonds} between {n_atoms} "
+                "atoms: do the counts agree with the file?"
             )
     # Lines of properties replace all that the atoms' own lines say.
     charges, radicals, replaced = 0, 0, False
@@ -136,7 +138,7 @@ def _v2000(record: _Lines, counts: str) -> ase.Atoms:
                 charges += sum(values) if kind == "M  CHG" else 0
                 radicals += _radicals(record, values) if kind == "M  RAD" else 0
         elif not ended and (line.startswith(">") or _looks_like_atom(line)):
-            raise record.refuse(f"{line.strip()!r} is found where 'M  END' is expected")
+            raise record.refuse(f"{shortly(line.strip())} is found where 'M  END' is expected")
     if not ended and any(line.strip() for line in record.lines[record.at :]):
         raise record.refuse("'M  END' is missing")
     atoms = atoms_of(symbols, positions)
@@ -159,7 +161,7 @@ def _pairs(record: _Lines, line: str, n_atoms: int) -> list[int]:
     except ValueError:
         good = False
     if not good:
-        raise record.refuse(f"{line.strip()!r} is not a list of atoms and values")
+        raise record.refuse(f"{shortly(line.strip())} is not a list of atoms and values")
     return values
 
 
@@ -209,7 +211,7 @@ def _v3000(record: _Lines) -> ase.Atoms:
             n_bonds = count(words[2], where, "number of bonds")
         elif block == "ATOM":
             if len(words) < 6:
-                raise record.refuse(f"{line.strip()!r} is not an atom of a V3000 molecule")
+                raise record.refuse(f"{shortly(line.strip())} is not an atom of a V3000 molecule")
             symbols.append(element(words[1], where))
             positions.append([number(x, where) for x in words[2:5]])
             for word in words[6:]:

@@ -12,7 +12,7 @@ from ase.constraints import FixAtoms, FixScaled
 from ase.io.vasp import atomtypes_outpot
 
 from anipot.datasets.formats.text import Structures, count, element, number, read_lines
-from anipot.errors import DataError
+from anipot.errors import DataError, shortly
 
 
 def read_poscar(path: Path) -> Structures:
@@ -26,20 +26,22 @@ def read_poscar(path: Path) -> Structures:
         at += 1
         mode = lines.get(at, "Direct or Cartesian").strip()
     if mode[:1].lower() not in ("d", "c", "k"):
-        raise DataError(f"{lines.where(at)}: {mode!r} is neither Direct nor Cartesian")
+        raise DataError(f"{lines.where(at)}: {shortly(mode)} is neither Direct nor Cartesian")
     positions, fixed = [], []
     for i in range(at + 1, at + 1 + len(symbols)):
         fields = lines.get(i, f"atom {i - at} of {len(symbols)}").split()
         if len(fields) < (6 if selective else 3):
             raise DataError(
-                f"{lines.where(i)}: {lines.lines[i].strip()!r} is not atom {i - at} of "
+                f"{lines.where(i)}: {shortly(lines.lines[i].strip())} is not atom {i - at} of "
                 f"{len(symbols)}" + (" with its three flags T or F" if selective else "")
             )
         positions.append([number(x, lines.where(i)) for x in fields[:3]])
         if selective:
             flags = [flag.strip(".")[:1].upper() for flag in fields[3:6]]
             if not set(flags) <= {"T", "F"}:
-                raise DataError(f"{lines.where(i)}: {' '.join(fields[3:6])!r} are not flags T or F")
+                raise DataError(
+                    f"{lines.where(i)}: {shortly(' '.join(fields[3:6]))} are not flags T or F"
+                )
             fixed.append([flag == "F" for flag in flags])
     found = Structures([])
     atoms = ase.Atoms(numbers=[z for z, _ in symbols], cell=cell, pbc=True)
@@ -155,8 +157,8 @@ def _check_rest(rest: list[str], where: str, not_read: set[str]) -> None:
     words = rest[0].split() if rest else []
     if words and words[0][:1].lower() not in ("l", "c", "d"):
         raise DataError(
-            f"{where}: {rest[0].strip()!r} follows the last atom: do the numbers of atoms agree "
-            "with the file?"
+            f"{where}: {shortly(rest[0].strip())} follows the last atom: do the numbers of "
+            "atoms agree with the file?"
         )
     if any(line.strip() for line in rest):
         not_read.add("velocities")

@@ -16,7 +16,7 @@ from ase.data import atomic_masses
 
 from anipot.datasets.mapping import ReadOptions
 from anipot.elements import number_of
-from anipot.errors import DataError, SettingsError
+from anipot.errors import DataError, SettingsError, shortly
 
 #: Atomic number and mass (u) of the isotopes of hydrogen that have symbols of their own.
 ISOTOPES = {"D": (1, 2.01410178), "T": (1, 3.01604928)}
@@ -77,9 +77,9 @@ def number(text: str, where: str, what: str = "coordinate") -> float:
     try:
         value = float(text)
     except ValueError:
-        raise DataError(f"{where}: {text.strip()!r} is not a number ({what})") from None
+        raise DataError(f"{where}: {shortly(text.strip())} is not a number ({what})") from None
     if not math.isfinite(value):
-        raise DataError(f"{where}: {text.strip()!r} is not finite ({what})")
+        raise DataError(f"{where}: {shortly(text.strip())} is not finite ({what})")
     return value
 
 
@@ -90,7 +90,7 @@ def count(text: str, where: str, what: str) -> int:
     except ValueError:
         value = -1
     if value < 0:
-        raise DataError(f"{where}: {text.strip()!r} is not a {what}")
+        raise DataError(f"{where}: {shortly(text.strip())} is not a {what}")
     return value
 
 
@@ -105,7 +105,9 @@ def element(symbol: str, where: str) -> tuple[int, float | None]:
     try:
         return number_of(name), None
     except SettingsError:
-        raise DataError(f"{where}: {symbol.strip()!r} is not the symbol of an element") from None
+        raise DataError(
+            f"{where}: {shortly(symbol.strip())} is not the symbol of an element"
+        ) from None
 
 
 def atoms_of(
