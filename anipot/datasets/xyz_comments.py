@@ -36,8 +36,8 @@ _UNITS = ("hartree", "eV", "kcal/mol", "kJ/mol", "rydberg")
 _UNIT_IN_WORDS = re.compile(rf"(?<![A-Za-z/]){_UNIT}(?![A-Za-z/])", re.IGNORECASE)
 _ALONE = re.compile(rf"\s*{_NUMBER}\s*(?:[(\[]?\s*{_UNIT}\s*[)\]]?)?\s*", re.IGNORECASE)
 _IN_WORDS = re.compile(
-    r"(?P<before>[A-Za-z-]+\s+)?(?<![A-Za-z_])(?:(?:energy|e_?tot)\s*(?:[(\[][^)\]]*[)\]]\s*)?[:=]?"
-    rf"|e\s*[:=])\s*{_NUMBER}",
+    r"(?P<before>[A-Za-z-]+\.?\s+)?(?<!\w)(?:(?:energy|e_?(?:tot|pot|scf|dft))\s*"
+    rf"(?:[(\[][^)\]]*[)\]]\s*)?[:=]?|(?:scf\s+done|e\s*\([^)]*\)|e)\s*[:=])\s*{_NUMBER}",
     re.IGNORECASE,
 )
 #: Words before "energy" that make it another than the total energy.
@@ -169,7 +169,7 @@ def comment_energy(comment: str) -> tuple[float, str | None, str] | None:
         else {
             match[2]
             for match in _IN_WORDS.finditer(comment)
-            if (match["before"] or "").strip().lower() not in _NOT_TOTAL
+            if (match["before"] or "").strip(" \t.").lower() not in _NOT_TOTAL
         }
     )
     if len(found) != 1:

@@ -230,6 +230,8 @@ COMMENTS = {
     "total energy (kcal/mol) = -627.5": (-627.5 / HARTREE_TO_KCALMOL, "kcal/mol"),
     "-34.01 eV": (-34.01 / HARTREE_TO_EV, "eV"),
     "h2 / SCF Energy -1.25 a.u.": (-1.25, "hartree"),
+    "SCF Done:  E(RB3LYP) =  -1.25     A.U. after    9 cycles": (-1.25, "hartree"),
+    "step 4 Epot: -34.01 eV, Ekin: 0.2 eV": (-34.01 / HARTREE_TO_EV, "eV"),
 }
 
 
@@ -255,7 +257,8 @@ def test_energies_without_a_unit_need_one(tmp_path, caplog, comment):
 
 
 @pytest.mark.parametrize("comment", ["", "7", "hydrogen", "kinetic energy: 1.5", "0 1", "T 300.0",
-                                     "energy: -1.5, energy: -1.6"])  # fmt: skip
+                                     "energy: -1.5, energy: -1.6", "Rel. energy 0.5 kcal/mol",
+                                     "\u0394E = 0.5", "dE = 0.5 eV"])  # fmt: skip
 def test_comments_without_an_energy(tmp_path, caplog, comment):
     read(tmp_path, comment)
     assert "no energy read" not in caplog.text
