@@ -46,6 +46,13 @@ _NOT_TOTAL = frozenset({
     "formation", "dispersion", "free", "thermal", "gap", "atomization", "interaction",
 })  # fmt: skip
 
+_SIZE = r"[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?"
+_ONLY_DECIMALS = re.compile(r"(?:\s*[-+]?\d+\.\d*(?:[eE][-+]?\d+)?[\s,]*){3,9}")
+_CELL_IN_WORDS = re.compile(
+    rf"\b(?:unit ?cell|cell|box|lattice|cryst1?)\b[^\d+-]*((?:{_SIZE}[\s,;]+){{2,8}}{_SIZE})",
+    re.IGNORECASE,
+)
+
 #: The option for what a unit tag is of.
 _UNIT_OPTIONS = {
     "energy": "energy_unit",
@@ -181,6 +188,26 @@ def comment_energy(comment: str) -> tuple[float, str | None, str] | None:
         if text
     }
     return to_float(found.pop()), named.pop() if len(named) == 1 else None, ""
+
+
+def looks_like_cell(comment: str) -> bool:
+    """Whether a plain comment seems to hold a cell, which some programs write there.
+
+    Nothing but three lengths, three lengths and three angles, or three vectors; or as many numbers
+    after a word such as ``box``.
+    """
+    if _ONLY_DECIMALS.fullmatch(comment):
+        numbers = numbers_in(comment)
+    elif (match := _CELL_IN_WORDS.search(comment)) is not None:
+        numbers = numbers_in(match[1].replace(";", " "))
+    else:
+        return False
+    if numbers.size == 9:
+        return bool(abs(np.linalg.det(numbers.reshape(3, 3))) > 1)
+    if numbers.size not in (3, 6):
+        return False
+    angles = numbers[3:]
+    return bool((numbers[:3] > 1).all() and ((angles > 10) & (angles < 170)).all())
 
 
 @lru_cache(maxsize=1024)
