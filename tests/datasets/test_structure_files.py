@@ -180,6 +180,38 @@ def test_data_fields_of_an_sdf(tmp_path):
     assert read.energies.tolist() == [-1.5]
 
 
+RADICALS = {
+    "OH": molecule(WATER[:2], tail="M  RAD  1   1   2\n"),
+    "O2": molecule([("O", 0, 0, 0), ("O", 0, 0, 1.2)], bonds=[(1, 2)],
+                   tail="M  RAD  2   1   2   2   2\n"),
+    "CH2": molecule([("C", 0, 0, 0), ("H", 0.9, 0, 0), ("H", -0.3, 0.9, 0)],
+                    tail="M  RAD  1   1   3\n"),
+    "two in one": molecule([*WATER[:2], ("O", 9, 0, 0), ("H", 9.9, 0, 0)], bonds=[(1, 2), (3, 4)],
+                           tail="M  RAD  2   1   2   3   2\n"),
+}  # fmt: skip
+GUESSED = {
+    "a double bond missed": molecule(bonds=[(1, 2), (1, 3)], tail="M  RAD  1   1   2\n"),
+    "a bond missed": molecule(bonds=[(1, 2)], tail="M  RAD  2   1   2   3   2\n"),
+    "by the charge column": molecule([(*WATER[0], 4), *WATER[1:]], bonds=[(1, 2), (1, 3)]),
+    "V3000": v3000(extra=" RAD=2"),
+}
+
+
+@pytest.mark.parametrize("name", RADICALS)
+def test_radicals_of_a_molfile_are_refused(tmp_path, name):
+    with pytest.raises(DataError, match="has unpaired_electrons="):
+        load_dataset(written(tmp_path, "a.mol", RADICALS[name]))
+
+
+@pytest.mark.parametrize("name", GUESSED)
+def test_marks_of_radicals_that_cannot_be_meant_are_left_out(tmp_path, caplog, name):
+    text = GUESSED[name] + "$$$$\n"
+    data = load_dataset(written(tmp_path, "a.sdf", text + text))
+    assert len(data) == 2
+    assert "marks of radicals" in data.not_read
+    assert caplog.text.count("marked as radicals (M  RAD)") == 1
+
+
 def test_energies_in_an_sdf_are_offered_by_their_key(tmp_path, caplog):
     text = molecule() + "> <DFT_Energy>\n-76.4\n\n> <ForceField>\nMMFF94\n\n$$$$\n"
     path = written(tmp_path, "a.sdf", text)
