@@ -261,14 +261,17 @@ class Conformers:
         return np.ones(len(index), dtype=bool) if mask is None else mask[index]
 
     def describe(self, index: int, first: int = 0) -> str:
-        """A conformer in words, for messages: its number, formula and molecule.
+        """A conformer in words, for messages: its number, its formula, and the name of its molecule
+        where that is another.
 
         ``first`` is the number of the first conformer where these are a piece of a data set.
         """
         index = int(index)
         name = self.molecule_names[self.molecule[index]]
         numbers = self.atomic_numbers[self.offsets[index] : self.offsets[index + 1]]
-        return f"conformer {first + index} ({el.formula(numbers)}, {self.grouped_by} {name!r})"
+        formula = el.formula(numbers)
+        known = formula if name == formula else f"{formula}, {self.grouped_by} {name!r}"
+        return f"conformer {first + index} ({known})"
 
     # ---- composition -------------------------------------------------------------------------
 

@@ -43,6 +43,8 @@ def read_frames(
     if not frames:
         raise DataError(f"{path}: no frame in it")
     data = conformers_from_atoms(frames, options=options, source=str(path))
+    energies = data.energies is not None
+    mapping.hint_unread_labels(str(path), {"energies": energies}, not_read, options, ("energies",))
     if any(frame.constraints for frame in frames):
         not_read.add("constraints")
     data = replace(data, not_read=tuple(sorted({*data.not_read, *not_read})))
@@ -112,7 +114,10 @@ def conformers_from_atoms(
         numbers[part], coordinates[part] = z, frame.positions * scales.length
         cells[i], pbc[i] = np.asarray(frame.cell) * scales.length, frame.pbc
         if frame.pbc.any() and (np.abs(cells[i][frame.pbc]).sum(axis=1) == 0).any():
-            raise DataError(f"{where}: is periodic in a direction that has no lattice vector")
+            raise DataError(
+                f"{where}: is periodic in a direction that has no lattice vector; give the cell "
+                '(Lattice= in XYZ), or pbc="F F F" for a molecule'
+            )
         for label, value in values.items():
             if value is None:
                 continue

@@ -19,7 +19,12 @@ from anipot import units
 from anipot.datasets import mapping
 from anipot.datasets.mapping import ReadOptions, Scales, log
 from anipot.datasets.neutral import info_entry, tells_charge_or_spin
-from anipot.datasets.xyz_comments import comment_energy, declared_units, unit_of
+from anipot.datasets.xyz_comments import (
+    comment_energy,
+    declared_units,
+    looks_like_cell,
+    unit_of,
+)
 from anipot.errors import DataError, SettingsError
 
 #: Arrays of ASE that are read, or are no data.
@@ -47,6 +52,7 @@ class FrameLabels:
         self._scales: dict[tuple[tuple[str, str], ...], tuple[Scales, float]] = {}
         self._told: set[tuple[str, str]] = set()
         self._comment: tuple[str, float, str | None, str] | None = None
+        self._cell_comment: tuple[str, str] | None = None
 
     def read(self, frame: ase.Atoms, where: str) -> tuple[Scales, dict[str, Any]]:
         """Scales of a frame, and its energy (hartree), forces (n, 3) (hartree/angstrom) and stress
@@ -56,6 +62,9 @@ class FrameLabels:
         self.arrays.update(frame.arrays)
         if isinstance(frame.calc, SinglePointCalculator):
             self.results.update(frame.calc.results)
+        comment = frame.info.get("comment")
+        if self._cell_comment is None and isinstance(comment, str) and not frame.pbc.any():
+            self._cell_comment = (where, comment.strip()) if looks_like_cell(comment) else None
         tags = tuple((k, str(v)) for k, v in frame.info.items() if unit_of(str(k)) is not None)
         if tags not in self._scales:
             self._scales[tags] = self._scales_of(tags, where)
@@ -234,6 +243,13 @@ class FrameLabels:
             raise DataError(
                 f"{name}: no comment holds an energy, for which {mapping.keyword('energy_from')} "
                 "looks (a number alone, or after 'energy' or 'E')"
+            )
+        if self._cell_comment is not None:
+            log.warning(
+                "%s: the comment %r looks like a cell, but it is not read: the frame has no cell. "
+                'If it should have one, write Lattice="ax ay az bx by bz cx cy cz" (angstrom) into '
+                "the comment of every frame",
+                *self._cell_comment,
             )
         from_comment = not read["energies"] and options.energy_key is None and self._comment
         if from_comment:

@@ -181,15 +181,21 @@ def missing(
 
 
 def hint_unread_labels(
-    name: str, labels: Mapping[str, bool], present: Iterable[str], options: ReadOptions
+    name: str,
+    labels: Mapping[str, bool],
+    present: Iterable[str],
+    options: ReadOptions,
+    among: Sequence[str] = tuple(LIKELY),
 ) -> None:
     """Log which keys of a file look like labels that were not read, and the option for each.
 
     ``labels`` says of ``"energies"``, ``"forces"``, ``"stress"`` and ``"virial"`` whether the
-    label was read; ``present`` are the keys that nothing was read from.
+    label was read; ``present`` are the keys that nothing was read from. Only the labels
+    ``among`` are looked for.
     """
     present = sorted(set(present))
-    for label, words in LIKELY.items():
+    for label in among:
+        words = LIKELY[label]
         likely = [
             key
             for key in present
@@ -198,7 +204,8 @@ def hint_unread_labels(
         ]
         if not likely or labels.get(label) or getattr(options, KEY_OPTIONS[label]) is not None:
             continue
-        sign = " and forces_sign" if any("grad" in key.lower() for key in likely) else ""
+        gradients = any("grad" in key.lower() for key in likely)
+        sign = f" and {keyword('forces_sign', 'gradient')}" if gradients else ""
         log.warning(
             "%s: no %s read, but there is %s: name it with %s%s",
             name, label, listed(likely), keyword(KEY_OPTIONS[label]), sign,

@@ -142,8 +142,8 @@ def _not_neutral_singlet(key: str, name: str, number: float, value: Any) -> str 
 
 def _refused(where: str, what: str) -> DataError:
     return DataError(
-        f"{where}: has {what}; only neutral closed-shell molecules can be described. Remove the "
-        "frame, or what says so where it is wrong"
+        f"{where}: has {what}, but only neutral closed-shell molecules can be described. Remove "
+        "it from the file, or correct its charge and spin there if they are wrong"
     )
 
 

@@ -130,7 +130,8 @@ class Box:
         if (pbc & ~there).any():
             first = int(np.argmax((pbc & ~there).any(axis=1)))
             raise DataError(
-                f"{where}, conformer {first}: is periodic in a direction that has no lattice vector"
+                f"{where}, conformer {first}: is periodic in a direction that has no lattice "
+                "vector; give that vector, or make the direction not periodic"
             )
         flat = there.all(axis=1) & (np.abs(np.linalg.det(cells)) < 1e-9)
         if flat.any():

@@ -36,8 +36,8 @@ _UNITS = ("hartree", "eV", "kcal/mol", "kJ/mol", "rydberg")
 _UNIT_IN_WORDS = re.compile(rf"(?<![A-Za-z/]){_UNIT}(?![A-Za-z/])", re.IGNORECASE)
 _ALONE = re.compile(rf"\s*{_NUMBER}\s*(?:[(\[]?\s*{_UNIT}\s*[)\]]?)?\s*", re.IGNORECASE)
 _IN_WORDS = re.compile(
-    r"(?P<before>[A-Za-z-]+\s+)?(?<![A-Za-z_])(?:(?:energy|e_?tot)\s*(?:[(\[][^)\]]*[)\]]\s*)?[:=]?"
-    rf"|e\s*[:=])\s*{_NUMBER}",
+    r"(?P<before>[A-Za-z-]+\.?\s+)?(?<!\w)(?:(?:energy|e_?(?:tot|pot|scf|dft))\s*"
+    rf"(?:[(\[][^)\]]*[)\]]\s*)?[:=]?|(?:scf\s+done|e\s*\([^)]*\)|e)\s*[:=])\s*{_NUMBER}",
     re.IGNORECASE,
 )
 #: Words before "energy" that make it another than the total energy.
@@ -45,6 +45,13 @@ _NOT_TOTAL = frozenset({
     "kinetic", "relative", "rel", "homo", "lumo", "zero-point", "zeropoint", "repulsion", "binding",
     "formation", "dispersion", "free", "thermal", "gap", "atomization", "interaction",
 })  # fmt: skip
+
+_SIZE = r"[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?"
+_ONLY_DECIMALS = re.compile(r"(?:\s*[-+]?\d+\.\d*(?:[eE][-+]?\d+)?[\s,]*){3,9}")
+_CELL_IN_WORDS = re.compile(
+    rf"\b(?:unit ?cell|cell|box|lattice|cryst1?)\b[^\d+-]*((?:{_SIZE}[\s,;]+){{2,8}}{_SIZE})",
+    re.IGNORECASE,
+)
 
 #: The option for what a unit tag is of.
 _UNIT_OPTIONS = {
@@ -171,7 +178,7 @@ def comment_energy(comment: str) -> tuple[float, str | None, str] | None:
         else {
             match[2]
             for match in _IN_WORDS.finditer(comment)
-            if (match["before"] or "").strip().lower() not in _NOT_TOTAL
+            if (match["before"] or "").strip(" \t.").lower() not in _NOT_TOTAL
         }
     )
     if len(found) != 1:
@@ -183,6 +190,26 @@ def comment_energy(comment: str) -> tuple[float, str | None, str] | None:
         if text
     }
     return to_float(found.pop()), named.pop() if len(named) == 1 else None, ""
+
+
+def looks_like_cell(comment: str) -> bool:
+    """Whether a plain comment seems to hold a cell, which some programs write there.
+
+    Nothing but three lengths, three lengths and three angles, or three vectors; or as many numbers
+    after a word such as ``box``.
+    """
+    if _ONLY_DECIMALS.fullmatch(comment):
+        numbers = numbers_in(comment)
+    elif (match := _CELL_IN_WORDS.search(comment)) is not None:
+        numbers = numbers_in(match[1].replace(";", " "))
+    else:
+        return False
+    if numbers.size == 9:
+        return bool(abs(np.linalg.det(numbers.reshape(3, 3))) > 1)
+    if numbers.size not in (3, 6):
+        return False
+    angles = numbers[3:]
+    return bool((numbers[:3] > 1).all() and ((angles > 10) & (angles < 170)).all())
 
 
 @lru_cache(maxsize=1024)

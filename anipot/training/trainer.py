@@ -158,7 +158,13 @@ class ANITrainer:
     def _check_labels(self, name: str, data: Conformers) -> None:
         """What is trained on must be there: every conformer has some label, every label some."""
         if not data.has("energies").any():
-            raise DataError(f"no {name} conformer has an energy to train on")
+            unread = ", ".join(data.not_read[:12])
+            raise DataError(
+                f"no {name} conformer has an energy to train on"
+                + (f"; not read from the files: {unread}" if unread else "")
+                + ". Name the energies with energy_key=, or read them from the comments of XYZ "
+                "files with energy_from=comment"
+            )
         trained = weights(self.settings)
         for label in trained:
             option = f"{OPTION[label]}_weight"

@@ -150,7 +150,7 @@ def test_likely_keys_are_named_with_their_option(tmp_path, caplog, key):
 @pytest.mark.parametrize("key", ["REF_forces", "dft_force", "Forces", "gradient"])
 def test_likely_columns_are_named_too(tmp_path, caplog, key):
     data = read(tmp_path, f"{POS}:{key}:R:3 energy=-1 max_force=2", rows=FORCES)
-    sign = " and forces_sign" if key == "gradient" else ""
+    sign = " and forces_sign='gradient'" if key == "gradient" else ""
     expected = f"no forces read, but there is '{key}': name it with forces_key="
     assert expected in caplog.text
     assert (sign in caplog.text) == bool(sign) or not sign
@@ -230,6 +230,8 @@ COMMENTS = {
     "total energy (kcal/mol) = -627.5": (-627.5 / HARTREE_TO_KCALMOL, "kcal/mol"),
     "-34.01 eV": (-34.01 / HARTREE_TO_EV, "eV"),
     "h2 / SCF Energy -1.25 a.u.": (-1.25, "hartree"),
+    "SCF Done:  E(RB3LYP) =  -1.25     A.U. after    9 cycles": (-1.25, "hartree"),
+    "step 4 Epot: -34.01 eV, Ekin: 0.2 eV": (-34.01 / HARTREE_TO_EV, "eV"),
 }
 
 
@@ -255,7 +257,8 @@ def test_energies_without_a_unit_need_one(tmp_path, caplog, comment):
 
 
 @pytest.mark.parametrize("comment", ["", "7", "hydrogen", "kinetic energy: 1.5", "0 1", "T 300.0",
-                                     "energy: -1.5, energy: -1.6"])  # fmt: skip
+                                     "energy: -1.5, energy: -1.6", "Rel. energy 0.5 kcal/mol",
+                                     "\u0394E = 0.5", "dE = 0.5 eV"])  # fmt: skip
 def test_comments_without_an_energy(tmp_path, caplog, comment):
     read(tmp_path, comment)
     assert "no energy read" not in caplog.text
@@ -320,3 +323,26 @@ def test_atoms_from_python_are_read_by_the_same_rules():
     lone = Atoms("H", [[0, 0, 0]], info={"energy": "x"})
     with pytest.raises(DataError, match="frame 0: energy='x' is not one number"):
         conformers_from_atoms([lone])
+
+
+@pytest.mark.parametrize(
+    "comment",
+    ["  10.0  10.0 12.5", "10.0 10.0 10.0 90.0 90.0 120.0", "9.0 0.0 0.0 0.0 9.0 0.0 1.0 0.0 9.0",
+     "Box: 10 10 10", "frame 3, cell [10.0, 10.0, 10.0]"],
+)  # fmt: skip
+def test_a_comment_that_looks_like_a_cell_is_said(tmp_path, caplog, comment):
+    assert read(tmp_path, "", comment, comment).pbc is None
+    assert caplog.text.count("looks like a cell, but it is not read") == 1
+    assert "some.xyz, frame 1: " in caplog.text
+    assert "write Lattice=" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "comment",
+    ["0.1 0.2 0.3", "-5.1 0.2 9.0", "10 10 10", "1 2 3 4", "box of water",
+     "10.0 10.0 10.0 0.0 0.1 0.2",
+     "1.0 2.0 3.0 2.0 4.0 6.0 1.0 1.0 1.0", 'Lattice="9 9 9" Properties=species:S:1:pos:R:3'],
+)  # fmt: skip
+def test_comments_that_do_not_look_like_a_cell(tmp_path, caplog, comment):
+    read(tmp_path, comment)
+    assert "looks like a cell" not in caplog.text

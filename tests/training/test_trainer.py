@@ -307,8 +307,11 @@ def test_bad_data_is_refused_with_the_reason(small):
         new_trainer().train(nothing, val)
     with pytest.raises(DataError, match="validation set is empty"):
         new_trainer().train(train, nothing)
-    with pytest.raises(DataError, match="no training conformer has an energy to train on"):
-        new_trainer().train(replace(train, energies=None), val)
+    unnamed = replace(train, energies=None, not_read=("U0", "comment"))
+    with pytest.raises(
+        DataError, match=r"no training conformer has an energy.*: U0, comment.*energy_key="
+    ):
+        new_trainer().train(unnamed, val)
     energies = train.energies.copy()
     energies[7] = np.nan
     with pytest.raises(DataError, match="energy of training conformer 7"):

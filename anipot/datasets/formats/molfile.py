@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import ase
+from ase.data import covalent_radii
 
 from anipot.datasets.formats.text import (
     Structures,
@@ -17,7 +19,7 @@ from anipot.datasets.formats.text import (
     number,
     read_lines,
 )
-from anipot.datasets.mapping import ReadOptions
+from anipot.datasets.mapping import ReadOptions, log
 from anipot.datasets.neutral import tells_charge_or_spin
 from anipot.errors import DataError, shortly
 
@@ -26,6 +28,8 @@ CHARGE_CODES = {0: 0, 1: 3, 2: 2, 3: 1, 4: 0, 5: -1, 6: -2, 7: -3}
 #: Unpaired electrons of each code of a radical: none, singlet, doublet, triplet.
 RADICAL_CODES = {0: 0, 1: 0, 2: 1, 3: 2}
 
+#: What a file with marks of radicals that were left out is said to hold.
+_MARKS = "marks of radicals"
 _DATA = re.compile(r">.*?<([^<>]+)>")
 
 
@@ -65,6 +69,13 @@ def read_molfile(path: Path, options: ReadOptions) -> Structures:
             record = _Lines(path, len(found.frames), start + 1, lines[start:end])
             found.frames.append(_molecule(record, options, found.not_read))
         start = end + 1
+    if _MARKS in found.not_read:
+        log.warning(
+            "%s: some atoms are marked as radicals (M  RAD) where all electrons can be paired, as "
+            "programs do that guess bonds from a geometry; the marks are left out, and the "
+            "molecules are read as closed-shell",
+            path,
+        )
     return found
 
 
@@ -74,9 +85,9 @@ def _molecule(record: _Lines, options: ReadOptions, not_read: set[str]) -> ase.A
     record.next("a comment")
     counts = record.next("the counts line")
     if "V3000" in counts:
-        atoms = _v3000(record)
+        atoms = _v3000(record, not_read)
     elif "V2000" in counts or re.fullmatch(r"[ \d]{6}.*", counts):
-        atoms = _v2000(record, counts)
+        atoms = _v2000(record, counts, not_read)
     else:
         raise record.refuse(
             f"{shortly(counts.strip())} is no counts line of a V2000 or V3000 molecule"
@@ -95,11 +106,13 @@ def _molecule(record: _Lines, options: ReadOptions, not_read: set[str]) -> ase.A
     return atoms
 
 
-def _v2000(record: _Lines, counts: str) -> ase.Atoms:
+def _v2000(record: _Lines, counts: str, not_read: set[str]) -> ase.Atoms:
     where = record.where(record.at - 1)
     n_atoms = count(counts[0:3], where, "number of atoms")
     n_bonds = count(counts[3:6], where, "number of bonds")
-    symbols, positions, charge, unpaired = [], [], 0, 0
+    symbols, positions, charge = [], [], 0
+    marks: dict[int, int] = {}
+    bonds: set[frozenset[int]] = set()
     isotopes = False
     for i in range(n_atoms):
         line = record.next(f"atom {i + 1} of {n_atoms}")
@@ -114,7 +127,7 @@ def _v2000(record: _Lines, counts: str) -> ase.Atoms:
         if code not in CHARGE_CODES:
             raise record.refuse(f"{code} is not the code of a charge")
         charge += CHARGE_CODES[code]
-        unpaired += code == 4
+        marks |= {i: 2} if code == 4 else {}
     for i in range(n_bonds):
         line = record.next(f"bond {i + 1} of {n_bonds}")
         ends = [line[0:3].strip(), line[3:6].strip()]
@@ -123,8 +136,9 @@ def _v2000(record: _Lines, counts: str) -> ase.Atoms:
                 f"{shortly(line.strip())} is not bond {i + 1} of {n_bonds} between {n_atoms} "
                 "atoms: do the counts agree with the file?"
             )
+        bonds.add(frozenset(int(end) - 1 for end in ends))
     # Lines of properties replace all that the atoms' own lines say.
-    charges, radicals, replaced = 0, 0, False
+    charges, radicals, replaced = 0, dict[int, int](), False
     ended = False
     while record.at < len(record.lines) and not ended:
         line = record.next("M  END")
@@ -135,8 +149,8 @@ def _v2000(record: _Lines, counts: str) -> ase.Atoms:
             isotopes |= kind == "M  ISO"
             if kind != "M  ISO":
                 replaced = True
-                charges += sum(values) if kind == "M  CHG" else 0
-                radicals += _radicals(record, values) if kind == "M  RAD" else 0
+                charges += sum(values.values()) if kind == "M  CHG" else 0
+                radicals |= _radicals(record, values) if kind == "M  RAD" else {}
         elif not ended and (line.startswith(">") or _looks_like_atom(line)):
             raise record.refuse(f"{shortly(line.strip())} is found where 'M  END' is expected")
     if not ended and any(line.strip() for line in record.lines[record.at :]):
@@ -144,7 +158,8 @@ def _v2000(record: _Lines, counts: str) -> ase.Atoms:
     atoms = atoms_of(symbols, positions)
     if isotopes:
         _isotopes(record, atoms, n_atoms)
-    declare(atoms, charges if replaced else charge, radicals if replaced else unpaired)
+    charge, marks = (charges, radicals) if replaced else (charge, marks)
+    declare(atoms, charge, _unpaired(atoms, charge, marks, bonds, not_read))
     return atoms
 
 
@@ -152,8 +167,8 @@ def _looks_like_atom(line: str) -> bool:
     return bool(re.match(r"\s*-?\d+\.\d+\s*-?\d+\.\d+\s*-?\d+\.\d+\s+[A-Za-z]", line))
 
 
-def _pairs(record: _Lines, line: str, n_atoms: int) -> list[int]:
-    """The values of a property line such as ``M  CHG  2   1   1   4  -1``."""
+def _pairs(record: _Lines, line: str, n_atoms: int) -> dict[int, int]:
+    """The values by atom (from 0) of a property line such as ``M  CHG  2   1   1   4  -1``."""
     try:
         n, *rest = map(int, line[6:].split())
         places, values = rest[0::2], rest[1::2]
@@ -162,14 +177,41 @@ def _pairs(record: _Lines, line: str, n_atoms: int) -> list[int]:
         good = False
     if not good:
         raise record.refuse(f"{shortly(line.strip())} is not a list of atoms and values")
-    return values
+    return {place - 1: value for place, value in zip(places, values, strict=True)}
 
 
-def _radicals(record: _Lines, codes: list[int]) -> int:
-    wrong = [code for code in codes if code not in RADICAL_CODES]
+def _radicals(record: _Lines, codes: dict[int, int]) -> dict[int, int]:
+    wrong = [code for code in codes.values() if code not in RADICAL_CODES]
     if wrong:
         raise record.refuse(f"{wrong[0]} is not the code of a radical")
-    return sum(RADICAL_CODES[code] for code in codes)
+    return codes
+
+
+def _unpaired(
+    atoms: ase.Atoms,
+    charge: int,
+    marks: dict[int, int],
+    bonds: set[frozenset[int]],
+    not_read: set[str],
+) -> int:
+    """Unpaired electrons by the radical codes of atoms (from 0), less those that cannot be meant.
+
+    Programs that guess bonds from a geometry mark atoms as radicals when they miss a bond or a
+    double bond: two doublets side by side without a bond between them, or an odd number of
+    unpaired electrons in a molecule of an even number of electrons.
+    """
+    left = {a: code for a, code in marks.items() if RADICAL_CODES[code]}
+    for a, b in combinations(sorted(left), 2):
+        bond = 1.3 * sum(covalent_radii[atoms.numbers[[a, b]]])
+        near = atoms.get_distance(a, b) < bond and frozenset((a, b)) not in bonds
+        if near and left.get(a) == left.get(b) == 2:
+            del left[a], left[b]
+    unpaired = sum(RADICAL_CODES[code] for code in left.values())
+    if unpaired % 2 and (int(atoms.numbers.sum()) - charge) % 2 == 0:
+        left, unpaired = {}, 0
+    if len(left) < sum(RADICAL_CODES[code] > 0 for code in marks.values()):
+        not_read.add(_MARKS)
+    return unpaired
 
 
 def _isotopes(record: _Lines, atoms: ase.Atoms, n_atoms: int) -> None:
@@ -188,9 +230,11 @@ def _isotopes(record: _Lines, atoms: ase.Atoms, n_atoms: int) -> None:
     atoms.set_masses(masses)
 
 
-def _v3000(record: _Lines) -> ase.Atoms:
+def _v3000(record: _Lines, not_read: set[str]) -> ase.Atoms:
     n_atoms = n_bonds = -1
-    found = bonds = charge = unpaired = 0
+    found = charge = 0
+    marks: dict[int, int] = {}
+    bonds: list[frozenset[int]] = []
     symbols, positions, masses = [], [], {}
     block, ended = "", False
     while not ended:
@@ -219,23 +263,23 @@ def _v3000(record: _Lines) -> ase.Atoms:
                 if key == "CHG":
                     charge += int(number(value, where, "charge"))
                 elif key == "RAD":
-                    unpaired += _radicals(record, [int(number(value, where, "radical"))])
+                    marks |= _radicals(record, {found: int(number(value, where, "radical"))})
                 elif key == "MASS":
                     masses[found] = number(value, where, "mass")
             found += 1
         elif block == "BOND":
-            bonds += 1
-    if (found, bonds) != (n_atoms, n_bonds):
+            bonds.append(frozenset(int(end) - 1 for end in words[2:4] if end.isdigit()))
+    if (found, len(bonds)) != (n_atoms, n_bonds):
         raise record.refuse(
-            f"the molecule has {found} atoms and {bonds} bonds, its COUNTS line says {n_atoms} and "
-            f"{n_bonds}"
+            f"the molecule has {found} atoms and {len(bonds)} bonds, its COUNTS line says "
+            f"{n_atoms} and {n_bonds}"
         )
     atoms = atoms_of(symbols, positions)
     if masses:
         all_masses = atoms.get_masses()
         all_masses[list(masses)] = list(masses.values())
         atoms.set_masses(all_masses)
-    declare(atoms, charge, unpaired)
+    declare(atoms, charge, _unpaired(atoms, charge, marks, set(bonds), not_read))
     return atoms
 
 
