@@ -177,15 +177,15 @@ def odd_bonds(c: Conformers) -> list[Problem]:
         return []
     text = (
         f"the nearest atoms are typically {typical:.2f} times as far apart as bonds are; the "
-        f"lengths look like {unit}, which {keyword('length_unit', unit)} says"
+        f"lengths look like {unit}; if so, give {keyword('length_unit', unit)}"
     )
     return [Problem("unit of length", text, len(c))]
 
 
 def _another_unit(option: bool) -> str:
     if option:
-        return f". Are the lengths in another unit? {keyword('length_unit')} says so"
-    return ". Are the lengths in angstrom, as they have to be here?"
+        return f". Are the lengths in another unit? If so, give {keyword('length_unit')}"
+    return ". Are the lengths in angstrom, as they must be here?"
 
 
 def lone_atoms(c: Conformers, cutoff: float, unit_option: bool = True) -> list[Problem]:

@@ -85,12 +85,12 @@ def test_energies_in_another_unit_are_recognised(data, unit):
     (problem,) = check_conformers(wrong)
     assert problem.kind == "unit"
     assert problem.count == len(data)
-    said = f"look like {unit}, which energy_unit={unit!r} (or --energy-unit {unit}) says"
+    said = f"look like {unit}; if so, give energy_unit={unit!r} (or --energy-unit {unit})"
     assert said in problem.message
     # Hartree in a file that was read as if it were in that unit.
     shrunk = replace(data, energies=data.energies / units.hartree_to(unit))
     (problem,) = wrong_unit(replace(shrunk, file_units={"energy": unit}))
-    assert "they look like hartree, which energy_unit='hartree'" in problem.message
+    assert "they look like hartree; if so, give energy_unit='hartree'" in problem.message
     # No unit makes them right where the file was read as hartree already.
     assert "energy_unit" not in wrong_unit(shrunk)[0].message
 
