@@ -30,7 +30,7 @@ def _plain(values: Any, name: str) -> np.ndarray:
     try:
         array = np.asarray(values)
     except (ValueError, TypeError) as e:
-        raise DataError(f"{name}: this is no array of numbers ({e})") from None
+        raise DataError(f"{name}: is not an array of numbers ({e})") from None
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     return _laid_out(array)
@@ -60,7 +60,7 @@ def reals(values: Any, name: str, *, keep_single: bool = False) -> np.ndarray:
     if type(values) is not np.ndarray or values.dtype != np.float64:
         values = _plain(values, name)
         if values.dtype.kind not in "fiu" and values.size:
-            raise DataError(f"{name} must be real numbers, and are {_what(values)}")
+            raise DataError(f"{name} must be real numbers, not {_what(values)}")
         if not (keep_single and values.dtype == np.float32):
             values = values.astype(np.float64, copy=False)
     return _laid_out(values)
@@ -77,11 +77,11 @@ def integers(values: Any, name: str) -> np.ndarray:
     if not array.size:
         return array.astype(np.int64)
     if array.dtype.kind != "f":
-        raise DataError(f"{name} must be whole numbers, and are {_what(array)}")
+        raise DataError(f"{name} must be whole numbers, not {_what(array)}")
     array = array.astype(np.float64, copy=False)
     whole = np.isfinite(array) & (array == np.rint(array)) & (np.abs(array) < 2.0**53)
     if not whole.all():
-        raise DataError(f"{name} must be whole numbers, and one is {array[~whole].flat[0]:g}")
+        raise DataError(f"{name} must be whole numbers, but one is {array[~whole].flat[0]:g}")
     return array.astype(np.int64)
 
 
@@ -121,7 +121,7 @@ def truths(values: Any, name: str) -> np.ndarray:
     if not array.size:
         return array.astype(bool)
     shown = str(array.tolist())
-    raise DataError(f"{name} must be true or false (or 1 or 0), and not {shown[:60]}")
+    raise DataError(f"{name} must be true or false (or 1 or 0), not {shown[:60]}")
 
 
 def directions(pbc: Any, name: str = "pbc") -> np.ndarray:

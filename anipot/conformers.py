@@ -745,7 +745,7 @@ def check_conformers(given: object, who: str) -> None:
     """Raise DataError, with the way out, unless ``given`` to ``who`` are Conformers."""
     if not isinstance(given, Conformers):
         raise DataError(
-            f"{who} takes Conformers, and not {type(given).__name__}: make them of arrays with "
+            f"{who} takes Conformers, not {type(given).__name__}: make them of arrays with "
             "anipot.Conformers(atomic_numbers, coordinates, [0, number of atoms]), or read a file "
             "with anipot.load_dataset"
         )

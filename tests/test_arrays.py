@@ -123,16 +123,16 @@ def test_atomic_numbers_of_any_layout(model, layout):
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ([6.5, 1.0, 1.0], "whole numbers, and one is 6.5"),
-        ([np.nan, 1, 1], "whole numbers, and one is nan"),
-        ([True, True, False], "whole numbers, and are truth values"),
+        ([6.5, 1.0, 1.0], "whole numbers, but one is 6.5"),
+        ([np.nan, 1, 1], "whole numbers, but one is nan"),
+        ([True, True, False], "whole numbers, not truth values"),
         ([1 + 0j, 1, 1], "complex"),
         (np.ma.array(WATER, mask=[0, 1, 0]), "masked"),
         ("OHH", "a list as"),
         (["O", "H", "Xx"], "'Xx' is not the symbol"),
         (["8", "1", "1"], "'1' is not the symbol"),
         ([["O", "H", "H"]], "shape"),
-        ([[8], [1, 1]], "no array"),
+        ([[8], [1, 1]], "not an array"),
         ([8, 1, None], "whole numbers"),
         ([8, 1, 300], "300 among atomic_numbers"),
         ([8, 1, -1], "-1 among atomic_numbers"),
@@ -148,12 +148,12 @@ def test_what_is_no_atomic_number_is_refused(model, numbers, message):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (X > 0, "real numbers, and are truth values"),
-        (X + 1j, "real numbers, and are complex"),
-        (X.astype(str), "real numbers, and are text"),
-        (X.astype(bytes), "real numbers, and are text"),
+        (X > 0, "real numbers, not truth values"),
+        (X + 1j, "real numbers, not complex"),
+        (X.astype(str), "real numbers, not text"),
+        (X.astype(bytes), "real numbers, not text"),
         (np.ma.masked_less(X, 0), "masked"),
-        ([[0, 0, 0], [0, 1], [0, 0, 1]], "no array"),
+        ([[0, 0, 0], [0, 1], [0, 0, 1]], "not an array"),
         (np.array([[Fraction(1, 2)] * 3] * 3), "real numbers"),
         ([[None] * 3] * 3, "real numbers"),
         (None, "real numbers|missing"),
@@ -222,7 +222,7 @@ def test_plain_arrays_where_conformers_are_meant(model):
         lambda x: BatchLoader(x, 1, "HO"),
     ):
         for other in (X, X.tolist(), None, "water.xyz"):
-            with pytest.raises(DataError, match=r"Conformers, and not .*load_dataset"):
+            with pytest.raises(DataError, match=r"Conformers, not .*load_dataset"):
                 call(other)
 
 
@@ -230,7 +230,7 @@ def test_aevs_are_of_batches_and_tensors():
     settings = AEVSettings.ani1x()
     batch = Batch.of(Conformers(WATER, X, [0, 3]), settings.elements)
     computer = AEVComputer(settings)
-    with pytest.raises(SettingsError, match="of a Batch, and not of ndarray"):
+    with pytest.raises(SettingsError, match="a Batch is expected, not ndarray"):
         computer(X)
     for x in (
         X,

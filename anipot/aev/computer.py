@@ -145,7 +145,7 @@ class AEVComputer(torch.nn.Module):
         """
         if not isinstance(batch, Batch):
             raise SettingsError(
-                f"AEVs are computed of a Batch, and not of {type(batch).__name__}; make one with "
+                f"a Batch is expected, not {type(batch).__name__}; make one with "
                 "Batch.of(conformers, elements)"
             )
         if len(batch.counts) != self.settings.n_elements:
@@ -159,9 +159,7 @@ class AEVComputer(torch.nn.Module):
         for name, given in (("coordinates", coordinates), ("cells", cells)):
             if given is not None and not (isinstance(given, Tensor) and given.is_floating_point()):
                 kind = given.dtype if isinstance(given, Tensor) else type(given).__name__
-                raise SettingsError(
-                    f"{name} must be a tensor of float32 or float64, and not {kind}"
-                )
+                raise SettingsError(f"{name} must be a tensor of float32 or float64, not {kind}")
         if coordinates.shape != batch.coordinates.shape:
             raise SettingsError(
                 f"coordinates have shape {tuple(coordinates.shape)}, the batch needs "

@@ -28,9 +28,10 @@ TOO_CLOSE = 0.3
 #: molecules have a cell of 1 x 1 x 1 angstrom by convention.
 SHORTEST_VECTOR = 1.5
 
-#: Distances to the nearest atom, over the sum of covalent radii, have a median within this range
-#: in molecules and solids alike (lithium: 1.19; noble gases, left out, have more).
-BONDS = (0.75, 1.35)
+#: Distances to the nearest atom, over the sum of covalent radii, have a median within this range in
+#: molecules and solids alike (noble gases, left out, have more). What has no bonds, such as the
+#: oxygens of water without their hydrogens, must not look like bonds in bohr.
+BONDS = (0.85, 1.15)
 #: Medians beyond these are reported, as far as another unit of length explains them.
 _ODD_BONDS = (0.65, 1.5)
 #: At most so many conformers are looked at where a typical value is enough.
@@ -177,15 +178,15 @@ def odd_bonds(c: Conformers) -> list[Problem]:
         return []
     text = (
         f"the nearest atoms are typically {typical:.2f} times as far apart as bonds are; the "
-        f"lengths look like {unit}, which {keyword('length_unit', unit)} says"
+        f"lengths look like {unit}; if so, give {keyword('length_unit', unit)}"
     )
     return [Problem("unit of length", text, len(c))]
 
 
 def _another_unit(option: bool) -> str:
     if option:
-        return f". Are the lengths in another unit? {keyword('length_unit')} says so"
-    return ". Are the lengths in angstrom, as they have to be here?"
+        return f". Are the lengths in another unit? If so, give {keyword('length_unit')}"
+    return ". Are the lengths in angstrom, as they must be here?"
 
 
 def lone_atoms(c: Conformers, cutoff: float, unit_option: bool = True) -> list[Problem]:

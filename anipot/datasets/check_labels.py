@@ -60,8 +60,8 @@ def wrong_unit(c: Conformers) -> list[Problem]:
     like = fitting_unit(typical, units.ENERGY_UNITS, read_as, _SAME) if shared else None
     if like is not None:
         why = (
-            f"about {typical:.3g} times as much: they look like {like}, which "
-            f"{keyword('energy_unit', like)} says"
+            f"about {typical:.3g} times as much: they look like {like}; if so, give "
+            f"{keyword('energy_unit', like)}"
         )
     elif typical < 0.75:
         why = (
@@ -69,7 +69,7 @@ def wrong_unit(c: Conformers) -> list[Problem]:
             "or totals with pseudopotentials; self energies are then not those of atoms"
         )
     else:
-        why = f"{typical:.3g} times as much: no unit that is known here explains it"
+        why = f"{typical:.3g} times as much, which no known unit explains"
     text = f"{energy}, but {expect}; {why}; {len(ratio):,} of {len(c):,} conformers"
     return [Problem("unit", text, len(ratio))]
 
@@ -152,7 +152,7 @@ def large_stress(c: Conformers, limit: float = LARGEST_STRESS) -> list[Problem]:
     ]
     text = f"{first} (more than {limit:g}); {count:,} of {len(c):,} conformers"
     if likely:
-        text += f"; if it is in {' or '.join(likely)}, {keyword('stress_unit', likely[0])} says so"
+        text += f"; if it is in {' or '.join(likely)}, give {keyword('stress_unit', likely[0])}"
     return [Problem("stress", text, count)]
 
 
@@ -178,13 +178,13 @@ def forces_against_energies(c: Conformers, size: bool = True) -> list[Problem]:
     # As many pairs as make chance unlikely: 6 ask for -0.98, 25 and more for -0.5.
     if correlation < -0.5 and correlation * len(change) ** 0.5 < -2.4:
         sign = keyword("forces_sign", "gradient")
-        return [Problem("forces", f"{text}: they are gradients, which {sign} says", len(c))]
+        return [Problem("forces", f"{text}: they are gradients; give {sign}", len(c))]
     if size and correlation > 0.9 and not 0.75 < slope < 1.33:
         unit = _force_unit(c, slope)
         why = (
-            f"they look like {unit}, which {keyword('force_unit', unit)} says"
+            f"they look like {unit}; if so, give {keyword('force_unit', unit)}"
             if unit
-            else ("no unit that is known here explains it")
+            else "no known unit explains it"
         )
         return [Problem("forces", f"{text}: {why}", len(c))]
     return []

@@ -115,7 +115,7 @@ def test_energies_of_another_unit_are_told(anipot, potential, tmp_path):
     wrong.save(tmp_path / "ev.npz")
     result = anipot("evaluate", potential, tmp_path / "ev.npz")
     assert "WARNING" in result.err
-    assert "they look like eV, which energy_unit='eV' (or --energy-unit eV) says" in result.err
+    assert "they look like eV; if so, give energy_unit='eV' (or --energy-unit eV)" in result.err
     assert "WARNING" not in anipot("evaluate", potential).err
 
 

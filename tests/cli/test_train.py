@@ -105,7 +105,7 @@ def test_warnings_about_the_data_are_in_the_log(anipot, tmp_path, small_words, q
     replace(data, energies=data.energies * 27.211386024367243).save(path)
     result = anipot("train", path, *small_words, "epochs=1", "-o", tmp_path / "run")
     assert result.code == 0
-    assert result.err.count("they look like eV, which energy_unit='eV'") == 1
+    assert result.err.count("they look like eV; if so, give energy_unit='eV'") == 1
     assert (tmp_path / "run" / "log.txt").read_text().count("they look like eV") == 1
 
 

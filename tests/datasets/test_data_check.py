@@ -85,12 +85,12 @@ def test_energies_in_another_unit_are_recognised(data, unit):
     (problem,) = check_conformers(wrong)
     assert problem.kind == "unit"
     assert problem.count == len(data)
-    said = f"look like {unit}, which energy_unit={unit!r} (or --energy-unit {unit}) says"
+    said = f"look like {unit}; if so, give energy_unit={unit!r} (or --energy-unit {unit})"
     assert said in problem.message
     # Hartree in a file that was read as if it were in that unit.
     shrunk = replace(data, energies=data.energies / units.hartree_to(unit))
     (problem,) = wrong_unit(replace(shrunk, file_units={"energy": unit}))
-    assert "they look like hartree, which energy_unit='hartree'" in problem.message
+    assert "they look like hartree; if so, give energy_unit='hartree'" in problem.message
     # No unit makes them right where the file was read as hartree already.
     assert "energy_unit" not in wrong_unit(shrunk)[0].message
 
@@ -154,6 +154,14 @@ def test_lengths_in_another_unit_are_recognised(data, per_angstrom, unit):
     assert f"length_unit='{unit}'" in problem.message
     shrunk = replace(few, coordinates=few.coordinates / per_angstrom, file_units={"length": unit})
     assert "length_unit='angstrom'" in odd_bonds(shrunk)[0].message
+
+
+def test_oxygens_of_water_do_not_look_like_bohr():
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(*[np.arange(3) * 2.9] * 3), axis=-1).reshape(-1, 3)
+    x = np.concatenate([grid + rng.normal(size=grid.shape) * 0.05 for _ in range(5)])
+    data = Conformers(np.full(len(x), 8), x, np.arange(6) * len(grid))
+    assert odd_bonds(data) == []
 
 
 def test_large_stress_names_the_unit_that_explains_it():

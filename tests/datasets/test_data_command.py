@@ -55,7 +55,7 @@ def test_check_names_the_bad_group_and_why(path):
 def test_check_names_the_unit(path):
     result = run("check", path, "--energy-unit", "kcal/mol")
     assert result.exit_code == 1
-    assert "they look like hartree, which energy_unit='hartree'" in result.stdout
+    assert "they look like hartree; if so, give energy_unit='hartree'" in result.stdout
 
 
 def test_check_goes_on_to_the_next_file(path, tmp_path):

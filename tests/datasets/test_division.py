@@ -421,7 +421,7 @@ def test_energies_in_another_unit_are_told(tmp_path, caplog):
             group["coordinates"] = part.coordinates.reshape(len(part), -1, 3)
             group["energies"] = part.energies * 27.211386024367243
     read_data(DataSettings(files=[str(path)]))
-    assert "they look like eV, which energy_unit='eV' (or --energy-unit eV) says" in caplog.text
+    assert "they look like eV; if so, give energy_unit='eV' (or --energy-unit eV)" in caplog.text
     assert all(record.levelname == "WARNING" for record in caplog.records)
     caplog.clear()
     right = read_data(DataSettings(files=[str(path)], energy_unit="eV"))
