@@ -66,7 +66,9 @@ def predict(
         raise SettingsError("--stress is written to .json and .extxyz files: name one with --out")
     model = load(potential)
     conformers = read_files(files, read)
-    warn_of_labels(conformers, read)  # the errors printed are relative to these energies
+    warn_of_labels(
+        conformers, read, lengths=False
+    )  # the errors printed are relative to these energies
     warn_of_geometry(conformers, model.aev.settings.radial_cutoff)
     prediction = model.predict(
         conformers, forces=forces, stress=stress, progress=shows_progress(len(conformers))

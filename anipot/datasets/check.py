@@ -56,12 +56,13 @@ def check_conformers(conformers: Conformers) -> list[Problem]:
     return problems
 
 
-def warn_of_labels(c: Conformers, options: ReadSettings) -> None:
+def warn_of_labels(c: Conformers, options: ReadSettings, lengths: bool = True) -> None:
     """Log a warning where labels or lengths look as if they had another unit or another sign.
 
-    There is no warning of a unit that ``options`` name.
+    There is no warning of a unit that ``options`` name. ``lengths=False`` leaves lengths out, where
+    ``warn_of_geometry`` looks at them.
     """
-    if options.length_unit is None:
+    if lengths and options.length_unit is None:
         for problem in odd_bonds(c):
             log.warning("WARNING, %s", problem)
     if options.energy_unit is None:

@@ -112,7 +112,7 @@ class Division:
         try:
             with np.load(path, allow_pickle=False) as file:
                 about = json.loads(file["about"].tobytes())
-                about["listed"] = tuple(about.get("listed", ()))
+                about["listed"] = tuple(map(str, about.get("listed", ())))
                 about["fold"] = tuple(about["fold"]) if about.get("fold") else None
                 none = np.zeros(0, dtype=np.int64)
                 train, validation, test = (file[p] if p in parts else none for p in PARTS)

@@ -59,6 +59,10 @@ class Hdf5:
             names, inner = [], []
             links = self._links(group, path)
             for key in group:
+                if not isinstance(key, str):
+                    raise DataError(
+                        f"{self.where(path)}: the name {key!r} is not UTF-8; rename it in the file"
+                    )
                 # The usual names are datasets: asking for the class of each would double the time.
                 if key in plain:
                     names.append(key)

@@ -61,9 +61,9 @@ _SUFFIXES = {
 _SIGNS = {
     "hdf5": re.compile(r"\A\x89HDF"),
     "npz": re.compile(r"\APK\x03\x04"),
-    "mol2": re.compile(r"(?m)^\s*@<TRIPOS>MOLECULE"),
+    "mol2": re.compile(r"(?m)^[ \t]*@<TRIPOS>MOLECULE"),
     "mol": re.compile(r"(?m)\A(?:.*\n){3}.* V[23]000\s*$"),
-    "cif": re.compile(r"(?m)\A(?:\s*(?:#.*)?\n)*data_\S+"),
+    "cif": re.compile(r"\A(?:[ \t]*(?:#.*)?\n)*data_\S+"),
     "pdb": re.compile(r"(?m)^(?:ATOM  |HETATM)[ \d*a-zA-Z]{5}.{19} +-?\d+\.\d+"),
     "database": re.compile(r"\ASQLite format 3"),
     "xyz": re.compile(r"\A\s*\d+[ \t]*\n.*\n[ \t]*[A-Z][a-z]?[ \t]+-?\d+\.\d+[ \t]"),

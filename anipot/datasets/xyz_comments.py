@@ -14,7 +14,8 @@ from anipot.datasets import mapping
 from anipot.datasets.mapping import ReadOptions
 from anipot.errors import DataError, SettingsError, shortly
 
-_KEY = r"""(?P<key>"(?:[^"\\]|\\.)*"|[^\s="'{}\[\],;]+)"""
+# ASE makes "first,=T" of a word with a comma in the comment of a plain file.
+_KEY = r"""(?P<key>"(?:[^"\\]|\\.)*"|[^\s="'{}\[\],;](?:[^\s="'{}\[\],;]|,(?=,*=))*)"""
 _VALUE = r"""(?P<value>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\{[^{}]*\}
     |\[(?:[^\[\]]|\[[^\[\]]*\])*\]|[^\s"'{}\[\]]\S*)"""
 _PAIR = re.compile(rf"[\s,;]*{_KEY}(?:\s*=\s*{_VALUE})?", re.VERBOSE)

@@ -19,6 +19,10 @@ from anipot.training.trainer import ANITrainer
 
 SLOPE, INTERCEPT = 2.0, 5.0
 
+#: Angstrom for a unit of x: small, since conformers far from the origin are moved there
+#: (``anipot.positions``), and a power of two, which rounds nothing.
+STEP = 0.125
+
 
 # ---- the line ------------------------------------------------------------------------------------
 
@@ -26,7 +30,7 @@ SLOPE, INTERCEPT = 2.0, 5.0
 def points(n: int, noise: float, high: float, seed: int) -> Conformers:
     """``n`` points of y = 2x + 5 with normal noise, x between 0 and ``high``.
 
-    A point is a lone atom at (x, 0, 0) with the energy y, so that data sets, trainer and metrics
+    A point is a lone atom at (x STEP, 0, 0) with the energy y, so that data sets, trainer and metrics
     are those of molecules.
     """
     rng = np.random.default_rng(seed)
@@ -37,18 +41,18 @@ def points(n: int, noise: float, high: float, seed: int) -> Conformers:
 def as_conformers(x: np.ndarray, y: np.ndarray) -> Conformers:
     """Points (M,), (M,) as lone atoms."""
     place = np.zeros((len(x), 3))
-    place[:, 0] = x
+    place[:, 0] = x * STEP
     return Conformers(np.ones(len(x), dtype=int), place, np.arange(len(x) + 1), energies=y)
 
 
 def xy(data: Conformers) -> tuple[np.ndarray, np.ndarray]:
     """x and y (M,) of points."""
     assert data.energies is not None
-    return data.coordinates[:, 0], data.energies
+    return data.coordinates[:, 0] / STEP, data.energies
 
 
 def _x_of(coordinates: Tensor) -> Tensor:
-    return coordinates[:, 0, :1]
+    return coordinates[:, 0, :1] / STEP
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ def part_of(model: Potential, conformers: Conformers, part: str = "all") -> tupl
         division = divide_again(selected, known)
     except (AnipotError, KeyError) as e:
         if part != "all":
-            raise DataError(f"part {part!r} cannot be told: {e}") from None
+            reason = f"the potential's record of it lacks {e}" if isinstance(e, KeyError) else e
+            raise DataError(f"part {part!r} cannot be told: {reason}") from None
         if known and conformers.content_hash() == known.get("train", {}).get("sha256"):
             return conformers, "Beware: the potential was trained on exactly these conformers."
         own = {Path(name).name for name in conformers.sources}

@@ -31,7 +31,7 @@ from anipot.searches.results import collect, write_search
 from anipot.searches.search import ABOUT, JOURNAL, _about, _as_json
 from anipot.searches.settings import search_settings
 from anipot.searches.trial import read_parts as parts_of
-from anipot.shared_studies import open_study
+from anipot.shared_studies import failures, open_study
 from anipot.simulation import run_md
 from anipot.simulation.recording import RestartPoint, RunFiles, read_log
 from anipot.studies.common import _read as read_study
@@ -278,8 +278,12 @@ def _read_search(path: Path) -> Any:
 
 
 def _read_database(path: Path) -> Any:
+    """As a search does, which turns whatever its storage raises into one error."""
     study = open_study(f"sqlite:///{path}", "search")
-    return len(study.get_trials(deepcopy=False))
+    try:
+        return len(study.get_trials(deepcopy=False))
+    except failures() as e:
+        raise TrainingError(f"storage {path}: cannot be used any more: {e}") from e
 
 
 def _database(folder: Path) -> None:

@@ -151,4 +151,5 @@ def test_a_full_disk_is_a_message_too(anipot, tmp_path, monkeypatch, small_words
     monkeypatch.setattr(torch, "save", full)
     result = anipot("train", *small_words, "-o", tmp_path / "a")
     assert result.code == 2
-    assert result.err.rstrip().endswith("anipot: [Errno 28] No space left on device")
+    assert "anipot: [Errno 28] No space left on device; what is done is kept" in result.err
+    assert f"anipot train --resume {tmp_path / 'a'}" in result.err

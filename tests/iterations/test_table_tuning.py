@@ -232,7 +232,7 @@ def test_a_table_follows_another(tmp_path, quick_figures, monkeypatch):
     assert table.complete
     (below,) = table.further
     assert below.rows[0].runs[0].test == table.rows[0].runs[0].test
-    assert "Then: [The <second>](then/table.md)" in (folder / "table.md").read_text()
+    assert "Then: [The &lt;second&gt;](then/table.md)" in (folder / "table.md").read_text()
     assert '<a href="then/table.html">The &lt;second&gt;</a>' in (folder / "table.html").read_text()
 
 

@@ -268,7 +268,7 @@ def test_killed_and_started_again(tmp_path):
         for _ in range(600):
             time.sleep(0.1)
             if (folder / "search.json").exists() and any(
-                t.intermediate_values or shared_studies.SEEN in t.user_attrs
+                t.params and (t.intermediate_values or shared_studies.SEEN in t.user_attrs)
                 for t in _study(folder).trials
             ):
                 break
