@@ -30,8 +30,8 @@ STEP = 0.125
 def points(n: int, noise: float, high: float, seed: int) -> Conformers:
     """``n`` points of y = 2x + 5 with normal noise, x between 0 and ``high``.
 
-    A point is a lone atom at (x STEP, 0, 0) with the energy y, so that data sets, trainer and metrics
-    are those of molecules.
+    A point is a lone atom at (x STEP, 0, 0) with the energy y, so that data sets, trainer and
+    metrics are those of molecules.
     """
     rng = np.random.default_rng(seed)
     x = rng.uniform(0, high, n)

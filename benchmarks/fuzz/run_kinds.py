@@ -19,7 +19,7 @@ import anipot
 from anipot import cli
 from anipot.config import RunSettings, checked, with_words
 from anipot.datasets.division import Division
-from anipot.errors import SettingsError
+from anipot.errors import SettingsError, TrainingError
 from anipot.files import write_text
 from anipot.iterations.collecting import OPTIONS, load_table, run_folders, seed_numbers
 from anipot.iterations.runs import OUTCOME
