@@ -25,10 +25,10 @@ def written(path: str | Path, existed: bool) -> str:
 
 
 class Lasting(io.TextIOBase):
-    """A standard stream whose failure ends no work: what cannot be written any more is left out.
+    """A standard stream that drops what it cannot write instead of ending the command.
 
-    For commands that work for hours and keep what they find in files. That a stream is not written
-    any more is said on standard error, unless its reader has left (``| head``).
+    For commands that run for hours and keep their results in files. A message on standard error
+    says that the stream failed, unless its reader has gone (``| head``).
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -76,9 +76,10 @@ class Lasting(io.TextIOBase):
 
 
 def open_closed() -> None:
-    """Open standard streams that were closed (``>&-``) on nothing.
+    """Open closed standard streams (``>&-``) on the null device.
 
-    Else the next files that are opened get their numbers, and with them whatever is printed.
+    Otherwise the next file to be opened would get the number of a standard stream, and everything
+    that is printed would go into it.
     """
     for number in (0, 1, 2):
         try:
