@@ -146,7 +146,7 @@ def test_what_lies_near_stays_as_it_is_to_the_bit():
 def test_what_float32_cannot_resolve_is_refused_by_name(model, exact, tmp_path, monkeypatch):
     data = two_molecules(1e6)
     message = (
-        r"^conformer 0 \(C2H8, .*extends over 1e\+06 angstrom, and float32 resolves 8192.*"
+        r"^conformer 0 \(C2H8\) extends over 1e\+06 angstrom, and float32 resolves 8192.*"
         "float64"
     )
     with pytest.raises(DataError, match=message):

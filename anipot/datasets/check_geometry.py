@@ -31,7 +31,7 @@ SHORTEST_VECTOR = 1.5
 #: Distances to the nearest atom, over the sum of covalent radii, have a median within this range in
 #: molecules and solids alike (noble gases, left out, have more). What has no bonds, such as the
 #: oxygens of water without their hydrogens, must not look like bonds in bohr.
-BONDS = (0.85, 1.15)
+BONDS = (0.9, 1.1)
 #: Medians beyond these are reported, as far as another unit of length explains them.
 _ODD_BONDS = (0.65, 1.5)
 #: At most so many conformers are looked at where a typical value is enough.

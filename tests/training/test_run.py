@@ -27,6 +27,7 @@ from anipot.training import results
 from anipot.training import run as run_module
 from anipot.training.metrics import Evaluation
 from anipot.training.run import CONTENTS, Run, new_folder, resume_run, start_run
+from anipot.training.step import TrainingStep
 from anipot.training.trainer import ANITrainer, evaluate
 
 KCAL = 627.5094738898777  # written again here: CODATA 2014
@@ -276,7 +277,7 @@ def test_a_finished_run_is_not_trained_again(finished, tmp_path, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("a finished run was trained again")
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", never)
+    monkeypatch.setattr(TrainingStep, "__call__", never)
     run = resume_run(folder)
     assert potential(folder) == potential(finished.folder)
     assert run.history.stopped == "finished"
