@@ -53,7 +53,7 @@ def _nearest(c: Conformers) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray
             # Rounding to the nearest image is exact for vectors as short as TOO_CLOSE, in any cell
             # whose planes are more than twice that apart; other cells are reduced first. The
             # pseudo-inverse leaves out directions that have no lattice vector.
-            own = c.cells[index] * c.pbc[index][:, :, None]
+            own = np.nan_to_num(c.cells[index] * c.pbc[index][:, :, None], posinf=0.0, neginf=0.0)
             for k in np.flatnonzero(_heights(own).min(axis=1) < 2 * TOO_CLOSE):
                 own[k] = _reduced(own[k], c.pbc[index[k]])
             cells = own[:, None]
@@ -108,6 +108,7 @@ def _heights(cells: np.ndarray) -> np.ndarray:
 
     Infinite for a vector of length 0, which is no lattice vector.
     """
+    cells = np.nan_to_num(cells, nan=0.0, posinf=0.0, neginf=0.0)  # refused where they are used
     with np.errstate(divide="ignore"):
         heights: np.ndarray = 1.0 / np.linalg.norm(np.linalg.pinv(cells), axis=1)
     return heights

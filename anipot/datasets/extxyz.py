@@ -14,6 +14,7 @@ from pathlib import Path
 import ase
 import ase.io
 import numpy as np
+from ase.data import chemical_symbols
 
 from anipot.conformers import Conformers
 from anipot.datasets import mapping
@@ -107,7 +108,7 @@ def conformers_from_atoms(
         if not ((z > 0) & (z < len(SYMBOLS))).all():
             atom = int(np.argmin((z > 0) & (z < len(SYMBOLS))))
             raise DataError(
-                f"{where}: atom {atom} ({frame.symbols[atom]!r}) is of no known element"
+                f"{where}: atom {atom} ({_name(int(z[atom]))!r}) is of no known element"
             )
         check_neutral_singlet(frame, where)
         scales, values = labels.read(frame, where)
@@ -147,6 +148,11 @@ def conformers_from_atoms(
         file_units=labels.file_units,
         not_read=labels.not_read(columns=bool(source) and is_xyz(Path(source))),
     )
+
+
+def _name(number: int) -> str:
+    """The symbol of an atomic number, or the number where there is none."""
+    return chemical_symbols[number] if 0 <= number < len(chemical_symbols) else str(number)
 
 
 def _groups(
