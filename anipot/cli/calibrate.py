@@ -47,7 +47,8 @@ def calibrate(
     from anipot.datasets.bundled import bundled_path
     from anipot.datasets.check import warn_of_labels
     from anipot.datasets.load import read_files
-    from anipot.files import write_text
+    from anipot.errors import DataError
+    from anipot.files import damage_named, write_text
     from anipot.potentials import load
     from anipot.training.seen import part_of
 
@@ -55,7 +56,8 @@ def calibrate(
     conformers = read_files(data or [bundled_path()], read)
     if data:
         warn_of_labels(conformers, read)
-    conformers, note = part_of(model, conformers, part.value)
+    with damage_named(potential, DataError):
+        conformers, note = part_of(model, conformers, part.value)
     name = ", ".join(dict.fromkeys(Path(s).name for s in conformers.sources))
     name += f" ({part.value} part)" if part is not Part.all else ""
     found = compare(model, conformers, name, progress=shows_progress(len(conformers)))

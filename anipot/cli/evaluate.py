@@ -63,7 +63,8 @@ def evaluate(
     from anipot.datasets.bundled import bundled_path
     from anipot.datasets.check import warn_of_labels
     from anipot.datasets.load import read_files
-    from anipot.files import write_text
+    from anipot.errors import DataError
+    from anipot.files import damage_named, write_text
     from anipot.potentials import load
     from anipot.training.metrics import Evaluation
     from anipot.training.seen import part_of
@@ -73,7 +74,8 @@ def evaluate(
     conformers = read_files(data or [bundled_path()], read)
     if data:
         warn_of_labels(conformers, read)
-    conformers, note = part_of(model, conformers, part.value)
+    with damage_named(potential, DataError):
+        conformers, note = part_of(model, conformers, part.value)
     evaluation = errors_of(model, conformers, progress=shows_progress(len(conformers)))
     unit, sizes = evaluation.unit, evaluation.by_heavy_atoms()
     typer.echo(Evaluation.table(sizes, "error by number of heavy atoms", unit))

@@ -94,7 +94,8 @@ def sharing_of(root: Path) -> Sharing | None:
     if not (root / STORAGE).exists():
         return None
     about = _where(root)
-    study = shared_studies.open_study(about["storage"], about["name"])
+    with damage_named(root / STORAGE):
+        study = shared_studies.open_study(about["storage"], about["name"])
     return Sharing(study, root, about["storage"])
 
 

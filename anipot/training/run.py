@@ -226,7 +226,11 @@ def reopened_run(folder: str | Path, data: Conformers | None = None) -> Iterator
     settings = run_settings(folder)
     with only_process(folder), _resumable(folder), _logged() as log:
         log.begin(folder)
-        data = read_data(settings.data) if data is None else data
+        if data is None:
+            try:
+                data = read_data(settings.data)
+            except DataError as e:
+                raise DataError(f"{e} (data of {folder / 'options.yaml'})") from None
         if (folder / "split.npz").exists():
             division = Division.load(folder / "split.npz")
         else:  # killed between the two files

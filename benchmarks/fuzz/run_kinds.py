@@ -19,8 +19,8 @@ import anipot
 from anipot import cli
 from anipot.config import RunSettings, checked, with_words
 from anipot.datasets.division import Division
-from anipot.errors import SettingsError, TrainingError
-from anipot.files import write_text
+from anipot.errors import DataError, SettingsError, SimulationError, TrainingError
+from anipot.files import damage_named, write_text
 from anipot.iterations.collecting import OPTIONS, load_table, run_folders, seed_numbers
 from anipot.iterations.runs import OUTCOME
 from anipot.iterations.settings import row_settings, table_settings
@@ -177,8 +177,9 @@ def _read_run(path: Path) -> Any:
         run.division.take(run.data)
         data = run.data
     potential = anipot.load(path)
-    for part in ("all", "test"):
-        part_of(potential, data, part)
+    with damage_named(path / "potential.safetensors", DataError):  # as the commands do
+        for part in ("all", "test"):
+            part_of(potential, data, part)
     return potential_digest(potential)
 
 
@@ -320,7 +321,8 @@ def _resume_md(path: Path) -> Any:
 
 def _read_restart(path: Path) -> Any:
     point = RestartPoint.read(path)
-    point.put(_frames(labels=False)[0])
+    with damage_named(path, SimulationError):  # as run_md does
+        point.put(_frames(labels=False)[0])
     return repr({**vars(point), "arrays": {k: v.tolist() for k, v in point.arrays.items()}})
 
 

@@ -10,12 +10,23 @@ import sys
 import pytest
 
 #: Native threads of a process group that still run. One that does when the interpreter ends may
-#: abort the process.
+#: abort the process. A thread that was joined may stay in /proc for a moment.
 LEFT = """
+import time
+
 def left():
-    tasks = Path("/proc/self/task")
-    names = [(t / "comm").read_text() for t in tasks.iterdir()] if tasks.exists() else []
-    return [n for n in names if "gloo" in n or "tcpstore" in n]
+    tasks, until = Path("/proc/self/task"), time.monotonic() + 5
+    while names := [n for n in map(name_of, tasks.glob("*")) if "gloo" in n or "tcpstore" in n]:
+        if time.monotonic() > until:
+            break
+        time.sleep(0.01)
+    return names
+
+def name_of(task):
+    try:
+        return (task / "comm").read_text()
+    except OSError:  # gone since it was listed
+        return ""
 """
 
 #: What each of two processes does; trainings one after the other, as starting processes takes long.
