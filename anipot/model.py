@@ -15,12 +15,13 @@ from anipot import units
 from anipot.aev.computer import AEVComputer
 from anipot.aev.settings import AEVSettings
 from anipot.batches import Batch, known_species
-from anipot.config import ModelSettings, checked
+from anipot.config import ModelSettings
 from anipot.conformers import Conformers, check_conformers
 from anipot.elements import parse_elements
 from anipot.errors import DataError, SettingsError
 from anipot.inference import Evaluator
 from anipot.networks import DTYPES, AtomicNetworks
+from anipot.options import checked
 from anipot.prediction import Prediction
 from anipot.repulsion import Repulsion
 from anipot.self_energies import SelfEnergies

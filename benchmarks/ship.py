@@ -13,9 +13,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from anipot.config import RunSettings, checked, read_yaml, with_words
+from anipot.config import RunSettings
 from anipot.datasets.bundled import BUNDLED, bundled_path
 from anipot.ensemble import ANIEnsemble
+from anipot.options import checked, read_yaml, with_words
 from anipot.potentials import SHIPPED
 from anipot.training.members import resume_members, start_members
 

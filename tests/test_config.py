@@ -8,19 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anipot import config
-from anipot.config import (
-    DataSettings,
-    ModelSettings,
-    RunSettings,
-    TrainingSettings,
-    checked,
-    read_yaml,
-    to_yaml,
-    with_words,
-)
+from anipot.config import DataSettings, ModelSettings, RunSettings, TrainingSettings
 from anipot.errors import SettingsError
 from anipot.model import ANIModel
 from anipot.networks import ACTIVATIONS
+from anipot.options import checked, read_yaml, to_yaml, with_words
 from anipot.training.trainer import ANITrainer
 
 

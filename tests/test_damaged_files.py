@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from anipot.config import RunSettings, checked, read_yaml
+from anipot.config import RunSettings
 from anipot.errors import AnipotError
 from anipot.files import damage_named
 from anipot.iterations.collecting import load_table, stored_settings
 from anipot.iterations.runs import read_outcome
 from anipot.iterations.settings import read_parts, table_settings
 from anipot.iterations.sharing import _where
+from anipot.options import checked, read_yaml
 from anipot.report.run_page import write_run_page
 from anipot.report.table_page import write_table_page
 from anipot.searches.settings import search_settings

@@ -57,10 +57,10 @@ def architectures(
     from anipot.iterations.presets import architectures
     anipot.iterate(**architectures(epochs=30), seeds=3)
     """
-    from anipot.config import with_words
     from anipot.iterations.iterate import run_table
     from anipot.iterations.presets import architectures as preset
     from anipot.iterations.settings import table_settings
+    from anipot.options import with_words
     from anipot.training.run import new_folder
 
     parts = preset() if epochs is None else preset(epochs)

@@ -104,10 +104,10 @@ def iterate(
     import anipot
     anipot.iterate({"epochs": 20}, rows=[{}, {"hidden": [256, 192]}], seeds=3)
     """
-    from anipot.config import with_words
     from anipot.iterations.iterate import resume_table, run_table
     from anipot.iterations.presets import source, source_tuned
     from anipot.iterations.settings import read_parts, table_settings
+    from anipot.options import with_words
 
     if preset == "source" and protocol == "as-written":
         # Without a FILE the first word takes its place.

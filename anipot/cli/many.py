@@ -34,7 +34,7 @@ def naming(file: Path | None, words: list[str] | None) -> AbstractContextManager
 
 def change_base(parts: dict[str, Any], words: list[str] | None) -> None:
     """Change the base of what a file says by what the command says."""
-    from anipot.config import with_words
+    from anipot.options import with_words
 
     base = parts.get("base") or {}
     if words and isinstance(base, dict):  # else the check of the parts says what is wrong with it

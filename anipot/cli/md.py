@@ -77,8 +77,8 @@ def md(
     """
     from tqdm import tqdm
 
-    from anipot.config import checked
     from anipot.files import kept
+    from anipot.options import checked
     from anipot.plots import save_figure
     from anipot.simulation.dynamics import MDSettings, run_md
     from anipot.simulation.figures import md_figure

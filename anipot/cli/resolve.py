@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from anipot.cli.reading import NO_OPTIONS, reads_data
-from anipot.config import COVER_OPTIONS, ModelSettings, checked
+from anipot.config import COVER_OPTIONS, ModelSettings
 from anipot.datasets.mapping import ReadOptions
+from anipot.options import checked
 
 
 def _option(name: str) -> Any:

@@ -66,7 +66,8 @@ def train(
     print(trainer.evaluate(test))
     trainer.model.save("my.safetensors")
     """
-    from anipot.config import RunSettings, checked, read_yaml, to_yaml, with_words
+    from anipot.config import RunSettings
+    from anipot.options import checked, read_yaml, to_yaml, with_words
 
     given = words or []
     others = (config, out, members)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from anipot import splits
-from anipot.config import DataSettings, ReadSettings, checked
+from anipot.config import DataSettings, ReadSettings
 from anipot.conformers import Conformers, isolated_atoms
 from anipot.datasets.bundled import (
     TEST_MOLECULES,
@@ -29,6 +29,7 @@ from anipot.datasets.load import read_files
 from anipot.datasets.mapping import log, read_options
 from anipot.errors import DataError, SettingsError
 from anipot.files import atomic_write
+from anipot.options import checked
 
 PARTS = ("train", "validation", "test")
 

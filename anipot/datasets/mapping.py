@@ -16,9 +16,10 @@ import numpy as np
 from pydantic import Field
 
 from anipot import units
-from anipot.config import ReadSettings, checked
+from anipot.config import ReadSettings
 from anipot.elements import SYMBOLS, number_of, symbols_of
 from anipot.errors import DataError, SettingsError
+from anipot.options import checked
 
 log = logging.getLogger("anipot")
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from anipot.config import RunSettings, checked
+from anipot.config import RunSettings
 from anipot.datasets.division import Division, index_hash
 from anipot.errors import SettingsError, shortly
 from anipot.files import damage_named, read_json, read_table, read_text
@@ -23,6 +23,7 @@ from anipot.iterations.settings import (
     words,
 )
 from anipot.iterations.table import Claim, IterationRow, IterationTable, SeedResult, Tuning
+from anipot.options import checked
 from anipot.training.history import EpochRecord, History
 from anipot.training.losses import loss_unit
 from anipot.training.run import run_settings

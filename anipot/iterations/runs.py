@@ -12,12 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from anipot.config import DataSettings, RunSettings, checked, to_yaml
+from anipot.config import DataSettings, RunSettings
 from anipot.conformers import Conformers
 from anipot.datasets.division import Division, divide, read_data
 from anipot.errors import AnipotError, DataError, InUseError, SettingsError, shortly
 from anipot.files import damage_named, read_json, write_text
 from anipot.iterations.memory import PeakMemory
+from anipot.options import checked, to_yaml
 from anipot.training.loop import WHAT_TO_TRY
 from anipot.training.run import resolved, resume_run, run_settings
 from anipot.training.threads import threads

@@ -10,16 +10,9 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from anipot.config import (
-    DataSettings,
-    ModelSettings,
-    RunSettings,
-    Settings,
-    TrainingSettings,
-    checked,
-    section_of,
-)
+from anipot.config import DataSettings, ModelSettings, RunSettings, Settings, TrainingSettings
 from anipot.errors import SettingsError, shortly
+from anipot.options import checked, section_of
 from anipot.yaml_files import load_yaml
 
 #: Keys of a row that are no options.

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anipot.config import RunSettings, checked, read_yaml
+from anipot.config import RunSettings
 from anipot.conformers import Conformers
 from anipot.datasets.division import PARTS, Division, read_data
 from anipot.datasets.mapping import log
 from anipot.errors import AnipotError, SettingsError
 from anipot.files import damage_named, read_json
+from anipot.options import checked, read_yaml
 from anipot.report.structures import with_structures
 
 #: More groups than this are a list that nobody reads: those with the largest errors are shown.

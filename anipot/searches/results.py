@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anipot.config import RunSettings, to_yaml
+from anipot.config import RunSettings
 from anipot.files import write_text
 from anipot.iterations.settings import options_of, value_in_words
+from anipot.options import to_yaml
 from anipot.searches import storage
 from anipot.searches.settings import SearchSettings, final_options
 from anipot.searches.space import options_in

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from anipot.config import RunSettings, Settings, checked
+from anipot.config import RunSettings, Settings
 from anipot.errors import SettingsError, shortly
 from anipot.iterations.settings import (
     BaseOptions,
@@ -19,6 +19,7 @@ from anipot.iterations.settings import (
     options_of,
     with_option,
 )
+from anipot.options import checked
 
 #: The column of a training's history that each objective is.
 OBJECTIVES = {

@@ -19,9 +19,10 @@ from ase.md.verlet import VelocityVerlet
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from anipot import units
-from anipot.config import Settings, checked
+from anipot.config import Settings
 from anipot.errors import AnipotError, DisagreementError, SettingsError, SimulationError
 from anipot.files import damage_named
+from anipot.options import checked
 from anipot.simulation.constraints import (
     NOT_HELD,
     described,

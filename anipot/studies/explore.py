@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from anipot.config import DataSettings, checked
+from anipot.config import DataSettings
 from anipot.conformers import Conformers
 from anipot.datasets.bundled import load_bundled
 from anipot.datasets.division import divide
 from anipot.datasets.load import load_dataset
 from anipot.environments import environments
 from anipot.errors import DataError, SettingsError
+from anipot.options import checked
 from anipot.plotstyle import short
 from anipot.studies.common import Study
 from anipot.studies.explore_autoencoder import autoencoder

@@ -18,12 +18,13 @@ import ase
 import numpy as np
 from tqdm import tqdm
 
-from anipot.config import DataSettings, checked
+from anipot.config import DataSettings
 from anipot.conformers import Conformers
 from anipot.datasets.bundled import load_bundled
 from anipot.datasets.division import divide, select
 from anipot.ensemble import Potential
 from anipot.model import ANIModel
+from anipot.options import checked
 from anipot.simulation.structures import structures
 from anipot.studies.bond_survival import Dynamics, survival_times
 from anipot.studies.common import Study, finished

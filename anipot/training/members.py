@@ -17,12 +17,13 @@ import torch
 
 from anipot import splits
 from anipot.calibration import Calibration
-from anipot.config import EnsembleSettings, RunSettings, to_yaml
+from anipot.config import EnsembleSettings, RunSettings
 from anipot.conformers import Conformers
 from anipot.datasets.division import Division
 from anipot.ensemble import ANIEnsemble
 from anipot.errors import SettingsError, TrainingError
 from anipot.files import damage_named, kept, read_json, write_text
+from anipot.options import to_yaml
 from anipot.potentials.own import read_own
 from anipot.training.member_results import write_member_results
 from anipot.training.metrics import Evaluation

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import NamedTuple, TextIO, cast
 
 from anipot.aev.computer import load_engine
-from anipot.config import DataSettings, RunSettings, checked, read_yaml, to_yaml
+from anipot.config import DataSettings, RunSettings
 from anipot.conformers import Conformers
 from anipot.datasets.division import Division, divide, read_data
 from anipot.elements import parse_elements
 from anipot.errors import DataError, SettingsError, TrainingError
 from anipot.files import damage_named, kept, only_process, write_first, write_text
 from anipot.model import ANIModel
+from anipot.options import checked, read_yaml, to_yaml
 from anipot.training.history import History
 from anipot.training.metrics import Evaluation
 from anipot.training.ranks import ranks

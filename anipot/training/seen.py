@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anipot.config import DataSettings, checked
+from anipot.config import DataSettings
 from anipot.conformers import Conformers
 from anipot.datasets.division import divide_again, select
 from anipot.ensemble import Potential
 from anipot.errors import AnipotError, DataError
+from anipot.options import checked
 
 
 def part_of(model: Potential, conformers: Conformers, part: str = "all") -> tuple[Conformers, str]:

@@ -17,12 +17,13 @@ from matplotlib.figure import Figure
 
 from anipot import plots
 from anipot.batches import check_known
-from anipot.config import MACHINE_OPTIONS, TrainingSettings, checked
+from anipot.config import MACHINE_OPTIONS, TrainingSettings
 from anipot.conformers import LABELS, Conformers
 from anipot.devices import pick_device
 from anipot.ensemble import Potential
 from anipot.errors import DataError
 from anipot.model import ANIModel
+from anipot.options import checked
 from anipot.self_energies import SelfEnergies
 from anipot.training.checkpoint_content import fitting
 from anipot.training.checkpoints import CheckpointFile

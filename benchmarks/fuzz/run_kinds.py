@@ -17,7 +17,7 @@ from unittest import mock
 
 import anipot
 from anipot import cli
-from anipot.config import RunSettings, checked, with_words
+from anipot.config import RunSettings
 from anipot.datasets.division import Division
 from anipot.errors import DataError, SettingsError, SimulationError, TrainingError
 from anipot.files import damage_named, write_text
@@ -25,6 +25,7 @@ from anipot.iterations.collecting import OPTIONS, load_table, run_folders, seed_
 from anipot.iterations.runs import OUTCOME
 from anipot.iterations.settings import row_settings, table_settings
 from anipot.iterations.sharing import STORAGE, begin_sharing, sharing_of
+from anipot.options import checked, with_words
 from anipot.report import write_report
 from anipot.searches import storage
 from anipot.searches.results import collect, write_search

@@ -57,7 +57,8 @@ def small_words() -> list[str]:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
     """The folder of a finished run on a part of the bundled data."""
-    from anipot.config import RunSettings, checked, with_words
+    from anipot.config import RunSettings
+    from anipot.options import checked, with_words
 
     folder = tmp_path_factory.mktemp("cli") / "run"
     run_module.start_run(checked(RunSettings, with_words({}, SMALL)), folder)

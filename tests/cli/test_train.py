@@ -11,8 +11,9 @@ import pytest
 
 import anipot as package
 from anipot.cli.output import Lasting
-from anipot.config import RunSettings, checked, read_yaml
+from anipot.config import RunSettings
 from anipot.datasets import load_bundled
+from anipot.options import checked, read_yaml
 
 
 def test_a_run_with_words_and_a_file(anipot, tmp_path, quick_figures, small_words):

@@ -21,7 +21,7 @@ from anipot.aev import resolution as resolution_module
 from anipot.aev.settings import AEVSettings
 from anipot.batches import Batch, BatchLoader
 from anipot.calibration import beyond, calibrate, in_words
-from anipot.config import DataSettings, RunSettings, TrainingSettings, checked
+from anipot.config import DataSettings, RunSettings, TrainingSettings
 from anipot.conformers import Conformers
 from anipot.datasets import load_dataset
 from anipot.datasets.check import check_conformers, lone_atoms
@@ -31,6 +31,7 @@ from anipot.datasets.store_pack import pack
 from anipot.ensemble import ANIEnsemble
 from anipot.environments import environments
 from anipot.errors import DataError
+from anipot.options import checked
 from anipot.report.structures import with_structures, xyz
 from anipot.self_energies import SelfEnergies
 from anipot.simulation.structures import structures

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from report_page import HOSTILE, WORDS, Elements
 
-from anipot.config import RunSettings, checked, with_words
+from anipot.config import RunSettings
 from anipot.datasets import load_bundled
+from anipot.options import checked, with_words
 from anipot.training.run import Run, start_run
 
 

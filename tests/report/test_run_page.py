@@ -13,10 +13,11 @@ import pytest
 from report_page import HOSTILE, WORDS, Elements
 
 from anipot import plots
-from anipot.config import RunSettings, checked, read_yaml, with_words
+from anipot.config import RunSettings
 from anipot.conformers import Conformers
 from anipot.datasets.division import Division
 from anipot.errors import SettingsError
+from anipot.options import checked, read_yaml, with_words
 from anipot.report import run_page, write_report
 from anipot.report.options import command
 from anipot.training.run import start_run

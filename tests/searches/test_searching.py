@@ -16,11 +16,12 @@ import pytest
 
 import anipot
 from anipot import plots, shared_studies
-from anipot.config import RunSettings, checked, read_yaml
+from anipot.config import RunSettings
 from anipot.datasets import division
 from anipot.datasets.bundled import load_bundled
 from anipot.errors import DataError, SettingsError
 from anipot.iterations.settings import table_settings
+from anipot.options import checked, read_yaml
 from anipot.searches import search as searching
 from anipot.searches import storage
 from anipot.searches.search import resume_search, run_search

@@ -9,11 +9,12 @@ from ase import Atoms
 from ase.build import molecule
 
 import anipot
-from anipot.config import RunSettings, checked
+from anipot.config import RunSettings
 from anipot.conformers import isolated_atoms
 from anipot.datasets import conformers_from_atoms, describe
 from anipot.datasets.division import Division, divide, divide_again, provenance
 from anipot.errors import DataError
+from anipot.options import checked
 from anipot.self_energies import SelfEnergies
 from anipot.training.learning_curve import add_learning_curve
 from anipot.training.run import start_run

@@ -10,10 +10,11 @@ import torch
 
 import anipot
 from anipot import plots
-from anipot.config import RunSettings, checked, with_words
+from anipot.config import RunSettings
 from anipot.datasets import load_bundled
 from anipot.datasets.division import Division, read_data
 from anipot.errors import SettingsError
+from anipot.options import checked, with_words
 from anipot.training import learning_curve
 from anipot.training.learning_curve import add_learning_curve
 from anipot.training.run import Run, resume_run, start_run
@@ -95,7 +96,7 @@ def test_a_point_is_a_training_on_that_part(run):
 
 
 def read_settings(run: Run) -> RunSettings:
-    from anipot.config import read_yaml
+    from anipot.options import read_yaml
 
     return checked(RunSettings, read_yaml(run.folder / "options.yaml"))
 

@@ -15,9 +15,10 @@ from ase.calculators.singlepoint import SinglePointCalculator
 import anipot
 from anipot import plots
 from anipot.calibration import Calibrated, calibrate
-from anipot.config import RunSettings, checked, with_words
+from anipot.config import RunSettings
 from anipot.datasets.division import Division, divide, read_data
 from anipot.errors import DataError, SettingsError, TrainingError
+from anipot.options import checked, with_words
 from anipot.training import members as members_module
 from anipot.training.members import (
     CONTENTS,

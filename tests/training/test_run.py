@@ -17,12 +17,13 @@ import torch
 
 import anipot
 from anipot import plots
-from anipot.config import RunSettings, checked, read_yaml, with_words
+from anipot.config import RunSettings
 from anipot.datasets import load_bundled
 from anipot.datasets.division import Division, divide, read_data
 from anipot.errors import DataError, InUseError, SettingsError, TrainingError
 from anipot.files import only_process
 from anipot.networks import AtomicNetworks
+from anipot.options import checked, read_yaml, with_words
 from anipot.training import results
 from anipot.training import run as run_module
 from anipot.training.metrics import Evaluation

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from anipot.config import RunSettings, TrainingSettings, checked, read_yaml, to_yaml, with_words
+from anipot.config import RunSettings, TrainingSettings
 from anipot.conformers import Conformers
 from anipot.devices import pick_device
 from anipot.errors import DataError, SettingsError, TrainingError
 from anipot.model import ANIModel
+from anipot.options import checked, read_yaml, to_yaml, with_words
 from anipot.potentials import load
 from anipot.self_energies import SelfEnergies
 from anipot.training.threads import useful_threads
