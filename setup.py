@@ -35,9 +35,9 @@ setup(
                 [FOLDER + f for f in ("common.h", "grid.h", *SHARED, "kernels.inl")],
             ),
             (
-                "anipot._networks",
-                "anipot/_native/networks.cpp",
-                ["anipot/_native/networks.inl", *(FOLDER + f for f in SHARED)],
+                "anipot.networks._networks",
+                "anipot/networks/_native/networks.cpp",
+                ["anipot/networks/_native/networks.inl", *(FOLDER + f for f in SHARED)],
             ),
         )
     ]

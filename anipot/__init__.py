@@ -20,45 +20,46 @@ from anipot.version import __version__
 
 if TYPE_CHECKING:
     from anipot.aev import AEVComputer, AEVSettings
-    from anipot.batches import Batch, BatchLoader
-    from anipot.calculator import ANICalculator
-    from anipot.conformers import Conformers
-    from anipot.datasets import load_bundled, load_dataset
-    from anipot.ensemble import ANIEnsemble
+    from anipot.data.batches import Batch, BatchLoader
+    from anipot.data.conformers import Conformers
+    from anipot.data.load import load_dataset
+    from anipot.data.published.bundled import load_bundled
     from anipot.errors import AnipotError
-    from anipot.iterations.iterate import iterate
-    from anipot.model import ANIModel
-    from anipot.networks import AtomicNet
-    from anipot.potentials import load
-    from anipot.potentials.torchani_format import from_torchani
-    from anipot.prediction import Prediction
-    from anipot.repulsion import Repulsion
-    from anipot.searches.search import search
-    from anipot.self_energies import SelfEnergies
+    from anipot.experiments.search.search import search
+    from anipot.experiments.table.iterate import iterate
+    from anipot.formats.load import load
+    from anipot.formats.torchani_format import from_torchani
+    from anipot.networks.atomic import AtomicNet
+    from anipot.networks.repulsion import Repulsion
+    from anipot.networks.self_energies import SelfEnergies
+    from anipot.potential.calculator import ANICalculator
+    from anipot.potential.ensemble import ANIEnsemble
+    from anipot.potential.model import ANIModel
+    from anipot.potential.prediction import Prediction
     from anipot.training.trainer import ANITrainer, evaluate
 
 _HOMES = {
     "AEVComputer": "anipot.aev",
     "AEVSettings": "anipot.aev",
-    "ANICalculator": "anipot.calculator",
-    "ANIEnsemble": "anipot.ensemble",
-    "ANIModel": "anipot.model",
+    "ANICalculator": "anipot.potential.calculator",
+    "ANIEnsemble": "anipot.potential.ensemble",
+    "ANIModel": "anipot.potential.model",
     "ANITrainer": "anipot.training.trainer",
     "AnipotError": "anipot.errors",
-    "AtomicNet": "anipot.networks",
-    "Batch": "anipot.batches",
-    "BatchLoader": "anipot.batches",
-    "Conformers": "anipot.conformers",
-    "Prediction": "anipot.prediction",
-    "Repulsion": "anipot.repulsion",
-    "SelfEnergies": "anipot.self_energies",
+    "AtomicNet": "anipot.networks.atomic",
+    "Batch": "anipot.data.batches",
+    "BatchLoader": "anipot.data.batches",
+    "Conformers": "anipot.data.conformers",
+    "Prediction": "anipot.potential.prediction",
+    "Repulsion": "anipot.networks.repulsion",
+    "SelfEnergies": "anipot.networks.self_energies",
     "evaluate": "anipot.training.trainer",
-    "from_torchani": "anipot.potentials.torchani_format",
-    "iterate": "anipot.iterations.iterate",
-    "load": "anipot.potentials",
-    "load_bundled": "anipot.datasets",
-    "load_dataset": "anipot.datasets",
-    "search": "anipot.searches.search",
+    "from_torchani": "anipot.formats.torchani_format",
+    "iterate": "anipot.experiments.table.iterate",
+    "load": "anipot.formats.load",
+    "load_bundled": "anipot.data.published.bundled",
+    "load_dataset": "anipot.data.load",
+    "search": "anipot.experiments.search.search",
 }
 
 __all__ = [

@@ -166,7 +166,7 @@ class DataSettings(ReadSettings, DataFiles):
         return value
 
 
-#: Known to anipot.networks by the same names; here so that a wrong one is noticed before any work.
+#: The names of ``anipot.networks.atomic.ACTIVATIONS``; a wrong one is refused before any work.
 Activation = Literal["relu", "celu", "gelu", "silu", "tanh", "sigmoid", "gaussian"]
 
 

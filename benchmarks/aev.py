@@ -20,8 +20,8 @@ from torch import Tensor
 
 from anipot.aev import AEVSettings, native
 from anipot.aev.neighbors import neighbor_pairs
-from anipot.batches import Batch
-from anipot.conformers import Conformers
+from anipot.data.batches import Batch
+from anipot.data.conformers import Conformers
 from benchmarks.timing import (
     Load,
     alternate,

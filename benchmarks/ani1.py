@@ -14,9 +14,9 @@ import time
 
 import torch
 
-from anipot.conformers import Conformers
-from anipot.datasets import load_dataset
-from anipot.model import ANIModel
+from anipot.data.conformers import Conformers
+from anipot.data.load import load_dataset
+from anipot.potential.model import ANIModel
 from anipot.training.trainer import ANITrainer
 
 

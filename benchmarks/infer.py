@@ -23,9 +23,9 @@ import ase.build
 import numpy as np
 import torch
 
-from anipot.ensemble import ANIEnsemble
-from anipot.model import ANI1X_OTHER, ANI1X_WIDTHS, ANIModel
-from anipot.stepper import Stepper
+from anipot.potential.ensemble import ANIEnsemble
+from anipot.potential.model import ANI1X_OTHER, ANI1X_WIDTHS, ANIModel
+from anipot.potential.stepper import Stepper
 from benchmarks.timing import Load, alternate, in_words, matmul_rate, thread_counts, wait_for_quiet
 
 ELEMENTS = ("H", "C", "N", "O")

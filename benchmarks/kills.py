@@ -39,9 +39,10 @@ from benchmarks.kills_kinds import ALL_TRIALS, KINDS, STORED, TRIALS, Kind, make
 
 #: What commands import; a fork of a process that has it starts at once.
 _IMPORTS = (
-    "anipot.cli", "anipot.iterations.iterate", "anipot.report.table_page", "anipot.searches.search",
-    "anipot.searches.figures", "anipot.simulation", "anipot.simulation.figures",
-    "anipot.training.members", "anipot.training.member_results", "matplotlib.pyplot", "optuna",
+    "anipot.cli", "anipot.experiments.table.iterate", "anipot.experiments.table.report_page",
+    "anipot.experiments.search.search",
+    "anipot.experiments.search.figures", "anipot.simulation", "anipot.simulation.figures",
+    "anipot.runs.members", "anipot.runs.member_results", "matplotlib.pyplot", "optuna",
     "sqlalchemy", "torch._dynamo", "tqdm",
 )  # fmt: skip
 

@@ -166,8 +166,8 @@ def write_trials(folder: Path) -> None:
     """Write the trials of the search in a folder as JSON, as they are now."""
     import optuna
 
-    from anipot import shared_studies
-    from anipot.searches import storage
+    from anipot.experiments import shared_studies
+    from anipot.experiments.search import storage
 
     found: list[dict[str, Any]] = []
     where = folder / "search" / "trials.journal"
@@ -191,7 +191,7 @@ def enqueue_all(folder: Path, values: dict[str, list[Any]]) -> None:
     """Have the search in a folder try every combination of values."""
     import optuna
 
-    from anipot import shared_studies
+    from anipot.experiments import shared_studies
 
     shared_studies.need_optuna()
     where = folder / "search" / "trials.journal"

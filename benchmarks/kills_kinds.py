@@ -62,8 +62,8 @@ def make_inputs(folder: Path) -> None:
     from ase.build import molecule
     from ase.io import write
 
-    from anipot.datasets import load_bundled
-    from anipot.datasets.store_pack import pack
+    from anipot.data.pack import pack
+    from anipot.data.published.bundled import load_bundled
 
     folder.mkdir()
     data = load_bundled()

@@ -12,10 +12,10 @@ import numpy as np
 from tqdm import tqdm
 
 import anipot
-from anipot.conformers import Conformers
-from anipot.datasets.bundled import load_bundled
-from anipot.datasets.store import seal
-from anipot.ensemble import Potential
+from anipot.data.conformers import Conformers
+from anipot.data.published.bundled import load_bundled
+from anipot.data.store import seal
+from anipot.potential.ensemble import Potential
 
 #: Conformers of ANI-1 by their number of heavy atoms (Smith, Isayev, Roitberg, Sci. Data 4, 170193,
 #: 2017); together the 864,898 of the source's file.

@@ -23,7 +23,7 @@ import ase
 import ase.io
 import torch
 
-from anipot.potentials import load
+from anipot.formats.load import load
 from anipot.simulation import relax, run_md
 
 #: eV/atom/ps: what a run must stay below.

@@ -19,7 +19,7 @@ import numpy as np
 
 _READ = """
 import json, sys, time
-import anipot, anipot.model, anipot.datasets
+import anipot, anipot.potential.model, anipot.data
 from benchmarks.memory import peak_mb, resident_mb
 before = {"peak": peak_mb(), "resident": resident_mb()}
 start = time.perf_counter()

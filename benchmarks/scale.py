@@ -27,11 +27,11 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from anipot import plots
-from anipot.devices import free_memory, pick_device
-from anipot.files import write_text
-from anipot.iterations.presets import source
-from anipot.plotstyle import BLUE, COLUMN, ORANGE, log_axis, styled
+from anipot.experiments.table.presets import source
+from anipot.report.figures import plots
+from anipot.report.figures.style import BLUE, COLUMN, ORANGE, log_axis, styled
+from anipot.system.devices import free_memory, pick_device
+from anipot.system.files import write_text
 from benchmarks.made_data import ANI1, made_store
 from benchmarks.scale_run import conformers_seen
 from benchmarks.timing import Load, in_words

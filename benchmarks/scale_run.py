@@ -21,14 +21,14 @@ import numpy as np
 import torch
 import torch._dynamo  # which the first optimizer imports: it is no memory of a training
 
-import anipot.conformers
-from anipot.batches import BatchLoader
-from anipot.conformers import Conformers
-from anipot.datasets import load_dataset
-from anipot.devices import pick_device
-from anipot.iterations.presets import source
-from anipot.model import ANIModel
-from anipot.self_energies import SelfEnergies
+import anipot.data.conformers
+from anipot.data.batches import BatchLoader
+from anipot.data.conformers import Conformers
+from anipot.data.load import load_dataset
+from anipot.experiments.table.presets import source
+from anipot.networks.self_energies import SelfEnergies
+from anipot.potential.model import ANIModel
+from anipot.system.devices import pick_device
 from anipot.training.trainer import ANITrainer
 from benchmarks.memory import peak_mb
 from benchmarks.timing import Load, alternate
@@ -73,7 +73,7 @@ def train(
     imports = peak_mb()
     streamed = mode == "streamed"
     # However small: what is measured is the way of the data.
-    anipot.conformers.VIEW_FROM = 0 if streamed else sys.maxsize
+    anipot.data.conformers.VIEW_FROM = 0 if streamed else sys.maxsize
     data = load_dataset(store)
     if not streamed:
         data = in_memory(data)

@@ -14,11 +14,11 @@ import argparse
 from pathlib import Path
 
 from anipot.config import RunSettings
-from anipot.datasets.bundled import BUNDLED, bundled_path
-from anipot.ensemble import ANIEnsemble
-from anipot.options import checked, read_yaml, with_words
-from anipot.potentials import SHIPPED
-from anipot.training.members import resume_members, start_members
+from anipot.data.published.bundled import BUNDLED, bundled_path
+from anipot.formats.load import SHIPPED
+from anipot.potential.ensemble import ANIEnsemble
+from anipot.runs.members import resume_members, start_members
+from anipot.system.options import checked, read_yaml, with_words
 
 NAME = "anipot-hcno"
 

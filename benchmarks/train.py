@@ -19,10 +19,10 @@ from ase.collections import g2
 from torch import Tensor
 
 from anipot.aev import AEVSettings
-from anipot.batches import BatchLoader
 from anipot.config import TrainingSettings
-from anipot.conformers import Conformers
-from anipot.model import ANIModel
+from anipot.data.batches import BatchLoader
+from anipot.data.conformers import Conformers
+from anipot.potential.model import ANIModel
 from anipot.training.aev_cache import AEVSource
 from anipot.training.losses import loss_terms
 from anipot.training.step import TrainingStep

@@ -20,7 +20,7 @@ import torch
 from ase import units as aseunits
 from ase.calculators.calculator import Calculator, all_changes
 
-from anipot.potentials import load
+from anipot.formats.load import load
 from anipot.simulation import relax, vibrations
 from anipot.units import BOHR_TO_ANGSTROM, HARTREE_TO_EV
 
@@ -71,7 +71,7 @@ class TorchANI:
         os.environ.setdefault("TORCHANI_NO_WARN_EXTENSIONS", "1")
         from torchani.neurochem import load_aev_computer_and_symbols, load_ensemble
 
-        from anipot.potentials.neurochem import read_neurochem
+        from anipot.formats.neurochem import read_neurochem
 
         parameters, _, prefix, count = info.read_text().split()
         self.aev, self.symbols = load_aev_computer_and_symbols(info.parent / parameters)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from anipot.aev.settings import AEVSettings
-from anipot.conformers import Conformers
+from anipot.data.conformers import Conformers
 from anipot.elements import index_table, numbers_of, parse_elements
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from anipot.conformers import Conformers
+from anipot.data.conformers import Conformers
 
 
 @st.composite

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from anipot import config
 from anipot.config import DataSettings, ModelSettings, RunSettings, TrainingSettings
 from anipot.errors import SettingsError
-from anipot.model import ANIModel
-from anipot.networks import ACTIVATIONS
-from anipot.options import checked, read_yaml, to_yaml, with_words
+from anipot.networks.atomic import ACTIVATIONS
+from anipot.potential.model import ANIModel
+from anipot.system.options import checked, read_yaml, to_yaml, with_words
 from anipot.training.trainer import ANITrainer
 
 
@@ -229,7 +229,7 @@ def test_every_training_option_reaches_the_trainer():
 
 
 def test_every_reading_option_is_one_of_load_dataset():
-    from anipot.datasets import load_dataset
+    from anipot.data.load import load_dataset
 
     known = inspect.signature(load_dataset).parameters
     reading = ["energy_key", "coordinates_key", "species_key", "forces_key", "energy_unit"]
@@ -255,8 +255,8 @@ def test_epochs_make_about_as_many_updates_for_any_size(n, epochs):
 
 def test_one_list_of_reading_options():
     """load_dataset spells its keywords out, for help() and editors: they must be the same."""
-    from anipot.datasets import load_dataset
-    from anipot.datasets.mapping import ReadOptions
+    from anipot.data.load import load_dataset
+    from anipot.data.mapping import ReadOptions
 
     keywords = dict(inspect.signature(load_dataset).parameters)
     del keywords["paths"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from anipot.aev.settings import AEVSettings
-from anipot.batches import Batch
+from anipot.data.batches import Batch
 from anipot.errors import AnipotError, SettingsError
 
 #: What an engine is: ``aev(settings, batch, coordinates, cells)`` -> (N, L) by row, differentiable

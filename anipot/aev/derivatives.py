@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anipot.aev import reference
 from anipot.aev.settings import AEVSettings
-from anipot.batches import Batch
+from anipot.data.batches import Batch
 
 
 class Kernels(NamedTuple):

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from anipot.batches import Batch
+from anipot.data.batches import Batch
 from anipot.errors import DataError
 
 #: Volume of a cell over the product of its edges, below which the cell is flat (as rounding leaves

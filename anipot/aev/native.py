@@ -29,9 +29,9 @@ from torch import Tensor
 from anipot.aev import derivatives, geometry
 from anipot.aev.derivatives import Kernels
 from anipot.aev.settings import AEVSettings
-from anipot.batches import Batch
-from anipot.compiled import load_library
+from anipot.data.batches import Batch
 from anipot.errors import AnipotError, DataError, SettingsError
+from anipot.system.compiled import load_library
 
 #: Instruction sets that the library may have been compiled for, least first.
 VARIANTS = ("base", "avx2", "avx512")

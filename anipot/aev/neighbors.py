@@ -23,7 +23,7 @@ from anipot.aev.geometry import (
     periodic_conformers,
     too_many_images,
 )
-from anipot.batches import Batch
+from anipot.data.batches import Batch
 from anipot.errors import DataError
 
 #: Candidates (pairs, with image) looked at in one go: up to 50 MB of temporaries on a CPU.

@@ -17,7 +17,7 @@ from torch import Tensor
 from anipot.aev.geometry import check_crowding
 from anipot.aev.neighbors import chunk_size, chunks, neighbor_pairs, runs
 from anipot.aev.settings import AEVSettings
-from anipot.batches import Batch
+from anipot.data.batches import Batch
 
 #: Square of the shortest distance, in angstrom^2: atoms closer than 1e-5 angstrom count as 1e-5
 #: apart, and get no derivative along their distance. So coincident atoms give finite numbers.

@@ -12,8 +12,8 @@ import torch
 from anipot.aev.computer import AEVComputer
 from anipot.aev.neighbors import neighbor_pairs
 from anipot.aev.settings import AEVSettings
-from anipot.batches import Batch, BatchLoader
-from anipot.conformers import Conformers
+from anipot.data.batches import Batch, BatchLoader
+from anipot.data.conformers import Conformers
 from anipot.errors import DataError, SettingsError
 
 #: A column whose values differ by less over all atoms of an element tells a network in single

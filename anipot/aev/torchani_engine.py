@@ -21,7 +21,7 @@ from anipot.aev.geometry import (
 )
 from anipot.aev.neighbors import neighbor_pairs
 from anipot.aev.settings import AEVSettings
-from anipot.batches import Batch
+from anipot.data.batches import Batch
 from anipot.errors import DataError, SettingsError
 
 

@@ -27,7 +27,7 @@ from anipot.aev import derivatives, reference
 from anipot.aev.derivatives import Kernels
 from anipot.aev.geometry import check_finite, periodic_conformers
 from anipot.aev.settings import AEVSettings
-from anipot.batches import Batch
+from anipot.data.batches import Batch
 from anipot.errors import SettingsError
 
 #: Beyond so many atoms in a conformer, lists of neighbours should be faster than all pairs (the

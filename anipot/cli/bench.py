@@ -54,14 +54,14 @@ def architectures(
 
     \b
     import anipot
-    from anipot.iterations.presets import architectures
+    from anipot.experiments.table.presets import architectures
     anipot.iterate(**architectures(epochs=30), seeds=3)
     """
-    from anipot.iterations.iterate import run_table
-    from anipot.iterations.presets import architectures as preset
-    from anipot.iterations.settings import table_settings
-    from anipot.options import with_words
-    from anipot.training.run import new_folder
+    from anipot.experiments.table.iterate import run_table
+    from anipot.experiments.table.presets import architectures as preset
+    from anipot.experiments.table.settings import table_settings
+    from anipot.runs.run import new_folder
+    from anipot.system.options import with_words
 
     parts = preset() if epochs is None else preset(epochs)
     parts["base"] = with_words(parts["base"], words or [])

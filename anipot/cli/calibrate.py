@@ -11,7 +11,7 @@ import typer
 from anipot.cli.evaluate import DataFiles, OnlyPart, Part
 from anipot.cli.output import shows_progress, written
 from anipot.cli.reading import NO_OPTIONS, reads_data
-from anipot.datasets.mapping import ReadOptions
+from anipot.data.mapping import ReadOptions
 
 
 @reads_data(keep_unlabelled=False)
@@ -40,17 +40,17 @@ def calibrate(
     In Python:
 
     \b
-    from anipot.calibration import calibrate
+    from anipot.evaluation.calibration import calibrate
     print(calibrate(anipot.load("POTENTIAL.safetensors"), anipot.load_dataset("DATA.h5")))
     """
-    from anipot.calibration import calibrate as compare
-    from anipot.datasets.bundled import bundled_path
-    from anipot.datasets.check import warn_of_labels
-    from anipot.datasets.load import read_files
+    from anipot.data.check import warn_of_labels
+    from anipot.data.load import read_files
+    from anipot.data.published.bundled import bundled_path
     from anipot.errors import DataError
-    from anipot.files import damage_named, write_text
-    from anipot.potentials import load
-    from anipot.training.seen import part_of
+    from anipot.evaluation.calibration import calibrate as compare
+    from anipot.evaluation.trained_on import part_of
+    from anipot.formats.load import load
+    from anipot.system.files import damage_named, write_text
 
     model = load(potential)
     conformers = read_files(data or [bundled_path()], read)
@@ -65,8 +65,8 @@ def calibrate(
     if note:
         typer.echo(note)
     if out is not None:
-        from anipot import plots
-        from anipot.calibration_plot import calibration_plot
+        from anipot.report.figures import plots
+        from anipot.report.figures.calibration import calibration_plot
 
         existed = (out / "calibration.json").exists()
         text = json.dumps({"potential": potential, "note": note, **found.to_dict()}, indent=1)

@@ -11,11 +11,11 @@ from anipot.cli.fetch import fetch
 from anipot.cli.pack import pack
 from anipot.cli.reading import NO_OPTIONS, reads_data
 from anipot.cli.resolve import resolve
-from anipot.datasets.bundled import bundled_path
-from anipot.datasets.check import read_and_check, warn_of_labels
-from anipot.datasets.describe import describe
-from anipot.datasets.load import read_files
-from anipot.datasets.mapping import ReadOptions
+from anipot.data.check import read_and_check, warn_of_labels
+from anipot.data.describe import describe
+from anipot.data.load import read_files
+from anipot.data.mapping import ReadOptions
+from anipot.data.published.bundled import bundled_path
 
 data_app = typer.Typer(
     help="Look at data sets: what they hold (info), what is wrong with them (check), how AEVs "
@@ -46,7 +46,8 @@ def info(
     In Python:
 
     \b
-    from anipot.datasets import describe, load_dataset
+    from anipot.data.describe import describe
+    from anipot.data.load import load_dataset
     print(describe(load_dataset("FILE")))
     """
     data = read_files(files or [bundled_path()], read)
@@ -69,7 +70,7 @@ def check(
     In Python:
 
     \b
-    from anipot.datasets import check_file
+    from anipot.data.check import check_file
     print(*check_file("FILE"), sep="\\n")
     """
     failed = False

@@ -11,7 +11,7 @@ import typer
 
 from anipot.cli.output import shows_progress, written
 from anipot.cli.reading import NO_OPTIONS, reads_data
-from anipot.datasets.mapping import ReadOptions
+from anipot.data.mapping import ReadOptions
 
 
 class Part(StrEnum):
@@ -59,15 +59,15 @@ def evaluate(
     data = anipot.load_dataset("DATA.h5")
     print(anipot.evaluate(anipot.load("POTENTIAL.safetensors"), data))
     """
-    from anipot import plots
-    from anipot.datasets.bundled import bundled_path
-    from anipot.datasets.check import warn_of_labels
-    from anipot.datasets.load import read_files
+    from anipot.data.check import warn_of_labels
+    from anipot.data.load import read_files
+    from anipot.data.published.bundled import bundled_path
     from anipot.errors import DataError
-    from anipot.files import damage_named, write_text
-    from anipot.potentials import load
-    from anipot.training.metrics import Evaluation
-    from anipot.training.seen import part_of
+    from anipot.evaluation.metrics import Evaluation
+    from anipot.evaluation.trained_on import part_of
+    from anipot.formats.load import load
+    from anipot.report.figures import plots
+    from anipot.system.files import damage_named, write_text
     from anipot.training.trainer import evaluate as errors_of
 
     model = load(potential)

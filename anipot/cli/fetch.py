@@ -39,10 +39,10 @@ def fetch(
     In Python:
 
     \b
-    from anipot.datasets.fetch_ani1 import fetch_ani1
+    from anipot.data.published.fetch_ani1 import fetch_ani1
     fetch_ani1((1, 4), "ani_gdb_s01_to_s04.h5")
     """
-    from anipot.datasets.fetch_ani1 import fetch_ani1, heavy_atoms_of
+    from anipot.data.published.fetch_ani1 import fetch_ani1, heavy_atoms_of
 
     file, molecules, conformers = fetch_ani1(heavy_atoms_of(heavy_atoms), out, archive=archive)
     typer.echo(f"{file}: {conformers:,} conformers of {molecules:,} molecules, checked")

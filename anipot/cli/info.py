@@ -23,8 +23,8 @@ def info() -> None:
 
     from anipot.aev import AEVComputer, AEVSettings, native, triton_engine
     from anipot.aev.computer import engine_report
-    from anipot.datasets import bundled_path
-    from anipot.small_networks import available as networks_compiled
+    from anipot.data.published.bundled import bundled_path
+    from anipot.networks.native import available as networks_compiled
 
     typer.echo(f"anipot {__version__}, Python {platform.python_version()}, {platform.platform()}")
     names = ("torch", "torchani", "numpy", "ase", "h5py", "safetensors")

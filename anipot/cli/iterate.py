@@ -104,10 +104,10 @@ def iterate(
     import anipot
     anipot.iterate({"epochs": 20}, rows=[{}, {"hidden": [256, 192]}], seeds=3)
     """
-    from anipot.iterations.iterate import resume_table, run_table
-    from anipot.iterations.presets import source, source_tuned
-    from anipot.iterations.settings import read_parts, table_settings
-    from anipot.options import with_words
+    from anipot.experiments.table.iterate import resume_table, run_table
+    from anipot.experiments.table.presets import source, source_tuned
+    from anipot.experiments.table.settings import read_parts, table_settings
+    from anipot.system.options import with_words
 
     if preset == "source" and protocol == "as-written":
         # Without a FILE the first word takes its place.
@@ -118,7 +118,7 @@ def iterate(
                 "as-written has one run a row, one after another, as the notebook: leave out "
                 "--seeds, --workers, --resume, --storage and --name (seed=1 is another seed)"
             )
-        from anipot.iterations.as_written_run import run_as_written
+        from anipot.studies.source_report.run import run_as_written
 
         base = {"data": {"files": [str(path) for path in data]}} if data else {}
         run_as_written(with_words(base, words or []), updates, out)

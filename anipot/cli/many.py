@@ -25,7 +25,7 @@ Name = Annotated[str | None, typer.Option("--name", help="What it is called in i
 
 def naming(file: Path | None, words: list[str] | None) -> AbstractContextManager[None]:
     """Errors of the block name the file that they are about, and the words that change it."""
-    from anipot.files import damage_named
+    from anipot.system.files import damage_named
 
     if file is None:
         return nullcontext()
@@ -34,7 +34,7 @@ def naming(file: Path | None, words: list[str] | None) -> AbstractContextManager
 
 def change_base(parts: dict[str, Any], words: list[str] | None) -> None:
     """Change the base of what a file says by what the command says."""
-    from anipot.options import with_words
+    from anipot.system.options import with_words
 
     base = parts.get("base") or {}
     if words and isinstance(base, dict):  # else the check of the parts says what is wrong with it

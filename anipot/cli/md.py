@@ -77,13 +77,13 @@ def md(
     """
     from tqdm import tqdm
 
-    from anipot.files import kept
-    from anipot.options import checked
-    from anipot.plots import save_figure
+    from anipot.report.figures.plots import save_figure
     from anipot.simulation.dynamics import MDSettings, run_md
     from anipot.simulation.figures import md_figure
     from anipot.simulation.recording import RunFiles
-    from anipot.training.interruption import Interruption
+    from anipot.system.files import kept
+    from anipot.system.interruption import Interruption
+    from anipot.system.options import checked
 
     settings = checked(
         MDSettings,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from anipot.cli.reading import NO_OPTIONS, reads_data
-from anipot.datasets.mapping import ReadOptions
+from anipot.data.mapping import ReadOptions
 
 
 @reads_data()
@@ -33,13 +33,13 @@ def pack(
     In Python:
 
     \b
-    from anipot.datasets.store_pack import pack
+    from anipot.data.pack import pack
     pack(["FILE1", "FILE2"], "STORE")
     """
     import os
 
-    from anipot.datasets.load import load_dataset
-    from anipot.datasets.store_pack import pack as pack_files
+    from anipot.data.load import load_dataset
+    from anipot.data.pack import pack as pack_files
 
     store = pack_files(files, out, read, workers=workers or os.cpu_count() or 1)
     data = load_dataset(store)

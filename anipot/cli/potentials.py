@@ -32,13 +32,13 @@ def list_() -> None:
     In Python:
 
     \b
-    from anipot.potentials.published import NAMES, cached
+    from anipot.formats.published import NAMES, cached
     print({name: cached(name) for name in NAMES})
     """
-    from anipot.datasets.bundled import bundled_path
+    from anipot.data.published.bundled import bundled_path
     from anipot.errors import DataError
-    from anipot.potentials import SHIPPED
-    from anipot.potentials.published import PUBLISHED, cache_folders, cached
+    from anipot.formats.load import SHIPPED
+    from anipot.formats.published import PUBLISHED, cache_folders, cached
 
     problems = []
     for potential in PUBLISHED:
@@ -84,11 +84,11 @@ def info(potential: Potential, hints: Hints = None) -> None:
 
     \b
     import anipot
-    from anipot.potentials.describe import describe
+    from anipot.evaluation.description import describe
     print(describe(anipot.load("POTENTIAL")))
     """
-    from anipot.potentials import load
-    from anipot.potentials.describe import describe
+    from anipot.evaluation.description import describe
+    from anipot.formats.load import load
 
     typer.echo(describe(load(potential, **_values(hints or []))))
 
@@ -105,10 +105,10 @@ def fetch(
     In Python:
 
     \b
-    from anipot.potentials.published import fetch
+    from anipot.formats.published import fetch
     print(fetch(["ani1x"]))
     """
-    from anipot.potentials.published import fetch as fetch_published
+    from anipot.formats.published import fetch as fetch_published
 
     for place in fetch_published(names):
         typer.echo(f"{place} and {place.with_suffix('')} (checked)")
@@ -134,8 +134,8 @@ def convert(
     import anipot
     anipot.load("POTENTIAL").save("OUT.safetensors")
     """
-    from anipot.potentials import load
-    from anipot.potentials.describe import describe
+    from anipot.evaluation.description import describe
+    from anipot.formats.load import load
 
     if Path(source).exists() and out.exists() and out.samefile(source):
         raise SettingsError(f"{out} is the potential to convert; name another file to write to")
@@ -148,9 +148,9 @@ def convert(
 
 def _values(hints: list[str]) -> dict[str, Any]:
     """Keywords of ``load`` from words such as activation=relu."""
-    from anipot.datasets.load import load_dataset
-    from anipot.potentials.bounded import number
-    from anipot.yaml_files import parse_value
+    from anipot.data.load import load_dataset
+    from anipot.formats.bounded import number
+    from anipot.system.yaml_files import parse_value
 
     values: dict[str, Any] = {}
     for word in hints:

@@ -9,7 +9,7 @@ import typer
 
 from anipot.cli.output import shows_progress, written
 from anipot.cli.reading import NO_OPTIONS, reads_data
-from anipot.datasets.mapping import ReadOptions
+from anipot.data.mapping import ReadOptions
 from anipot.errors import SettingsError
 
 
@@ -51,10 +51,10 @@ def predict(
     data = anipot.load_dataset("FILE.xyz", keep_unlabelled=True)
     print(anipot.load("POTENTIAL.safetensors").predict(data, forces=True).energies)
     """
-    from anipot.datasets.check import warn_of_geometry, warn_of_labels
-    from anipot.datasets.load import read_files
-    from anipot.potentials import load
-    from anipot.prediction import checked_ending
+    from anipot.data.check import warn_of_geometry, warn_of_labels
+    from anipot.data.load import read_files
+    from anipot.formats.load import load
+    from anipot.potential.prediction import checked_ending
 
     if out is not None and out.resolve() in [file.resolve() for file in files]:
         raise SettingsError(f"{out} is an input file; name another file to write to")
@@ -80,7 +80,7 @@ def predict(
         prediction.write(conformers, out)
         typer.echo(f"{len(conformers):,} predictions written to {written(out, existed)}")
     if prediction.energy_std is not None and len(conformers):
-        from anipot.calibration import beyond, in_words
+        from anipot.evaluation.calibration import beyond, in_words
 
         spread = prediction.disagreement(conformers)
         typer.echo(in_words(model, spread, conformers))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from anipot.datasets.mapping import ReadOptions, read_options
+from anipot.data.mapping import ReadOptions, read_options
 
 #: The default of ``read``: find everything out from the files.
 NO_OPTIONS = ReadOptions()

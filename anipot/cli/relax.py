@@ -22,7 +22,7 @@ from anipot.errors import SettingsError
 if TYPE_CHECKING:
     import ase
 
-    from anipot.calculator import ANICalculator
+    from anipot.potential.calculator import ANICalculator
     from anipot.simulation import Relaxed
 
 
@@ -65,7 +65,7 @@ def relax(
     from anipot.simulation.relaxation import check_options
     from anipot.simulation.relaxation import relax as relax_one
     from anipot.simulation.structures import extxyz
-    from anipot.training.interruption import Interruption
+    from anipot.system.interruption import Interruption
 
     if out is None:
         if len(files) > 1:

@@ -35,7 +35,7 @@ def report(
     """
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise SettingsError(f"{out}: a report is a web page; give it a name that ends in .html")
-    from anipot.report import write_report
+    from anipot.experiments.report import write_report
 
     existed = (folder / "report.html" if out is None else out).exists()
     typer.echo(f"report written to {written(write_report(folder, out), existed)}")

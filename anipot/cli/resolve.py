@@ -9,8 +9,8 @@ import typer
 
 from anipot.cli.reading import NO_OPTIONS, reads_data
 from anipot.config import COVER_OPTIONS, ModelSettings
-from anipot.datasets.mapping import ReadOptions
-from anipot.options import checked
+from anipot.data.mapping import ReadOptions
+from anipot.system.options import checked
 
 
 def _option(name: str) -> Any:
@@ -53,8 +53,8 @@ def resolve(
     """
     from anipot.aev.resolution import resolution
     from anipot.aev.settings import AEVSettings
-    from anipot.datasets.bundled import bundled_path
-    from anipot.datasets.load import read_files
+    from anipot.data.load import read_files
+    from anipot.data.published.bundled import bundled_path
 
     given = (
         radial_cutoff, angular_cutoff, radial_terms, angular_terms, angle_terms, zeta, radial_start,

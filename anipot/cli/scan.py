@@ -75,13 +75,13 @@ def scan(
     import numpy as np
     from tqdm import tqdm
 
-    from anipot.files import write_text
-    from anipot.plots import save_figure
+    from anipot.report.figures.plots import save_figure
     from anipot.simulation.coordinate_scan import Coordinate, ScanPoint
     from anipot.simulation.coordinate_scan import scan as scan_of
     from anipot.simulation.figures import EV_TO_KCALMOL, scan_figure
     from anipot.simulation.structures import extxyz, snapshot
-    from anipot.training.interruption import Interruption
+    from anipot.system.files import write_text
+    from anipot.system.interruption import Interruption
 
     given = [tuple(x) for x in (dihedral, angle, distance) if x]
     if len(given) != 1:

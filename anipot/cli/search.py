@@ -80,9 +80,9 @@ def search(
     import anipot
     anipot.search({"epochs": 40}, space={"batch_size": [32, 64, 128]}, minutes=30)
     """
-    from anipot.iterations.settings import read_parts
-    from anipot.searches.search import resume_search, run_search
-    from anipot.searches.settings import search_settings
+    from anipot.experiments.search.search import resume_search, run_search
+    from anipot.experiments.search.settings import search_settings
+    from anipot.experiments.table.settings import read_parts
 
     if resume is not None:
         if file is not None or words or any(o is not None for o in (storage, name, out)):

@@ -13,7 +13,7 @@ from anipot.errors import SettingsError
 if TYPE_CHECKING:
     import ase
 
-    from anipot.calculator import ANICalculator
+    from anipot.potential.calculator import ANICalculator
 
 Potential = Annotated[
     str,
@@ -48,8 +48,8 @@ def calculator_of(
 
     It ends a simulation at the disagreement asked for; else it warns beyond the calibration.
     """
-    from anipot.calibration import calibrated
-    from anipot.potentials import load
+    from anipot.evaluation.calibration import calibrated
+    from anipot.formats.load import load
 
     model = load(potential, dtype="float64" if double else None)
     if max_disagreement is None and (known := calibrated(model)) is not None:
@@ -66,11 +66,11 @@ def structures_of(files: list[Path], calculator: ANICalculator) -> list[ase.Atom
     """
     import numpy as np
 
-    from anipot.batches import known_species
-    from anipot.calibration import beyond
-    from anipot.datasets.check import warn_of_geometry
-    from anipot.datasets.load import read_files
-    from anipot.datasets.mapping import read_options
+    from anipot.data.batches import known_species
+    from anipot.data.check import warn_of_geometry
+    from anipot.data.load import read_files
+    from anipot.data.mapping import read_options
+    from anipot.evaluation.calibration import beyond
     from anipot.simulation.structures import structures
 
     carried: list[ase.Atoms | None] = []

@@ -67,7 +67,7 @@ def train(
     trainer.model.save("my.safetensors")
     """
     from anipot.config import RunSettings
-    from anipot.options import checked, read_yaml, to_yaml, with_words
+    from anipot.system.options import checked, read_yaml, to_yaml, with_words
 
     given = words or []
     others = (config, out, members)
@@ -90,13 +90,13 @@ def train(
     if options:
         typer.echo(to_yaml(settings), nl=False)
         return
+    from anipot.runs.run import resume_run, run_settings, start_run
     from anipot.training.ranks import joined, started
-    from anipot.training.run import resume_run, run_settings, start_run
 
     if resume is not None:
         settings = run_settings(resume)
     if settings.ensemble.members > 1:
-        from anipot.training.members import resume_members, start_members
+        from anipot.runs.members import resume_members, start_members
 
         if learning_curve:
             raise SettingsError("--learning-curve is of a single potential: leave out members")
@@ -116,6 +116,6 @@ def train(
     if run.history.stopped == "interrupted":
         raise typer.Exit(130)  # as shells have it for what Ctrl-C ended
     if learning_curve:
-        from anipot.training.learning_curve import add_learning_curve
+        from anipot.runs.learning_curve import add_learning_curve
 
         add_learning_curve(run.folder)

@@ -65,9 +65,9 @@ def vibrations(
     from anipot.simulation import vibrations
     print(vibrations(atoms, anipot.load("POTENTIAL").calculator()).frequencies)
     """
-    from anipot.files import write_text
     from anipot.simulation.normal_modes import vibrations as vibrations_of
     from anipot.simulation.relaxation import relax
+    from anipot.system.files import write_text
 
     if out is not None:
         if out.suffix != ".json":

@@ -15,9 +15,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 from markupsafe import Markup, escape
 
 from anipot.errors import AnipotError
-from anipot.files import damage_named
-from anipot.plotstyle import short
-from anipot.training.metrics import r2_text
+from anipot.evaluation.metrics import r2_text
+from anipot.report.figures.style import short
+from anipot.system.files import damage_named
 from anipot.version import __version__
 
 #: An SVG larger than this (a parity plot of thousands of points) is put in as its PNG.

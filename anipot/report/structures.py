@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from anipot.conformers import Conformers
+from anipot.data.conformers import Conformers
 from anipot.elements import symbols_of
 
 #: Larger structures than this are a fog on a page, and a burden to it.

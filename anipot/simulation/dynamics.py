@@ -21,8 +21,6 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from anipot import units
 from anipot.config import Settings
 from anipot.errors import AnipotError, DisagreementError, SettingsError, SimulationError
-from anipot.files import damage_named
-from anipot.options import checked
 from anipot.simulation.constraints import (
     NOT_HELD,
     described,
@@ -37,6 +35,8 @@ from anipot.simulation.constraints import (
 )
 from anipot.simulation.recording import START_AGAIN, Recorder, RestartPoint, Row, RunFiles
 from anipot.simulation.structures import Stop, never, snapshot
+from anipot.system.files import damage_named
+from anipot.system.options import checked
 
 
 class MDSettings(Settings):

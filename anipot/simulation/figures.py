@@ -1,4 +1,4 @@
-"""Figures of simulations, in the style of ``anipot.plots``."""
+"""Figures of simulations, in the style of ``anipot.report.figures.plots``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from anipot import units
-from anipot.plotstyle import BLUE, COLUMN, GREEN, GREY, ORANGE, styled, title_text
+from anipot.report.figures.style import BLUE, COLUMN, GREEN, GREY, ORANGE, styled, title_text
 from anipot.simulation.coordinate_scan import Coordinate, ScanPoint
 from anipot.simulation.dynamics import MDResult
 

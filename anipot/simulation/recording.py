@@ -19,8 +19,8 @@ import numpy as np
 from ase.io.trajectory import Trajectory
 
 from anipot.errors import SettingsError, SimulationError
-from anipot.files import atomic_write, read_table
 from anipot.simulation.structures import extxyz, snapshot
+from anipot.system.files import atomic_write, read_table
 
 
 @dataclass(frozen=True)

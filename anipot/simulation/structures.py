@@ -11,7 +11,7 @@ import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import write_extxyz
 
-from anipot.conformers import Conformers
+from anipot.data.conformers import Conformers
 from anipot.elements import symbols_of
 from anipot.simulation.constraints import PINNED, simplified
 

@@ -16,11 +16,11 @@ from ase.md.langevin import Langevin
 from ase.neighborlist import natural_cutoffs, neighbor_list
 
 from anipot import units
-from anipot.batches import Batch
-from anipot.conformers import Conformers
-from anipot.ensemble import Potential, members_of
+from anipot.data.batches import Batch
+from anipot.data.conformers import Conformers
 from anipot.errors import SimulationError
-from anipot.inference import Evaluator
+from anipot.potential.ensemble import Potential, members_of
+from anipot.potential.inference import Evaluator
 from anipot.simulation.dynamics import draw_velocities
 
 #: Atoms closer than this many times the sum of their covalent radii are bonded, as in ``scan``.

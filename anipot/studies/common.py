@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from anipot.ensemble import ANIEnsemble
 from anipot.errors import SettingsError
-from anipot.files import kept, only_process, read_text, write_first, write_text
-from anipot.model import ANIModel
-from anipot.plots import save_figure
-from anipot.potentials import load
-from anipot.training.history import History
-from anipot.training.run import new_folder
+from anipot.evaluation.history import History
+from anipot.formats.load import load
+from anipot.potential.ensemble import ANIEnsemble
+from anipot.potential.model import ANIModel
+from anipot.report.figures.plots import save_figure
+from anipot.runs.run import new_folder
+from anipot.system.files import kept, only_process, read_text, write_first, write_text
 from anipot.version import __version__
 
 

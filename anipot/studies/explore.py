@@ -17,20 +17,20 @@ import numpy as np
 import torch
 
 from anipot.config import DataSettings
-from anipot.conformers import Conformers
-from anipot.datasets.bundled import load_bundled
-from anipot.datasets.division import divide
-from anipot.datasets.load import load_dataset
-from anipot.environments import environments
+from anipot.data.conformers import Conformers
+from anipot.data.division import divide
+from anipot.data.load import load_dataset
+from anipot.data.published.bundled import load_bundled
 from anipot.errors import DataError, SettingsError
-from anipot.options import checked
-from anipot.plotstyle import short
+from anipot.report.figures.style import short
 from anipot.studies.common import Study
+from anipot.studies.environments import environments
 from anipot.studies.explore_autoencoder import autoencoder
 from anipot.studies.explore_clusters import components, groups_of
 from anipot.studies.explore_coverage import Parts, coverage
 from anipot.studies.explore_data import SOURCE_CORRELATION, overview
-from anipot.training.threads import threads as using_threads
+from anipot.system.options import checked
+from anipot.system.threads import threads as using_threads
 
 
 @dataclass(frozen=True)

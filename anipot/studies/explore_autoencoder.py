@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from anipot.aev.settings import AEVSettings
-from anipot.environments import environments
 from anipot.studies import explore_figures as figures
 from anipot.studies.common import Study
+from anipot.studies.environments import environments
 from anipot.studies.explore_coverage import Parts
 
 

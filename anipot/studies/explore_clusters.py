@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from anipot.conformers import Conformers
+from anipot.data.conformers import Conformers
 from anipot.elements import number_of, symbol_of
-from anipot.environments import Environments
 from anipot.studies import explore_figures as figures
 from anipot.studies.common import Study
+from anipot.studies.environments import Environments
 
 #: What chemists call carbon atoms by the number of their neighbours.
 CARBON = {4: "sp3", 3: "sp2", 2: "sp"}

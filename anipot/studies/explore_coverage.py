@@ -10,13 +10,13 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from anipot.aev.settings import AEVSettings
-from anipot.conformers import Conformers
+from anipot.data.conformers import Conformers
 from anipot.elements import symbol_of
-from anipot.environments import Environments, environments
-from anipot.model import ANIModel
-from anipot.plotstyle import short
+from anipot.potential.model import ANIModel
+from anipot.report.figures.style import short
 from anipot.studies import explore_figures as figures
 from anipot.studies.common import Study, finished
+from anipot.studies.environments import Environments, environments
 from anipot.training.trainer import ANITrainer
 from anipot.units import HARTREE_TO_KCALMOL
 

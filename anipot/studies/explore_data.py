@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from anipot.conformers import Conformers
-from anipot.plotstyle import short
-from anipot.self_energies import SelfEnergies
+from anipot.data.conformers import Conformers
+from anipot.networks.self_energies import SelfEnergies
+from anipot.report.figures.style import short
 from anipot.studies import explore_figures as figures
 from anipot.studies.common import Study
 from anipot.units import HARTREE_TO_KCALMOL

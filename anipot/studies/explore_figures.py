@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from anipot.plotstyle import BLUE, COLUMN, GREEN, GREY, ORANGE, log_axis, plain, styled
+from anipot.report.figures.style import BLUE, COLUMN, GREEN, GREY, ORANGE, log_axis, plain, styled
 
 #: Okabe and Ito's other colours after those of the package, for up to eight groups.
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")

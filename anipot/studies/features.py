@@ -8,11 +8,11 @@ from torch import Tensor
 
 from anipot.aev import AEVSettings
 from anipot.aev.computer import AEVComputer
-from anipot.batches import Batch
-from anipot.conformers import Conformers
-from anipot.model import ANIModel
-from anipot.networks import AtomicNetworks
-from anipot.training.metrics import Evaluation
+from anipot.data.batches import Batch
+from anipot.data.conformers import Conformers
+from anipot.evaluation.metrics import Evaluation
+from anipot.networks.atomic import AtomicNetworks
+from anipot.potential.model import ANIModel
 
 #: Coordinates (B, n, 3) of molecules of n atoms -> features (B, L).
 Features = Callable[[Tensor], Tensor]

@@ -19,17 +19,17 @@ import numpy as np
 from tqdm import tqdm
 
 from anipot.config import DataSettings
-from anipot.conformers import Conformers
-from anipot.datasets.bundled import load_bundled
-from anipot.datasets.division import divide, select
-from anipot.ensemble import Potential
-from anipot.model import ANIModel
-from anipot.options import checked
+from anipot.data.conformers import Conformers
+from anipot.data.division import divide, select
+from anipot.data.published.bundled import load_bundled
+from anipot.evaluation.history import History
+from anipot.potential.ensemble import Potential
+from anipot.potential.model import ANIModel
 from anipot.simulation.structures import structures
 from anipot.studies.bond_survival import Dynamics, survival_times
 from anipot.studies.common import Study, finished
 from anipot.studies.forces_figures import curve_figure, parity, survival_figure
-from anipot.training.history import History
+from anipot.system.options import checked
 from anipot.training.trainer import ANITrainer, evaluate
 
 #: What is trained on: the weight of the forces, and how many times the epochs. An epoch with

@@ -12,9 +12,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from anipot.conformers import Conformers
-from anipot.ensemble import Potential
-from anipot.plotstyle import BLUE, COLUMN, GREY, ORANGE, log_axis, log_ticks, short, styled
+from anipot.data.conformers import Conformers
+from anipot.potential.ensemble import Potential
+from anipot.report.figures.style import (
+    BLUE,
+    COLUMN,
+    GREY,
+    ORANGE,
+    log_axis,
+    log_ticks,
+    short,
+    styled,
+)
 from anipot.units import HARTREE_TO_KCALMOL
 
 #: Of the potential trained on energies only, and of that with forces.

@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from anipot.conformers import Conformers
-from anipot.ensemble import Potential, members_of
+from anipot.data.conformers import Conformers
 from anipot.errors import SettingsError
-from anipot.networks import DTYPES
-from anipot.plotstyle import BLUE, COLUMN, ORANGE, log_ticks, styled
-from anipot.potentials import load
+from anipot.formats.load import load
+from anipot.networks.atomic import DTYPES
+from anipot.potential.ensemble import Potential, members_of
+from anipot.report.figures.style import BLUE, COLUMN, ORANGE, log_ticks, styled
 from anipot.studies.common import Study
 from anipot.studies.invariance_checks import CHECKS, PERIODIC
 from anipot.studies.invariance_systems import molecules_for
-from anipot.training.threads import threads as using_threads
+from anipot.system.threads import threads as using_threads
 
 #: What may deviate, kcal/mol and kcal/mol/angstrom. float32: a hundredth of the errors of the best
 #: published potentials. float64: far above rounding, far below anything else.

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from anipot.conformers import Conformers
-from anipot.ensemble import Potential
+from anipot.data.conformers import Conformers
+from anipot.potential.ensemble import Potential
 from anipot.studies.invariance_systems import (
     APART,
     Deviation,

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from ase.data import covalent_radii
 
-from anipot.conformers import Conformers
+from anipot.data.conformers import Conformers
 from anipot.elements import numbers_of
-from anipot.ensemble import Potential, members_of
+from anipot.potential.ensemble import Potential, members_of
 from anipot.studies.invariance_systems import (
     Deviation,
     conformers_of,

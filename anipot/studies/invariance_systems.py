@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from ase.data import covalent_radii
 
-from anipot.conformers import Conformers
-from anipot.datasets.bundled import load_bundled
+from anipot.data.conformers import Conformers
+from anipot.data.published.bundled import load_bundled
 from anipot.elements import numbers_of
-from anipot.ensemble import Potential
+from anipot.potential.ensemble import Potential
 from anipot.units import HARTREE_TO_KCALMOL
 
 #: Angstrom between the nearest atoms of two molecules that must not feel each other.

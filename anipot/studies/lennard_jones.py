@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from anipot.errors import SettingsError
-from anipot.model import ANIModel
+from anipot.potential.model import ANIModel
 from anipot.studies.common import Study
 from anipot.studies.lennard_jones_figures import learning_figure, pair_figure
 from anipot.studies.lennard_jones_models import (

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from anipot.plotstyle import BLUE, COLUMN, GREY, ORANGE, log_axis, styled
+from anipot.report.figures.style import BLUE, COLUMN, GREY, ORANGE, log_axis, styled
 
 COLOURS = (BLUE, ORANGE)
 UNITS = {"energy": "epsilon", "force": "epsilon/sigma"}

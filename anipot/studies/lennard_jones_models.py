@@ -16,10 +16,10 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS, FIRE
 
 from anipot.aev import AEVSettings
-from anipot.conformers import Conformers
-from anipot.datasets.extxyz import conformers_from_atoms
-from anipot.ensemble import Potential
-from anipot.model import ANIModel
+from anipot.data.conformers import Conformers
+from anipot.data.readers.extxyz import conformers_from_atoms
+from anipot.potential.ensemble import Potential
+from anipot.potential.model import ANIModel
 from anipot.studies.common import finished
 from anipot.training.trainer import ANITrainer, evaluate
 from anipot.units import HARTREE_TO_EV, HARTREE_TO_GPA

@@ -44,18 +44,18 @@ from matplotlib.figure import Figure
 
 from anipot.aev.settings import AEVSettings
 from anipot.config import TrainingSettings
-from anipot.conformers import Conformers
-from anipot.datasets import load_dataset
-from anipot.ensemble import ANIEnsemble, Potential, members_of
+from anipot.data.conformers import Conformers
+from anipot.data.load import load_dataset
 from anipot.errors import DataError, SettingsError
-from anipot.files import write_text
-from anipot.model import ANIModel
-from anipot.plotstyle import BLUE, COLUMN, GREY, short, styled
-from anipot.potentials import load
+from anipot.evaluation.history import History
+from anipot.evaluation.metrics import Evaluation
+from anipot.formats.load import load
+from anipot.potential.ensemble import ANIEnsemble, Potential, members_of
+from anipot.potential.model import ANIModel
+from anipot.report.figures.style import BLUE, COLUMN, GREY, short, styled
 from anipot.studies.common import Study, finished
-from anipot.training.history import History
-from anipot.training.metrics import Evaluation
-from anipot.training.threads import threads as using_threads
+from anipot.system.files import write_text
+from anipot.system.threads import threads as using_threads
 from anipot.training.trainer import ANITrainer, evaluate
 
 #: Published energy RMSE on the test files, meV/atom: GAP to qSNAP are from Zuo et al.

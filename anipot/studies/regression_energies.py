@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from anipot.conformers import Conformers
-from anipot.datasets.bundled import load_bundled
-from anipot.self_energies import SelfEnergies
+from anipot.data.conformers import Conformers
+from anipot.data.published.bundled import load_bundled
+from anipot.evaluation.error_stats import ErrorStats
+from anipot.networks.self_energies import SelfEnergies
 from anipot.studies.common import Study
 from anipot.studies.regression_figures import composition_figure, error_figure
 from anipot.studies.regression_models import Targets, fit_energies
-from anipot.training.error_stats import ErrorStats
 from anipot.units import HARTREE_TO_KCALMOL
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from anipot.conformers import Conformers
-from anipot.plotstyle import BLUE, COLUMN, GREEN, GREY, ORANGE, log_axis, styled
+from anipot.data.conformers import Conformers
+from anipot.report.figures.style import BLUE, COLUMN, GREEN, GREY, ORANGE, log_axis, styled
 from anipot.units import HARTREE_TO_KCALMOL
 
 

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from anipot.conformers import Conformers
+from anipot.data.conformers import Conformers
 from anipot.errors import TrainingError
-from anipot.model import ANIModel
-from anipot.self_energies import SelfEnergies
+from anipot.evaluation.metrics import Evaluation
+from anipot.networks.self_energies import SelfEnergies
+from anipot.potential.model import ANIModel
 from anipot.studies.common import finished
 from anipot.studies.features import MoleculeFeatures, evaluation, network_on
-from anipot.training.metrics import Evaluation
 from anipot.training.trainer import ANITrainer
 
 SLOPE, INTERCEPT = 2.0, 5.0
 
 #: Angstrom for a unit of x: small, since conformers far from the origin are moved there
-#: (``anipot.positions``), and a power of two, which rounds nothing.
+#: (``anipot.data.positions``), and a power of two, which rounds nothing.
 STEP = 0.125
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from anipot.conformers import Conformers
-from anipot.plotstyle import BLUE, COLUMN, GREEN, GREY, ORANGE, log_axis, styled
+from anipot.data.conformers import Conformers
+from anipot.report.figures.style import BLUE, COLUMN, GREEN, GREY, ORANGE, log_axis, styled
 
 COLOURS = (BLUE, ORANGE, GREEN, GREY)
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from anipot.aev import AEVSettings
 from anipot.aev.computer import AEVComputer
-from anipot.conformers import Conformers
-from anipot.model import ANIModel
+from anipot.data.conformers import Conformers
+from anipot.evaluation.history import History
+from anipot.potential.model import ANIModel
 from anipot.studies.common import finished
 from anipot.studies.features import Features, MoleculeFeatures, network_on
-from anipot.training.history import History
 from anipot.training.trainer import ANITrainer
 
 #: The exercise's molecule (4, 2). It has no units: here they are angstrom and hartree.

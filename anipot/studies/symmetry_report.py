@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from anipot.plots import parity
+from anipot.evaluation.metrics import Evaluation
+from anipot.report.figures.plots import parity
 from anipot.studies.common import Study
 from anipot.studies.symmetry_figures import (
     digits,
@@ -24,7 +25,6 @@ from anipot.studies.symmetry_models import (
     noisy,
     transformed,
 )
-from anipot.training.metrics import Evaluation
 
 #: Test MSE in the document, whose labels are the loop's: (features, training, tested) -> MSE.
 SOURCE: dict[tuple[str, str, str], float] = {

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from anipot.aev.computer import AEVComputer
-from anipot.batches import Batch, BatchLoader
-from anipot.devices import free_memory
+from anipot.data.batches import Batch, BatchLoader
 from anipot.errors import SettingsError
+from anipot.system.devices import free_memory
 from anipot.training.ranks import on_this_machine
 
 #: "auto" fills at most this fraction of the memory that is free.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from anipot.errors import shortly
-from anipot.training.history import EpochRecord
+from anipot.evaluation.history import EpochRecord
 
 
 @dataclass(frozen=True)

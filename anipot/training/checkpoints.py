@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from anipot.errors import TrainingError, cut
-from anipot.files import atomic_write, zip_damage
+from anipot.system.files import atomic_write, zip_damage
 from anipot.training.checkpoint_content import fitting
 
 FORMAT = "anipot checkpoint 1"

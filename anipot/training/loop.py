@@ -18,28 +18,28 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from anipot import units
-from anipot.batches import BatchLoader
 from anipot.config import TrainingSettings
-from anipot.conformers import Conformers
+from anipot.data.batches import BatchLoader
+from anipot.data.conformers import Conformers
 from anipot.errors import SettingsError, TrainingError
-from anipot.model import ANIModel
-from anipot.networks import AtomicNet
+from anipot.evaluation.history import EpochRecord, History
+from anipot.networks.atomic import AtomicNet
+from anipot.potential.model import ANIModel
+from anipot.potential.outputs import outputs_of
+from anipot.system.interruption import Interruption
+from anipot.system.threads import threads, useful_threads
 from anipot.training.aev_cache import AEVSource
-from anipot.training.captured import CapturedStep, portable_state, set_rate
 from anipot.training.checkpoint_content import fitting, training_form
 from anipot.training.checkpoints import CheckpointFile
-from anipot.training.history import EpochRecord, History
-from anipot.training.interruption import Interruption
+from anipot.training.gpu.captured import CapturedStep, portable_state, set_rate
 from anipot.training.losses import Term, forces_of, loss_terms, loss_unit, weights
 from anipot.training.normalization import normalize_inputs
-from anipot.training.outputs import outputs_of
 from anipot.training.precision import matrix_products
 from anipot.training.progress import Progress
 from anipot.training.ranks import ranks
 from anipot.training.schedules import learning_rate
 from anipot.training.step import TrainingStep
 from anipot.training.targets import network_targets
-from anipot.training.threads import threads, useful_threads
 
 #: Conformers in a batch when nothing is trained.
 EVALUATION_BATCH = 1024

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from anipot import units
-from anipot.batches import Batch
 from anipot.config import TrainingSettings
-from anipot.conformers import LABELS, READ_AT_ONCE, Conformers
-from anipot.training.outputs import Outputs
+from anipot.data.batches import Batch
+from anipot.data.conformers import LABELS, READ_AT_ONCE, Conformers
+from anipot.potential.outputs import Outputs
 
 #: (predicted, reference) of one shape, the reference NaN where a conformer lacks the label.
 Pair = tuple[Tensor, Tensor]

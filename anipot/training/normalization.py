@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from anipot.batches import BatchLoader
-from anipot.model import ANIModel
-from anipot.networks import AtomicNet
+from anipot.data.batches import BatchLoader
+from anipot.networks.atomic import AtomicNet
+from anipot.potential.model import ANIModel
 from anipot.training.aev_cache import CHUNK, AEVSource
 
 #: Conformers that are looked at, evenly spread over the data: more would change no digit that

@@ -8,7 +8,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from anipot.training.history import EpochRecord
+from anipot.evaluation.history import EpochRecord
 
 #: About how many lines a training prints where there is no terminal.
 LINES = 20

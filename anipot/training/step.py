@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from anipot.aev.computer import AEVComputer
-from anipot.batches import Batch, BatchLoader
-from anipot.model import ANIModel
+from anipot.data.batches import Batch, BatchLoader
+from anipot.potential.model import ANIModel
+from anipot.potential.outputs import Outputs, outputs_of
 from anipot.training.aev_cache import AEVSource
 from anipot.training.losses import Term
-from anipot.training.outputs import Outputs, outputs_of
 from anipot.training.ranks import ranks
 
 #: Atoms in a batch from which it is divided by the elements of its conformers, and atoms that a

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from anipot.config import TrainingSettings
-from anipot.conformers import Conformers, isolated_atoms
+from anipot.data.conformers import Conformers, isolated_atoms
 from anipot.elements import parse_elements
-from anipot.model import ANIModel
-from anipot.self_energies import SelfEnergies
+from anipot.networks.self_energies import SelfEnergies
+from anipot.potential.model import ANIModel
 
 
 def with_isolated_atoms(

@@ -15,22 +15,22 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from anipot import plots
-from anipot.batches import check_known
 from anipot.config import MACHINE_OPTIONS, TrainingSettings
-from anipot.conformers import LABELS, Conformers
-from anipot.devices import pick_device
-from anipot.ensemble import Potential
+from anipot.data.batches import check_known
+from anipot.data.conformers import LABELS, Conformers
 from anipot.errors import DataError
-from anipot.model import ANIModel
-from anipot.options import checked
-from anipot.self_energies import SelfEnergies
+from anipot.evaluation.history import History
+from anipot.evaluation.metrics import Evaluation
+from anipot.networks.self_energies import SelfEnergies
+from anipot.potential.ensemble import Potential
+from anipot.potential.model import ANIModel
+from anipot.report.figures import plots
+from anipot.system.devices import pick_device
+from anipot.system.options import checked
 from anipot.training.checkpoint_content import fitting
 from anipot.training.checkpoints import CheckpointFile
-from anipot.training.history import History
 from anipot.training.loop import TrainingLoop
 from anipot.training.losses import OPTION, weights
-from anipot.training.metrics import Evaluation
 from anipot.training.ranks import ranks
 from anipot.training.targets import with_isolated_atoms, without_repulsion
 

@@ -14,12 +14,12 @@ import h5py
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from anipot.conformers import Conformers
-from anipot.datasets import describe
-from anipot.datasets.bundled import read_molecule_list
-from anipot.datasets.check import check_conformers
-from anipot.datasets.load import load_dataset
-from anipot.datasets.store_pack import pack
+from anipot.data import describe
+from anipot.data.check import check_conformers
+from anipot.data.conformers import Conformers
+from anipot.data.load import load_dataset
+from anipot.data.pack import pack
+from anipot.data.published.bundled import read_molecule_list
 from benchmarks.fuzz import examples
 from benchmarks.fuzz.kinds import Kind, always, digest
 

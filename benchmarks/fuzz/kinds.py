@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from anipot.conformers import Conformers
+from anipot.data.conformers import Conformers
 
 #: Stands in texts for the folder of the seeds, so that a seed is the same wherever it lies.
 HERE = "/SEEDS"

@@ -18,12 +18,12 @@ import torch
 
 import anipot
 from anipot.aev.settings import AEVSettings
-from anipot.calibration import Calibration, calibrated
-from anipot.datasets import fetch_ani1
+from anipot.data.published import fetch_ani1
 from anipot.errors import PotentialError
-from anipot.model import ANIModel
-from anipot.potentials import published
-from anipot.potentials.describe import describe
+from anipot.evaluation.calibration import Calibration, calibrated
+from anipot.evaluation.description import describe
+from anipot.formats import published
+from anipot.potential.model import ANIModel
 from anipot.training.trainer import ANITrainer
 from benchmarks.fuzz.data_kinds import _ani1, _dataset
 from benchmarks.fuzz.kinds import Kind, always, potential_digest

@@ -18,28 +18,28 @@ from unittest import mock
 import anipot
 from anipot import cli
 from anipot.config import RunSettings
-from anipot.datasets.division import Division
+from anipot.data.division import Division
 from anipot.errors import DataError, SettingsError, SimulationError, TrainingError
-from anipot.files import damage_named, write_text
-from anipot.iterations.collecting import OPTIONS, load_table, run_folders, seed_numbers
-from anipot.iterations.runs import OUTCOME
-from anipot.iterations.settings import row_settings, table_settings
-from anipot.iterations.sharing import STORAGE, begin_sharing, sharing_of
-from anipot.options import checked, with_words
-from anipot.report import write_report
-from anipot.searches import storage
-from anipot.searches.results import collect, write_search
-from anipot.searches.search import ABOUT, JOURNAL, _about, _as_json
-from anipot.searches.settings import search_settings
-from anipot.searches.trial import read_parts as parts_of
-from anipot.shared_studies import failures, open_study
+from anipot.evaluation.trained_on import part_of
+from anipot.experiments.report import write_report
+from anipot.experiments.search import storage
+from anipot.experiments.search.results import collect, write_search
+from anipot.experiments.search.search import ABOUT, JOURNAL, _about, _as_json
+from anipot.experiments.search.settings import search_settings
+from anipot.experiments.search.trial import read_parts as parts_of
+from anipot.experiments.shared_studies import failures, open_study
+from anipot.experiments.table.collecting import OPTIONS, load_table, run_folders, seed_numbers
+from anipot.experiments.table.runs import OUTCOME
+from anipot.experiments.table.settings import row_settings, table_settings
+from anipot.experiments.table.sharing import STORAGE, begin_sharing, sharing_of
+from anipot.runs.learning_curve import _finished, _read
+from anipot.runs.members import _finished as member_finished
+from anipot.runs.run import reopened_run, run_settings, start_run
 from anipot.simulation import run_md
 from anipot.simulation.recording import RestartPoint, RunFiles, read_log
 from anipot.studies.common import _read as read_study
-from anipot.training.learning_curve import _finished, _read
-from anipot.training.members import _finished as member_finished
-from anipot.training.run import reopened_run, run_settings, start_run
-from anipot.training.seen import part_of
+from anipot.system.files import damage_named, write_text
+from anipot.system.options import checked, with_words
 from benchmarks.fuzz.data_kinds import _dataset, _frames
 from benchmarks.fuzz.kinds import HERE, Kind, always, potential_digest
 
@@ -346,9 +346,11 @@ def kinds() -> list[Kind]:
         Kind("train.yaml", "fuzzed.yaml", _yaml(_TRAIN, "fuzzed.yaml"),
              _command("train", "--config", "@", "--options"), weight=2),
         Kind("table.yaml", "fuzzed.yaml", _yaml(_TABLE, "fuzzed.yaml"),
-             _command("iterate", "@", instead_of="anipot.iterations.iterate.run_table"), weight=2),
+             _command("iterate", "@", instead_of="anipot.experiments.table.iterate.run_table"),
+             weight=2),
         Kind("search.yaml", "fuzzed.yaml", _yaml(_SPACE, "fuzzed.yaml"),
-             _command("search", "@", instead_of="anipot.searches.search.run_search"), weight=2),
+             _command("search", "@", instead_of="anipot.experiments.search.search.run_search"),
+             weight=2),
         Kind("run", "fuzzed_run", lambda folder: (_run(folder), _with_data(folder)), _read_run,
              changed=run_files, weight=0.5, costly=True),
         Kind("report of a run", "fuzzed_run", _run, _report, weight=0.2,

@@ -56,7 +56,7 @@ def safetensors_changed(rng: random.Random, content: bytes) -> bytes:
 
 
 def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
-    """As ``anipot.potentials.own`` has it: whoever forges a description can do so too."""
+    """As ``anipot.formats.anipot_format`` has it: whoever forges a description can do so too."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         value = tensors[name].contiguous()

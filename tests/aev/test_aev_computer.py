@@ -12,7 +12,7 @@ from helpers import random_conformers
 
 from anipot.aev import AEVComputer, AEVSettings, computer
 from anipot.aev.computer import engine_report
-from anipot.batches import Batch
+from anipot.data.batches import Batch
 from anipot.errors import DataError, SettingsError
 
 ANI1X = AEVSettings.ani1x()

@@ -10,8 +10,8 @@ from helpers import random_cell, random_conformers
 
 from anipot.aev import neighbors
 from anipot.aev.neighbors import chunks, neighbor_pairs, runs
-from anipot.batches import Batch
-from anipot.conformers import Conformers
+from anipot.data.batches import Batch
+from anipot.data.conformers import Conformers
 
 
 def found(conformers: Conformers, cutoff: float) -> Counter:

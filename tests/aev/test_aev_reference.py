@@ -13,8 +13,8 @@ from slow_aev import slow_aev
 
 from anipot.aev import AEVComputer, AEVSettings
 from anipot.aev import reference as reference_engine
-from anipot.batches import Batch
-from anipot.conformers import Conformers
+from anipot.data.batches import Batch
+from anipot.data.conformers import Conformers
 from anipot.elements import index_table
 from anipot.errors import DataError
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from anipot.aev import AEVSettings
 from anipot.elements import SYMBOLS
 from anipot.errors import SettingsError
-from anipot.model import ANIModel
+from anipot.potential.model import ANIModel
 
 ANI1X, ANI2X = AEVSettings.ani1x(), AEVSettings.ani2x()
 

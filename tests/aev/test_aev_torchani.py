@@ -7,7 +7,7 @@ from helpers import as_padded, exact_torchani_aev, random_cell, random_conformer
 from torch import Tensor
 
 from anipot.aev import AEVComputer, AEVSettings
-from anipot.batches import Batch
+from anipot.data.batches import Batch
 
 SETTINGS = {"ani1x": AEVSettings.ani1x(), "ani2x": AEVSettings.ani2x()}
 ENGINES = ["reference", "torchani"]

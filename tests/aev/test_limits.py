@@ -12,8 +12,8 @@ import torch
 
 from anipot.aev import AEVComputer, AEVSettings, native
 from anipot.aev.geometry import most_neighbors
-from anipot.batches import Batch
-from anipot.conformers import Conformers
+from anipot.data.batches import Batch
+from anipot.data.conformers import Conformers
 from anipot.errors import DataError
 
 ENGINES = ["native", "reference", "torchani"]

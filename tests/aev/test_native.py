@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from anipot.aev import AEVComputer, AEVSettings, native, reference
 from anipot.aev.prepared import PreparedAEV
-from anipot.batches import Batch
-from anipot.conformers import Conformers
+from anipot.data.batches import Batch
+from anipot.data.conformers import Conformers
 from anipot.errors import AnipotError, DataError, SettingsError
 
 try:
@@ -788,7 +788,7 @@ def test_offsets_that_do_not_rise_are_refused(system, second):
 
 def test_a_stale_library_is_no_library(monkeypatch, tmp_path):
     """It lacks the functions: as one compiled from other sources would."""
-    other = next(iter(Path(native.__file__).parents[1].glob("_networks*.so")), None)
+    other = next(iter((Path(native.__file__).parents[1] / "networks").glob("_networks*.so")), None)
     if other is None:
         pytest.skip("no other library")
     shutil.copy(other, tmp_path / "_engine.so")

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from anipot.aev import AEVComputer, AEVSettings
 from anipot.aev.resolution import resolution
-from anipot.batches import Batch
 from anipot.cli.data import data_app
-from anipot.conformers import Conformers
+from anipot.data.batches import Batch
+from anipot.data.conformers import Conformers
 from anipot.elements import numbers_of, symbols_of
 from anipot.errors import DataError, SettingsError
 

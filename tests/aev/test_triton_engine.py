@@ -13,8 +13,8 @@ from helpers import random_cell, random_conformers
 
 from anipot.aev import AEVComputer, AEVSettings, reference, torchani_engine, triton_engine
 from anipot.aev.computer import engine_report
-from anipot.batches import Batch
-from anipot.conformers import Conformers
+from anipot.data.batches import Batch
+from anipot.data.conformers import Conformers
 from anipot.errors import DataError, SettingsError
 
 pytest.importorskip("triton", reason="no triton: pip install triton")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from anipot.aev import AEVSettings
-from anipot.batches import Batch
+from anipot.data.batches import Batch
 from benchmarks.aev import Anipot, TorchANI, butanes
 
 

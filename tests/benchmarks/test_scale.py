@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anipot.datasets import load_bundled, load_dataset
+from anipot.data.load import load_dataset
+from anipot.data.published.bundled import load_bundled
 
 ROOT = Path(__file__).resolve().parents[2]
 if not (ROOT / "benchmarks").is_dir():

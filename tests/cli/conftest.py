@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from anipot import cli
-from anipot.training import run as run_module
+from anipot.runs import run as run_module
 
 #: Words of a training that takes about a second.
 SMALL = [
@@ -58,7 +58,7 @@ def small_words() -> list[str]:
 def trained(tmp_path_factory) -> Path:
     """The folder of a finished run on a part of the bundled data."""
     from anipot.config import RunSettings
-    from anipot.options import checked, with_words
+    from anipot.system.options import checked, with_words
 
     folder = tmp_path_factory.mktemp("cli") / "run"
     run_module.start_run(checked(RunSettings, with_words({}, SMALL)), folder)
@@ -68,7 +68,7 @@ def trained(tmp_path_factory) -> Path:
 @pytest.fixture
 def quick_figures(monkeypatch):
     """Figures are drawn, but not rendered, where a test is not about them."""
-    from anipot import plots
+    from anipot.report.figures import plots
 
     def touch(figure, path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import anipot as package
-from anipot.calibration import calibrate
-from anipot.datasets import load_bundled
-from anipot.ensemble import ANIEnsemble
-from anipot.model import ANIModel
+from anipot.data.published.bundled import load_bundled
+from anipot.evaluation.calibration import calibrate
+from anipot.potential.ensemble import ANIEnsemble
+from anipot.potential.model import ANIModel
 
 LIMITS = {"largest_molecule_atoms": 4, "disagreement_kcalmol": 1e-6, "scale": 2.0, "data": "X"}
 

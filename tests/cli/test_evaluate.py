@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import anipot as package
-from anipot.datasets import bundled_path, load_bundled
+from anipot.data.published.bundled import bundled_path, load_bundled
 
 KCAL = 627.5094738898777
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from anipot.iterations import presets
-from anipot.iterations.collecting import load_table
+from anipot.experiments.table import presets
+from anipot.experiments.table.collecting import load_table
 
 TABLE = """
 base:

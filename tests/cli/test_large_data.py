@@ -7,8 +7,9 @@ import h5py
 import numpy as np
 import pytest
 
-from anipot.datasets import bundled_path, load_bundled, load_dataset
-from anipot.datasets import fetch_ani1 as fetch_module
+from anipot.data.load import load_dataset
+from anipot.data.published import fetch_ani1 as fetch_module
+from anipot.data.published.bundled import bundled_path, load_bundled
 
 
 @pytest.mark.slow

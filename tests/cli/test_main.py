@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import anipot as package
-from anipot.datasets import load_bundled
+from anipot.data.published.bundled import load_bundled
 from anipot.training.trainer import ANITrainer
 
 COMMANDS = ["train", "evaluate", "predict", "info", "data info", "data check"]

@@ -11,8 +11,8 @@ from helpers import random_conformers
 from neurochem_files import LENGTH, write_ensemble
 
 import anipot as package
-from anipot.datasets.bundled import bundled_path
-from anipot.potentials.neurochem_constants import read_params
+from anipot.data.published.bundled import bundled_path
+from anipot.formats.neurochem_constants import read_params
 
 COMMANDS = ["list", "info", "fetch", "convert"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import anipot as package
-from anipot.datasets import load_dataset
+from anipot.data.load import load_dataset
 
 KCAL = 627.5094738898777
 EV = 27.211386024367243

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from anipot.yaml_files import load_yaml
+from anipot.system.yaml_files import load_yaml
 
 SPACE = """
 base:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from ase.constraints import FixAtoms, FixCartesian
 
-from anipot.ensemble import ANIEnsemble
-from anipot.model import ANIModel
-from anipot.potentials import load
+from anipot.formats.load import load
+from anipot.potential.ensemble import ANIEnsemble
+from anipot.potential.model import ANIModel
 from anipot.simulation.constraints import fixed
-from anipot.training.interruption import Interruption
+from anipot.system.interruption import Interruption
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import pytest
 import anipot as package
 from anipot.cli.output import Lasting
 from anipot.config import RunSettings
-from anipot.datasets import load_bundled
-from anipot.options import checked, read_yaml
+from anipot.data.published.bundled import load_bundled
+from anipot.system.options import checked, read_yaml
 
 
 def test_a_run_with_words_and_a_file(anipot, tmp_path, quick_figures, small_words):

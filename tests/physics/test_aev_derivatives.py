@@ -6,8 +6,8 @@ import torch
 from helpers import random_cell, random_conformers
 
 from anipot.aev import AEVComputer, AEVSettings
-from anipot.batches import Batch
-from anipot.conformers import Conformers
+from anipot.data.batches import Batch
+from anipot.data.conformers import Conformers
 
 #: Smooth functions that reach far: finite differences of sharp ones would say little.
 SMALL = AEVSettings(

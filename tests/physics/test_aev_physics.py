@@ -8,8 +8,8 @@ from torch import Tensor
 
 from anipot.aev import AEVComputer, AEVSettings
 from anipot.aev.computer import engine_report
-from anipot.batches import Batch
-from anipot.conformers import Conformers
+from anipot.data.batches import Batch
+from anipot.data.conformers import Conformers
 
 #: Those for GPUs have tests of their own.
 ENGINES = [

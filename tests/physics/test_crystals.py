@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from helpers import random_cell, random_conformers
 
-from anipot.conformers import Conformers
-from anipot.ensemble import ANIEnsemble
-from anipot.model import ANIModel
-from anipot.repulsion import Repulsion
-from anipot.self_energies import SelfEnergies
+from anipot.data.conformers import Conformers
+from anipot.networks.repulsion import Repulsion
+from anipot.networks.self_energies import SelfEnergies
+from anipot.potential.ensemble import ANIEnsemble
+from anipot.potential.model import ANIModel
 from anipot.training.trainer import ANITrainer
 from anipot.units import HARTREE_TO_EV
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from anipot.batches import BatchLoader
 from anipot.config import TrainingSettings
-from anipot.datasets.bundled import load_bundled
-from anipot.model import ANIModel
+from anipot.data.batches import BatchLoader
+from anipot.data.published.bundled import load_bundled
+from anipot.potential.model import ANIModel
 from anipot.training.aev_cache import AEVSource
 from anipot.training.losses import loss_terms
 from anipot.training.step import TrainingStep

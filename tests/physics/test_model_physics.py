@@ -7,11 +7,11 @@ import pytest
 import torch
 from helpers import as_padded, exact_torchani_aev, random_cell, random_conformers
 
-from anipot.conformers import Conformers
+from anipot.data.conformers import Conformers
 from anipot.errors import DataError
-from anipot.model import ANIModel
-from anipot.potentials import load
-from anipot.self_energies import SelfEnergies
+from anipot.formats.load import load
+from anipot.networks.self_energies import SelfEnergies
+from anipot.potential.model import ANIModel
 
 ACTIVATIONS = ["celu", "gelu", "tanh"]
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from helpers import as_padded, exact_torchani_aev, random_conformers
 
-from anipot.conformers import Conformers
-from anipot.potentials.neurochem import read_neurochem
+from anipot.data.conformers import Conformers
+from anipot.formats.neurochem import read_neurochem
 
 HARTREE = 1e-9
 HARTREE_PER_ANGSTROM = 1e-8

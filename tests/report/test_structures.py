@@ -5,7 +5,7 @@ import io
 import ase.io
 import numpy as np
 
-from anipot.conformers import Conformers
+from anipot.data.conformers import Conformers
 from anipot.report.structures import with_structures, xyz
 
 

@@ -10,9 +10,9 @@ import pytest
 from ase import units
 from ase.calculators.lj import LennardJones
 
-from anipot.ensemble import ANIEnsemble
 from anipot.errors import SettingsError, SimulationError
-from anipot.model import ANIModel
+from anipot.potential.ensemble import ANIEnsemble
+from anipot.potential.model import ANIModel
 from anipot.simulation import run_md
 from anipot.simulation.dynamics import degrees_of_freedom, draw_velocities, energy_drift
 from anipot.simulation.figures import md_figure

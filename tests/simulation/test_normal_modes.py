@@ -123,7 +123,7 @@ def test_nonsense_is_refused():
 
 
 def test_analytic_and_finite_differences_of_the_published_potential(shared_potentials):
-    from anipot.potentials.neurochem import read_neurochem
+    from anipot.formats.neurochem import read_neurochem
 
     calc = read_neurochem(shared_potentials / "ani-1x_8x.info").double().calculator()
     water = relax(ase.build.molecule("H2O"), calc, fmax=1e-5).atoms

@@ -8,9 +8,9 @@ import pytest
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
-from anipot.ensemble import ANIEnsemble
 from anipot.errors import DataError, SettingsError
-from anipot.model import ANIModel
+from anipot.potential.ensemble import ANIEnsemble
+from anipot.potential.model import ANIModel
 from anipot.simulation import relax
 from anipot.simulation.structures import extxyz
 

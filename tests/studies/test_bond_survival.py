@@ -8,8 +8,8 @@ from ase import units
 from ase.calculators.calculator import all_changes
 
 from anipot.errors import SimulationError
-from anipot.inference import Evaluator
-from anipot.model import ANIModel
+from anipot.potential.inference import Evaluator
+from anipot.potential.model import ANIModel
 from anipot.studies import bond_survival
 from anipot.studies.bond_survival import Apart, Dynamics, bonds_of, survival_times
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from anipot.errors import SettingsError
+from anipot.evaluation.history import History
 from anipot.studies.common import Study, finished
-from anipot.training.history import History
 
 
 def test_a_report_holds_what_was_said_and_a_finished_folder_is_left_alone(tmp_path, capsys):

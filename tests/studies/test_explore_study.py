@@ -9,10 +9,10 @@ import pytest
 
 from anipot import load_bundled
 from anipot.aev.settings import AEVSettings
-from anipot.conformers import Conformers
-from anipot.environments import Environments, environments, neighbours
+from anipot.data.conformers import Conformers
 from anipot.errors import SettingsError
 from anipot.studies import explore, explore_autoencoder, explore_clusters, explore_coverage
+from anipot.studies.environments import Environments, environments, neighbours
 from anipot.studies.explore import Size
 
 pytest.importorskip("sklearn")

@@ -7,7 +7,7 @@ import pytest
 
 from anipot import load_bundled
 from anipot.errors import SettingsError
-from anipot.model import ANIModel
+from anipot.potential.model import ANIModel
 from anipot.studies import forces
 from anipot.studies.bond_survival import Dynamics
 from anipot.studies.forces import COLUMNS, Size, Split, learnt, lowest, of_molecules

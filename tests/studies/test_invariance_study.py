@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from anipot import load
-from anipot.conformers import Conformers
+from anipot.data.conformers import Conformers
 from anipot.errors import SettingsError
-from anipot.model import ANIModel
-from anipot.prediction import Prediction
-from anipot.repulsion import Repulsion
+from anipot.networks.repulsion import Repulsion
+from anipot.potential.model import ANIModel
+from anipot.potential.prediction import Prediction
 from anipot.studies import invariance
 from anipot.studies.invariance_checks import CHECKS
 from anipot.studies.invariance_systems import APART, molecules_for, random_cluster

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from anipot import load_bundled
 from anipot.errors import SettingsError
-from anipot.self_energies import SelfEnergies
+from anipot.networks.self_energies import SelfEnergies
 from anipot.studies import regression
 from anipot.studies.regression_line import best_possible
 from anipot.studies.regression_models import (

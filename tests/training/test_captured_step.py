@@ -14,13 +14,13 @@ from torch._subclasses.fake_tensor import (
 )
 
 from anipot.aev import AEVComputer, triton_engine
-from anipot.batches import BatchLoader
 from anipot.config import TrainingSettings
-from anipot.conformers import Conformers
-from anipot.model import ANIModel
-from anipot.training import captured as captured_module
+from anipot.data.batches import BatchLoader
+from anipot.data.conformers import Conformers
+from anipot.potential.model import ANIModel
 from anipot.training.aev_cache import AEVSource
-from anipot.training.captured import (
+from anipot.training.gpu import captured as captured_module
+from anipot.training.gpu.captured import (
     CapturedStep,
     PaddedBatches,
     capacities,

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from anipot.errors import TrainingError
-from anipot.model import ANIModel
+from anipot.evaluation.history import EpochRecord
+from anipot.potential.model import ANIModel
 from anipot.training.checkpoint_content import Each, Either, Optional, fitting
-from anipot.training.history import EpochRecord
 from anipot.training.trainer import ANITrainer
 
 

@@ -10,14 +10,15 @@ from ase.build import molecule
 
 import anipot
 from anipot.config import RunSettings
-from anipot.conformers import isolated_atoms
-from anipot.datasets import conformers_from_atoms, describe
-from anipot.datasets.division import Division, divide, divide_again, provenance
+from anipot.data import describe
+from anipot.data.conformers import isolated_atoms
+from anipot.data.division import Division, divide, divide_again, provenance
+from anipot.data.readers.extxyz import conformers_from_atoms
 from anipot.errors import DataError
-from anipot.options import checked
-from anipot.self_energies import SelfEnergies
-from anipot.training.learning_curve import add_learning_curve
-from anipot.training.run import start_run
+from anipot.networks.self_energies import SelfEnergies
+from anipot.runs.learning_curve import add_learning_curve
+from anipot.runs.run import start_run
+from anipot.system.options import checked
 from anipot.training.trainer import ANITrainer
 from anipot.units import HARTREE_TO_EV
 

@@ -11,11 +11,11 @@ from helpers import random_cell, random_conformers
 from anipot import units
 from anipot.aev import native, reference
 from anipot.config import TrainingSettings
-from anipot.conformers import Conformers
+from anipot.data.conformers import Conformers
 from anipot.elements import parse_elements
 from anipot.errors import DataError, SettingsError
-from anipot.model import ANIModel
-from anipot.repulsion import Repulsion
+from anipot.networks.repulsion import Repulsion
+from anipot.potential.model import ANIModel
 from anipot.training.loop import TrainingLoop
 from anipot.training.losses import loss_terms, loss_unit
 from anipot.training.trainer import ANITrainer

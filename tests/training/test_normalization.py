@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import anipot
-from anipot.batches import BatchLoader
-from anipot.model import ANIModel
-from anipot.networks import NormalizedLinear
+from anipot.data.batches import BatchLoader
+from anipot.networks.atomic import NormalizedLinear
+from anipot.potential.model import ANIModel
 from anipot.training.aev_cache import AEVSource
 from anipot.training.normalization import normalize_inputs
 from anipot.training.trainer import ANITrainer

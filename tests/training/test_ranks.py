@@ -13,9 +13,9 @@ import torch
 
 import anipot
 from anipot.aev import AEVComputer, AEVSettings
-from anipot.batches import BatchLoader
 from anipot.cli.train import train as train_command
-from anipot.conformers import Conformers
+from anipot.data.batches import BatchLoader
+from anipot.data.conformers import Conformers
 from anipot.errors import SettingsError
 from anipot.training import aev_cache
 from anipot.training.aev_cache import AEVSource

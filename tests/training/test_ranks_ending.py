@@ -35,8 +35,9 @@ import hashlib, json, os, signal, sys
 from pathlib import Path
 import numpy as np, torch
 from anipot import ANIModel, ANITrainer, conformers
-from anipot.datasets import load_bundled, load_dataset
-from anipot.datasets.store_pack import pack
+from anipot.data.load import load_dataset
+from anipot.data.published.bundled import load_bundled
+from anipot.data.pack import pack
 from anipot.errors import TrainingError
 from anipot.training.ranks import joined
 
@@ -92,7 +93,7 @@ import json, os, signal, sys
 from pathlib import Path
 import torch
 from anipot import ANIModel, ANITrainer
-from anipot.datasets import load_bundled
+from anipot.data.published.bundled import load_bundled
 from anipot.training.ranks import joined
 from anipot.training.step import TrainingStep
 

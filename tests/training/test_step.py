@@ -5,10 +5,10 @@ import pytest
 import torch
 from helpers import random_conformers
 
-from anipot.batches import BatchLoader
 from anipot.config import TrainingSettings
-from anipot.conformers import Conformers
-from anipot.model import ANIModel
+from anipot.data.batches import BatchLoader
+from anipot.data.conformers import Conformers
+from anipot.potential.model import ANIModel
 from anipot.training import step as step_module
 from anipot.training.aev_cache import AEVSource
 from anipot.training.losses import loss_terms

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from anipot import ANIModel, ANITrainer, shuffling, splits
-from anipot import conformers as conformers_module
-from anipot.batches import BatchLoader
-from anipot.conformers import Conformers
-from anipot.datasets import load_bundled, load_dataset
-from anipot.datasets.store_pack import pack
+from anipot import ANIModel, ANITrainer
+from anipot.data import conformers as conformers_module
+from anipot.data import shuffling, splits
+from anipot.data.batches import BatchLoader
+from anipot.data.conformers import Conformers
+from anipot.data.load import load_dataset
+from anipot.data.pack import pack
+from anipot.data.published.bundled import load_bundled
+from anipot.data.views import ConformersView
 from anipot.errors import SettingsError
 from anipot.training.ranks import Ranks
-from anipot.views import ConformersView
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +192,7 @@ def test_groups_of_long_data_are_split_as_those_of_short(monkeypatch):
 MEASURE = """
 import re, sys, threading, time
 import anipot.cli, anipot.training.trainer, torch
-from anipot.datasets import load_dataset
+from anipot.data.load import load_dataset
 from anipot import ANIModel, ANITrainer
 def anonymous():
     return int(re.search(r"RssAnon:\\s*(\\d+)", open("/proc/self/status").read())[1])

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from anipot.config import RunSettings, TrainingSettings
-from anipot.conformers import Conformers
-from anipot.devices import pick_device
+from anipot.data.conformers import Conformers
 from anipot.errors import DataError, SettingsError, TrainingError
-from anipot.model import ANIModel
-from anipot.options import checked, read_yaml, to_yaml, with_words
-from anipot.potentials import load
-from anipot.self_energies import SelfEnergies
-from anipot.training.threads import useful_threads
+from anipot.formats.load import load
+from anipot.networks.self_energies import SelfEnergies
+from anipot.potential.model import ANIModel
+from anipot.system.devices import pick_device
+from anipot.system.options import checked, read_yaml, to_yaml, with_words
+from anipot.system.threads import useful_threads
 from anipot.training.trainer import ANITrainer, evaluate
 from anipot.units import HARTREE_TO_KCALMOL
 

@@ -12,7 +12,7 @@ from torchani.tuples import SpeciesAEV
 
 from anipot.aev import AEVComputer as _Engine
 from anipot.aev import AEVSettings
-from anipot.batches import Batch
+from anipot.data.batches import Batch
 from anipot.elements import SYMBOLS
 from anipot.errors import SettingsError
 

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 
 from anipot.compat.torchani.utils import PERIODIC_TABLE, EnergyShifter
-from anipot.conformers import Conformers
-from anipot.datasets import load_dataset
+from anipot.data.conformers import Conformers
+from anipot.data.load import load_dataset
 from anipot.elements import number_of, symbols_of
 from anipot.errors import DataError, SettingsError
 

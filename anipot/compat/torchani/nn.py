@@ -15,7 +15,7 @@ from torch import Tensor
 from torchani.tuples import SpeciesCoordinates, SpeciesEnergies
 
 from anipot.errors import SettingsError
-from anipot.networks import Gaussian
+from anipot.networks.atomic import Gaussian
 
 __all__ = [
     "ANIModel",

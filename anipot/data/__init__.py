@@ -1,0 +1,1 @@
+"""Conformers: containers, readers, checks, splits, batches and stores on disk."""

@@ -1,0 +1,1 @@
+"""Checks of geometries and labels."""

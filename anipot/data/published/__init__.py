@@ -1,0 +1,1 @@
+"""The bundled data set, and ANI-1 to download."""

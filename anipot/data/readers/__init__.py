@@ -1,0 +1,1 @@
+"""Readers of structure and data files, one file a format."""

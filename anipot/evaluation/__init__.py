@@ -1,0 +1,1 @@
+"""Errors of potentials on data, training histories and calibrated uncertainties."""

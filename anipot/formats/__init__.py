@@ -1,0 +1,1 @@
+"""Saved potentials: one file a format, and ``load``, which recognises them all."""

@@ -1,1 +1,0 @@
-"""Iteration tables: settings compared fairly, by runs with several seeds on one split."""

@@ -1,0 +1,1 @@
+"""Atomic networks, self energies and the short-range repulsion."""

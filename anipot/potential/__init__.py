@@ -1,0 +1,1 @@
+"""Potentials: models, ensembles, and their energies, forces, stresses and Hessians."""

@@ -1,0 +1,442 @@
+"""Evaluator: energies and their derivatives of trained networks, without autograd.
+
+Three steps, none of which keeps a graph: AEVs (native engine), networks forward and backward for
+all members of an ensemble at once, and the vector-Jacobian product of the AEVs that turns the
+networks' gradient into forces and stress. Where the native engine is not in use, the first and the
+last step go through autograd; the numbers are the same.
+
+Columns of the AEV that belong to elements which do not occur in a batch are zero. They are left out
+exactly: the AEVs are computed with settings for the elements present, and the first layer's weights
+are cut to their columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from anipot import units
+from anipot.aev import native
+from anipot.aev.computer import AEVComputer
+from anipot.data.batches import Batch, BatchLoader, check_known
+from anipot.data.conformers import Conformers, check_conformers
+from anipot.errors import DataError, SettingsError
+from anipot.networks.atomic import AtomicNet
+from anipot.networks.native import Weights
+from anipot.networks.stacked import Stack, group_alike
+from anipot.potential.prediction import Prediction, deviation
+
+if TYPE_CHECKING:
+    from anipot.potential.model import ANIModel
+
+#: Atoms evaluated at once unless a batch size is given: enough to hide what a batch costs, few
+#: enough for the memory of a laptop.
+CHUNK_ATOMS = 8192
+
+#: What ``Prediction`` has for each conformer; the rest it has for each atom.
+_PER_CONFORMER = frozenset({"stress", "energy_std"})
+
+#: Rows times members that go through the networks at once, so that what the backward pass needs
+#: stays in the cache.
+BLOCK_ROWS = 1024
+
+
+class Present(NamedTuple):
+    """What the evaluation of batches with the same elements needs."""
+
+    elements: tuple[int, ...]
+    aev: AEVComputer
+    place: Tensor  # (E,) int64: of each of the model's elements among those present, else 0
+    stacks: list[list[Stack]]  # by element present, then by group of members that are alike
+
+
+class Outputs(NamedTuple):
+    """What a model says of a batch of B conformers, N atoms and K members; None: not asked for.
+
+    ``atomic`` (K, N) float64 hartree, by row, with the repulsion but without self energies.
+    ``forces`` (N, 3) by row and ``cells`` (B, 3, 3), hartree/angstrom, the model's precision: minus
+    the gradient, by coordinates and by cells, of the mean over members. ``member_forces``
+    (K, N, 3).
+    """
+
+    atomic: Tensor
+    forces: Tensor | None = None
+    cells: Tensor | None = None
+    member_forces: Tensor | None = None
+
+
+class Evaluator:
+    """Fast evaluation of one model, or of several with the same AEVs.
+
+    It holds a snapshot of the weights: make a new one after training. Dropout is never active.
+    Raises SettingsError for members that differ in AEV settings, repulsion, precision or device.
+    """
+
+    def __init__(self, members: Sequence[ANIModel]) -> None:
+        if not members:
+            raise SettingsError("an ensemble needs at least one member")
+        first = members[0]
+        for k, m in enumerate(members):
+            if m.aev.settings != first.aev.settings:
+                raise SettingsError(
+                    f"member {k} has other elements or AEV settings than member 0, and the members "
+                    f"of an ensemble share AEVs; {m.aev.settings} is not {first.aev.settings}"
+                )
+            if m.repulsion != first.repulsion:
+                raise SettingsError(
+                    f"member {k} has the repulsion {m.repulsion}, member 0 {first.repulsion}; the "
+                    "members of an ensemble share one"
+                )
+            if m.dtype != first.dtype or m.device != first.device:
+                raise SettingsError(
+                    f"member {k} is in {m.dtype} on {m.device}, member 0 in {first.dtype} on "
+                    f"{first.device}; convert them with .to()"
+                )
+        self.settings, self.repulsion = first.aev.settings, first.repulsion
+        self.dtype, self.device = first.dtype, first.device
+        self.engine = first.aev.engine_on(self.device)
+        self.n_members = len(members)
+        #: (K, E) hartree
+        self.self_energies = np.stack([m.self_energies.values for m in members])
+        scales = [units.energy_to_hartree(m.output_unit) for m in members]
+        #: (K,) float64: hartree in the unit of each member's networks
+        self.scales = torch.tensor(scales, dtype=torch.float64, device=self.device)
+        #: elements whose networks all members may use
+        self.known = tuple(
+            e for e in first.elements if all(e in (m.trained or m.elements) for m in members)
+        )
+        self._networks: list[list[AtomicNet]] = []
+        for m in members:
+            nets = [net for net in m.networks.values() if isinstance(net, AtomicNet)]
+            assert len(nets) == len(m.networks)
+            self._networks.append(nets)
+        self._groups = group_alike(self._networks)
+        members_in_order = [k for group in self._groups for k in group]
+        #: place of each member among the outputs of all groups
+        self._order = np.argsort(members_in_order).tolist()
+        self._present: dict[tuple[int, ...], Present] = {}
+
+    def check_known(self, conformers: Conformers) -> None:
+        """Raise DataError for an atom whose network is not there, or not trained, in a member."""
+        check_known(conformers, self.known)
+
+    # ---- networks ----------------------------------------------------------------------------
+
+    def present(self, elements: Sequence[int]) -> Present:
+        """What batches of exactly these elements (indices, rising) need; made once."""
+        key = tuple(elements)
+        if key not in self._present:
+            s, cut = self.settings, self._columns(key)
+            own = s if cut is None else s.with_elements([s.elements[e] for e in key])
+            place = torch.zeros(s.n_elements, dtype=torch.int64, device=self.device)
+            place[list(key)] = torch.arange(len(key), device=self.device)
+            seeds = self._seeds
+            self._present[key] = Present(
+                key,
+                AEVComputer(own, self.engine),
+                place,
+                [
+                    [
+                        Stack([self._networks[k][e] for k in group], cut, [seeds[k] for k in group])
+                        for group in self._groups
+                    ]
+                    for e in key
+                ],
+            )
+        return self._present[key]
+
+    def _columns(self, elements: tuple[int, ...]) -> Tensor | None:
+        """Columns of the AEV that these elements need; None for all of them."""
+        if len(elements) == self.settings.n_elements:
+            return None
+        return torch.as_tensor(self.settings.columns(elements), device=self.device)
+
+    @property
+    def _seeds(self) -> list[float]:
+        """What makes the gradient of each member's energies its share of the mean's forces."""
+        seeds: list[float] = (-self.scales / self.n_members).tolist()
+        return seeds
+
+    def small(self, elements: Sequence[int]) -> list[Weights] | None:
+        """Weights for ``SmallNetworks``, by element; None where members differ in shape."""
+        if len(self._groups) > 1:
+            return None
+        cut = self._columns(tuple(elements))
+        return [Weights([nets[e] for nets in self._networks], cut, self._seeds) for e in elements]
+
+    def networks(
+        self,
+        stacks: list[Stack],
+        x: Tensor,
+        gradient: Tensor | None = None,
+        by_member: Tensor | None = None,
+    ) -> Tensor:
+        """(K, n) atomic energies of one element's AEVs ``x`` (n, L), in the networks' units.
+
+        ``gradient`` (n, L) is filled with minus the gradient of the mean in hartree, ``by_member``
+        (K, n, L) with each member's share of it.
+        """
+        if len(stacks) == 1:
+            return stacks[0](x, gradient, by_member)
+        parts, members = [], []
+        if gradient is not None:
+            gradient.zero_()
+        for stack in stacks:
+            own = None if by_member is None else by_member.new_empty(stack.n_members, *x.shape)
+            share = None if gradient is None else torch.empty_like(gradient)
+            parts.append(stack(x, share, own))
+            if gradient is not None and share is not None:
+                gradient += share
+            if own is not None:
+                members.append(own)
+        if by_member is not None:
+            torch.cat(members, out=by_member)
+            by_member.copy_(by_member[self._order])
+        return torch.cat(parts)[self._order]
+
+    def blocks(self, counts: Sequence[int]) -> Iterator[tuple[int, slice]]:
+        """(place of the element among those present, rows) in blocks that fit the cache."""
+        size = max(BLOCK_ROWS // self.n_members, 64)
+        start = place = 0
+        for count in counts:
+            if not count:
+                continue
+            end = start + count
+            parts = -(-count // size)
+            for p in range(parts):
+                yield place, slice(start + count * p // parts, start + count * (p + 1) // parts)
+            start, place = end, place + 1
+
+    # ---- batches -----------------------------------------------------------------------------
+
+    def evaluate(
+        self, batch: Batch, *, derivatives: bool = False, member_forces: bool = False
+    ) -> Outputs:
+        """The networks' part of energies and derivatives of a batch; see ``Outputs``."""
+        n, k = len(batch.species), self.n_members
+        x = batch.coordinates.detach()
+        cells = None if batch.cells is None or batch.pbc is None else batch.cells.detach()
+        if n == 0:
+            return Outputs(
+                torch.zeros(k, 0, dtype=torch.float64, device=self.device),
+                batch.coordinates.new_zeros(0, 3) if derivatives else None,
+                None if cells is None or not derivatives else torch.zeros_like(cells),
+                batch.coordinates.new_zeros(k, 0, 3) if member_forces else None,
+            )
+        # Before the batch's species are those of the elements present.
+        repelled = None if self.repulsion is None else self.repulsion.evaluate(batch)
+        here = self.present([e for e, count in enumerate(batch.counts) if count])
+        batch = replace(
+            batch,
+            species=here.place[batch.species],
+            counts=tuple(c for c in batch.counts if c),
+        )
+        track = (derivatives or member_forces) and self.engine != "native"
+        if track:
+            x = x.requires_grad_()
+            cells = None if cells is None else cells.requires_grad_()
+        with torch.set_grad_enabled(track):
+            graph = here.aev(batch, x, cells)
+        aevs = graph.detach()
+        with torch.no_grad():
+            gradient = torch.empty_like(aevs) if derivatives else None
+            by_member = aevs.new_empty(k, *aevs.shape) if member_forces else None
+            out = torch.empty(k, n, dtype=torch.float64, device=self.device)
+            for place, rows in self.blocks(batch.counts):
+                out[:, rows] = self.networks(
+                    here.stacks[place],
+                    aevs[rows],
+                    None if gradient is None else gradient[rows],
+                    None if by_member is None else by_member[:, rows],
+                )
+            out *= self.scales[:, None]
+
+        def back(g: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
+            if not track:
+                with torch.no_grad():
+                    return native.vjp(here.aev.settings, batch, x, cells, g)
+            wanted = [x] if cells is None else [x, cells]
+            by_x, *by_cells = torch.autograd.grad(
+                graph, wanted, g, retain_graph=keep, materialize_grads=True
+            )
+            return by_x, by_cells[0] if by_cells else None
+
+        members = None
+        if by_member is not None:
+            members = torch.stack([back(g, True)[0] for g in by_member]) * k
+        forces, by_cells = None, None
+        if gradient is not None:
+            forces, by_cells = back(gradient, False)
+        if repelled is not None:
+            out += repelled.atomic
+            if members is not None:
+                members += repelled.forces
+            if forces is not None:
+                forces += repelled.forces
+            if by_cells is not None:
+                by_cells += repelled.cells
+        return Outputs(out, forces, by_cells, members)
+
+    def stress(self, batch: Batch, outputs: Outputs) -> Tensor:
+        """(B, 3, 3) float64 hartree/angstrom^3: dE/dstrain over volume; NaN where not periodic.
+
+        A symmetric strain moves coordinates x and cell vectors h: dE/dstrain is the symmetric part
+        of the sum of the outer products of x with dE/dx and of h with dE/dh.
+        """
+        if batch.cells is None or batch.pbc is None:
+            raise DataError("stress needs a periodic cell, and no conformer here has one")
+        assert outputs.forces is not None
+        outer = batch.coordinates.double()[:, :, None] * outputs.forces.double()[:, None, :]
+        virial = torch.zeros(len(batch), 3, 3, dtype=torch.float64, device=self.device)
+        virial.index_add_(0, batch.conformer, outer)
+        cells = batch.cells.double()
+        if outputs.cells is not None:
+            virial += cells.transpose(1, 2) @ outputs.cells.double()
+        volume = torch.where(batch.pbc.all(1), torch.linalg.det(cells).abs(), torch.nan)
+        return -(virial + virial.transpose(1, 2)) / (2 * volume[:, None, None])
+
+    # ---- many conformers ---------------------------------------------------------------------
+
+    def predict(
+        self,
+        conformers: Conformers,
+        *,
+        forces: bool = False,
+        stress: bool = False,
+        atomic: bool = False,
+        spread: bool = False,
+        forces_std: bool = False,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> Prediction:
+        """Energies of any number of conformers and what else is asked for; see ``Prediction``.
+
+        Conformers of the same elements are evaluated together, in chunks of ``batch_size`` or, by
+        default, of about CHUNK_ATOMS atoms, whatever their order, which the result keeps.
+        ``spread``: the standard deviation over members of the energies, and of the atomic energies
+        where these are asked for; ``forces_std``: that of the forces. Raises DataError for an
+        element that the model does not know, naming the atom.
+        """
+        check_conformers(conformers, "predict")
+        self.check_known(conformers)
+        m, a = len(conformers), conformers.total_atoms
+        periodic = conformers.periodic
+        real = np.float32 if self.dtype == torch.float32 else np.float64
+        energies = np.zeros(m)
+        found: dict[str, np.ndarray] = {}
+        if forces:
+            found["forces"] = np.zeros((a, 3), real)
+        if stress:
+            found["stress"] = np.zeros((m, 3, 3))
+        if atomic:
+            found["atomic_energies"] = np.zeros(a)
+            if spread:
+                found["atomic_energies_std"] = np.zeros(a)
+        if forces_std:
+            found["forces_std"] = np.zeros((a, 3), real)
+        if spread:
+            found["energy_std"] = np.zeros(m)
+        with tqdm(total=m, unit=" conformers", disable=not progress, leave=False) as bar:
+            for conformer, atom, part in conformers.in_memory():
+                own = slice(conformer, conformer + len(part))
+                atoms = slice(atom, atom + part.total_atoms)
+                # Views of the rows of these conformers, or of their atoms.
+                rows = {n: v[own if n in _PER_CONFORMER else atoms] for n, v in found.items()}
+                by_member = self._predict(part, conformer, periodic, rows, batch_size, bar)
+                energies[own] = by_member.mean(1)
+                if spread:
+                    found["energy_std"][own] = deviation(by_member)
+        return Prediction(energies, **found)
+
+    def _predict(
+        self,
+        conformers: Conformers,
+        first: int,
+        periodic: bool,
+        found: dict[str, np.ndarray],
+        batch_size: int | None,
+        bar: tqdm,
+    ) -> np.ndarray:
+        """Energies (M, K) hartree of each member, of conformers in memory.
+
+        ``first`` is the number of the first of them in the data that they are a part of, and
+        ``periodic`` whether any of that data is periodic.
+        ``found`` has an array, which is filled, for each quantity of ``Prediction`` that is asked
+        for.
+        """
+        loader = BatchLoader(
+            conformers,
+            1,
+            self.settings.elements,
+            dtype=self.dtype,
+            device=self.device,
+            labels=(),
+            periodic=periodic,
+            first=first,
+        )
+        assert not loader.streams  # the atoms of its batches are those of ``conformers``
+        m = len(conformers)
+        forces, stress, forces_std = (found.get(n) for n in ("forces", "stress", "forces_std"))
+        atomic, atomic_std = found.get("atomic_energies"), found.get("atomic_energies_std")
+        if stress is not None and m and conformers.cells is None:
+            raise DataError("stress needs a periodic cell, and no conformer here has one")
+        composition = conformers.composition(self.settings.elements)
+        energies = np.zeros((m, self.n_members))
+        for chunk in chunks(composition, batch_size):
+            batch = loader.batch(torch.as_tensor(chunk, device=self.device))
+            batch = replace(batch, index=batch.index + first)  # for messages
+            result = self.evaluate(
+                batch,
+                derivatives=forces is not None or stress is not None,
+                member_forces=forces_std is not None,
+            )
+            sums = torch.zeros(len(batch), self.n_members, dtype=torch.float64, device=self.device)
+            sums.index_add_(0, batch.conformer, result.atomic.t())
+            energies[chunk] = sums.cpu().numpy()
+            atoms = batch.data_atoms.cpu().numpy()
+            if forces is not None and result.forces is not None:
+                forces[atoms] = result.forces.cpu().numpy()
+            if stress is not None:
+                stress[chunk] = self.stress(batch, result).cpu().numpy()
+            if atomic is not None:
+                each = torch.as_tensor(self.self_energies, device=self.device)
+                per_atom = (result.atomic + each[:, batch.species]).cpu().numpy()
+                atomic[atoms] = per_atom.mean(0)
+                if atomic_std is not None:
+                    atomic_std[atoms] = deviation(per_atom.T)
+            if forces_std is not None and result.member_forces is not None:
+                each_force = result.member_forces.movedim(0, -1).cpu().numpy()
+                forces_std[atoms] = deviation(each_force)
+            bar.update(len(chunk))
+        energies += composition @ self.self_energies.T
+        return energies
+
+
+def chunks(composition: np.ndarray, batch_size: int | None) -> Iterator[np.ndarray]:
+    """Conformers (indices) to evaluate together, given their composition (M, E).
+
+    Those of the same elements stand together, so that as many columns as can be are left out.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise SettingsError(f"batch_size must be at least 1, not {batch_size}")
+    n_atoms = composition.sum(1)
+    kind = np.zeros(len(composition), dtype=np.int64)
+    if composition.shape[1] < 63:  # with more elements there are no bits for them
+        kind = (composition > 0) @ (1 << np.arange(composition.shape[1], dtype=np.int64))
+    order = np.argsort(kind, kind="stable")
+    for group in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1):
+        if not len(group):
+            continue
+        if batch_size is None:
+            # Cut where the running number of atoms passes a multiple of CHUNK_ATOMS.
+            before = np.cumsum(n_atoms[group]) - n_atoms[group]
+            cuts = np.flatnonzero(np.diff(before // CHUNK_ATOMS)) + 1
+        else:
+            cuts = np.arange(batch_size, len(group), batch_size)
+        yield from np.split(group, cuts)

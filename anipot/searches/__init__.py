@@ -1,1 +1,0 @@
-"""Searches: options found by Optuna, judged by the validation part alone."""

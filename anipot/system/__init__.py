@@ -1,0 +1,1 @@
+"""Files, downloads, devices and processes: what the package needs of the machine."""

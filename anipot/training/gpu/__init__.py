@@ -1,0 +1,1 @@
+"""Updates of fixed shapes, captured as CUDA graphs."""
