@@ -7,6 +7,7 @@ down, or hand it over as an argument.
 
 import ast
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,7 @@ def circles(level):
     def walk(node, path):
         if node in path:
             circle = [*path[path.index(node) :], node]
-            found.append("; ".join(level[a][b] for a, b in zip(circle, circle[1:], strict=False)))
+            found.append("; ".join(level[a][b] for a, b in pairwise(circle)))
             return
         if node not in done:
             for target in level.get(node, ()):
