@@ -241,7 +241,7 @@ def test_more_threads_than_cores_are_refused(tmp_path, monkeypatch):
 
 
 SCRIPT = """
-from anipot import plots
+from anipot.report.figures import plots
 plots.save_figure = lambda figure, stem: None
 from anipot.experiments.table.iterate import iterate
 iterate({base}, {rows}, seeds=2, folder={folder!r})

@@ -34,7 +34,8 @@ SCRIPT = """
 import hashlib, json, os, signal, sys
 from pathlib import Path
 import numpy as np, torch
-from anipot import ANIModel, ANITrainer, conformers
+from anipot import ANIModel, ANITrainer
+from anipot.data import conformers
 from anipot.data.load import load_dataset
 from anipot.data.published.bundled import load_bundled
 from anipot.data.pack import pack
