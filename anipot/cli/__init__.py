@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from anipot.cli.app import App
 from anipot.cli.bench import bench_app
 from anipot.cli.calibrate import calibrate
 from anipot.cli.data import data_app
@@ -27,7 +28,7 @@ from anipot.cli.vibrations import vibrations
 from anipot.errors import AnipotError
 from anipot.version import __version__
 
-app = typer.Typer(
+app = App(
     help="ANI-style atomic neural network potentials: train, compare, save, load and use them.",
     no_args_is_help=True,
     add_completion=False,

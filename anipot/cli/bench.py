@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from anipot.cli.app import App
 from anipot.cli.iterate import Workers
 
-bench_app = typer.Typer(
+bench_app = App(
     help="Benchmarks: named comparisons on the bundled data, each a table with figures.",
     short_help="Named comparisons on the bundled data.",
     no_args_is_help=True,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from anipot.cli.app import App
 from anipot.cli.fetch import fetch
 from anipot.cli.pack import pack
 from anipot.cli.reading import NO_OPTIONS, reads_data
@@ -17,7 +18,7 @@ from anipot.data.load import read_files
 from anipot.data.mapping import ReadOptions
 from anipot.data.published.bundled import bundled_path
 
-data_app = typer.Typer(
+data_app = App(
     help="Look at data sets: what they hold (info), what is wrong with them (check), how AEVs "
     "resolve them (resolve). Large ones become a store that is never read into memory (pack); "
     "published ones are downloaded (fetch).",

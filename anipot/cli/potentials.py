@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from anipot.cli.app import App
 from anipot.cli.output import written
 from anipot.errors import PotentialError, SettingsError
 
-potentials_app = typer.Typer(
+potentials_app = App(
     help="Saved potentials: those known by name (list, fetch), what one is (info), convert.",
     short_help="Published and saved potentials: list, info, fetch, convert.",
     no_args_is_help=True,
