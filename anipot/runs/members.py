@@ -142,8 +142,8 @@ def _prepare(folder: Path, run: Prepared, k: int) -> None:
 
 
 def _finished(folder: Path) -> bool:
-    if not ((folder / "run.json").exists() and (folder / "potential.safetensors").exists()):
-        return False
+    if not all((folder / n).exists() for n in ("potential.safetensors", "run.json", "report.html")):
+        return False  # killed while its results were written: they are written again
     report = read_json(folder / "run.json", way_out=f"remove {folder}: it is trained again")
     return report.get("status") in ("finished", "patience")
 

@@ -89,9 +89,6 @@ def write_results(
         "options": settings.model_dump(),
         "machine": _machine(trainer),
     }
-    write_text(folder / "run.json", json.dumps(report, indent=1) + "\n")
-    try_run_page(folder, test if len(test) else validation)
-
     if division.by != "conformer" and len(test):
         print(Evaluation.table(by_group, f"test error by {division.by}", shown.unit))
     by_size = shown.by_heavy_atoms()
@@ -106,6 +103,9 @@ def write_results(
         f"{name} MAE {errors.mae:.3f}, RMSE {errors.rmse:.3f} {unit} on "
         f"{len(shown):,} conformers ({division.describe()})"
     )
+    # Last, for they say that the run has ended.
+    write_text(folder / "run.json", json.dumps(report, indent=1) + "\n")
+    try_run_page(folder, test if len(test) else validation)
     return results["validation"], results.get("test")
 
 

@@ -14,9 +14,9 @@ import h5py
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from anipot.data import describe
 from anipot.data.check import check_conformers
 from anipot.data.conformers import Conformers
+from anipot.data.describe import describe
 from anipot.data.load import load_dataset
 from anipot.data.pack import pack
 from anipot.data.published.bundled import read_molecule_list

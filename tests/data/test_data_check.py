@@ -13,9 +13,9 @@ from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from anipot import units
-from anipot.data import describe
 from anipot.data.check import _near_another, check_conformers, check_file, duplicates
 from anipot.data.conformers import Conformers
+from anipot.data.describe import describe
 from anipot.data.load import load_dataset
 from anipot.data.problems import problem as check_module
 from anipot.data.problems.geometry import close_atoms, lone_atoms, odd_bonds, short_cells

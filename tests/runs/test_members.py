@@ -132,11 +132,14 @@ def test_a_training_stopped_by_hand_stops_the_ensemble(tmp_path, monkeypatch, ca
     assert not (tmp_path / "run" / "members" / "2" / "log.txt").exists()
 
 
-def test_one_of_a_finished_ensemble_can_be_lost(finished, tmp_path):
+@pytest.mark.parametrize("lost", ["potential.safetensors", "run.json", "report.html"])
+def test_one_of_a_finished_ensemble_can_be_lost(lost, finished, tmp_path):
+    """As by a process that is killed while it writes the results of a member."""
     folder = tmp_path / "copy"
     shutil.copytree(finished.folder, folder)
-    (folder / "members" / "2" / "potential.safetensors").unlink()
+    (folder / "members" / "2" / lost).unlink()
     resume_members(folder)
+    assert (folder / "members" / "2" / lost).exists()
     assert potential(folder) == potential(finished.folder)
 
 
