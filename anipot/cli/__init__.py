@@ -1,4 +1,4 @@
-"""The command line: a thin skin over the library, one file a command."""
+"""The command line, one file a command."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from anipot.cli.app import App
 from anipot.cli.bench import bench_app
 from anipot.cli.calibrate import calibrate
 from anipot.cli.data import data_app
@@ -27,7 +28,7 @@ from anipot.cli.vibrations import vibrations
 from anipot.errors import AnipotError
 from anipot.version import __version__
 
-app = typer.Typer(
+app = App(
     help="ANI-style atomic neural network potentials: train, compare, save, load and use them.",
     no_args_is_help=True,
     add_completion=False,
@@ -35,22 +36,22 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(short_help="Train a potential, report its errors on unseen data.")(train)
-app.command(short_help="Errors of a potential on a data set.")(evaluate)
-app.command(short_help="Settings compared fairly: a table of runs with seeds.")(iterate)
-app.command(short_help="Options searched with Optuna, on one machine or several.")(search)
-app.command(short_help="The page of a run or a table, written again.")(report)
-app.command(short_help="What error the disagreement of an ensemble means.")(calibrate)
-app.command(short_help="Energies and forces of structures.")(predict)
-app.command(short_help="Structures moved to the nearest minimum of the energy.")(relax)
-app.command(short_help="Frequencies, zero-point energy, thermochemistry.")(vibrations)
-app.command(short_help="Molecular dynamics: NVE or Langevin, restartable.")(md)
-app.command(short_help="The energy along a dihedral, an angle or a distance.")(scan)
+app.command(short_help="Train a potential and report its errors on unseen data.")(train)
+app.command(short_help="Print the errors of a potential on a data set.")(evaluate)
+app.command(short_help="Compare settings: a table of runs with several seeds.")(iterate)
+app.command(short_help="Search for good options with Optuna.")(search)
+app.command(short_help="Regenerate the HTML report of a run or a table.")(report)
+app.command(short_help="Calibrate the disagreement of an ensemble.")(calibrate)
+app.command(short_help="Predict energies and forces of structures.")(predict)
+app.command(short_help="Relax structures to the nearest minimum.")(relax)
+app.command(short_help="Compute frequencies and thermochemistry.")(vibrations)
+app.command(short_help="Run molecular dynamics (NVE or Langevin).")(md)
+app.command(short_help="Scan a dihedral, an angle or a distance.")(scan)
 app.add_typer(study_app, name="study")
 app.add_typer(bench_app, name="bench")
 app.add_typer(data_app, name="data")
 app.add_typer(potentials_app, name="potentials")
-app.command(short_help="Versions, AEV engines, devices.")(info)
+app.command(short_help="Print versions, AEV engines and devices.")(info)
 
 
 #: Commands whose results are in files: when nothing can be printed any more, they go on.
@@ -70,7 +71,7 @@ def _main(
 
 
 def main() -> None:
-    """Entry point: errors that the user can mend are a message and exit code 2, not a traceback."""
+    """Entry point. Errors of the user end with a message and exit code 2, without a traceback."""
     open_closed()
     streams = sys.stdout, sys.stderr
     sys.stderr = Lasting(sys.stderr)

@@ -1,4 +1,4 @@
-"""anipot bench: comparisons that say how good the package is at something."""
+"""anipot bench."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import Annotated
 
 import typer
 
+from anipot.cli.app import App
 from anipot.cli.iterate import Workers
 
-bench_app = typer.Typer(
-    help="Benchmarks: named comparisons on the bundled data, each a table with figures.",
-    short_help="Named comparisons on the bundled data.",
+bench_app = App(
+    help="Named comparisons on the bundled data, each a table with figures.",
+    short_help="Run a named comparison on the bundled data.",
     no_args_is_help=True,
 )
 
 
 @bench_app.callback()
 def _bench() -> None:
-    """Without it typer would make a command of a group with one benchmark."""
+    """Keep typer from turning a group with one command into that command."""
 
 
 @bench_app.command()
@@ -31,24 +32,29 @@ def architectures(
         ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", "-e", min=1, help="Of each run (default: 30).")
+        int | None, typer.Option("--epochs", "-e", min=1, help="Epochs of each run (default: 30).")
     ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", "-s", min=1, help="Runs of each row.")] = 3,
+    seeds: Annotated[
+        int, typer.Option("--seeds", "-s", min=1, help="Number of runs of each row.")
+    ] = 3,
     workers: Workers = 1,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             "-o",
-            help="Folder: a new one, or that of the same table to go on with "
-            "(default: runs/bench-architectures-001, ...).",
+            help="Folder, new or of the same table (default: runs/bench-architectures-001, ...).",
         ),
     ] = None,
 ) -> None:
-    """Compare networks: ANI-1x's, the source's, wider, deeper, each activation, dropout, L2.
+    """Compare network architectures on the bundled data: widths, depths, activations, dropout, L2.
 
-    A table as 'anipot iterate' makes it, on the bundled data, with the package's own training; an
-    interrupted one goes on with the same command and --out, or with 'anipot iterate --resume'.
+    Example:
+
+    \b
+    anipot bench architectures --epochs 2 --seeds 2 per_molecule=10
+
+    Writes a table as 'anipot iterate' does. Run the command again with the same --out to resume.
 
     In Python:
 

@@ -17,13 +17,13 @@ from anipot.data.mapping import ReadOptions
 @reads_data(keep_unlabelled=False)
 def calibrate(
     potential: Annotated[
-        str, typer.Argument(help="An ensemble: a file, or a name.", metavar="POTENTIAL")
+        str, typer.Argument(help="A saved ensemble, or a name such as ani1x.", metavar="POTENTIAL")
     ],
     data: DataFiles = None,
     part: OnlyPart = Part.all,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder for the figure and calibration.json."),
+        typer.Option("--out", "-o", help="Write the figure and calibration.json to this folder."),
     ] = None,
     save: Annotated[
         Path | None,
@@ -31,11 +31,17 @@ def calibrate(
     ] = None,
     read: ReadOptions = NO_OPTIONS,
 ) -> None:
-    """What error a disagreement of an ensemble's members means, on data with energies.
+    """Calibrate an ensemble: relate the disagreement of its members to its error.
 
-    Compares std / sqrt(N) over the members with the error / sqrt(N), N atoms, in kcal/mol. Use data
-    that no member was trained on. A potential saved with its calibration warns where a prediction
-    goes beyond it.
+    Example:
+
+    \b
+    anipot train members=2 epochs=3 per_molecule=10 hidden=16,8 --out pair
+    anipot calibrate pair --part test
+
+    Compares std / sqrt(N) over the members with error / sqrt(N), N atoms, in kcal/mol. Use data
+    that no member was trained on. A potential that is saved with its calibration warns of
+    predictions whose members disagree by more.
 
     In Python:
 

@@ -1,4 +1,4 @@
-"""anipot data: what a data file holds, and whether anything is wrong with it."""
+"""anipot data."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from anipot.cli.app import App
 from anipot.cli.fetch import fetch
 from anipot.cli.pack import pack
 from anipot.cli.reading import NO_OPTIONS, reads_data
@@ -17,11 +18,9 @@ from anipot.data.load import read_files
 from anipot.data.mapping import ReadOptions
 from anipot.data.published.bundled import bundled_path
 
-data_app = typer.Typer(
-    help="Look at data sets: what they hold (info), what is wrong with them (check), how AEVs "
-    "resolve them (resolve). Large ones become a store that is never read into memory (pack); "
-    "published ones are downloaded (fetch).",
-    short_help="What data files hold, what is wrong; large data.",
+data_app = App(
+    help="Describe (info), check, resolve, pack and fetch data sets.",
+    short_help="Describe, check, pack and fetch data sets.",
     no_args_is_help=True,
 )
 
@@ -39,9 +38,14 @@ def info(
     files: Files = None,
     read: ReadOptions = NO_OPTIONS,
 ) -> None:
-    """Print what data files hold, read together as one data set.
+    """Describe data files, read as one data set.
 
-    Molecules, conformers, elements, energy range, labels, level of theory, memory.
+    Example:
+
+    \b
+    anipot data info
+
+    Prints molecules, conformers, elements, energy range, labels, level of theory and memory.
 
     In Python:
 
@@ -61,11 +65,16 @@ def check(
     files: Files = None,
     read: ReadOptions = NO_OPTIONS,
 ) -> None:
-    """Look for mistakes in data files; exit with 1 when there is one.
+    """Check data files for mistakes; exit with 1 if there are any.
 
-    Shapes that disagree, NaN, unknown elements, atoms or images of a cell that are too close,
-    lengths, energies, forces and stress in another unit or of another sign, forces that contradict
-    the energies, conformers that occur twice. Names the first bad group and why.
+    Example:
+
+    \b
+    anipot data check
+
+    Finds shapes that disagree, NaN, unknown elements, atoms or periodic images that are too close,
+    lengths, energies, forces and stress in another unit or with the wrong sign, forces that
+    contradict the energies, and duplicate conformers. Reports the first place of each.
 
     In Python:
 

@@ -25,10 +25,10 @@ class Part(StrEnum):
 
 DataFiles = Annotated[
     list[Path] | None,
-    typer.Argument(help="Data files (none: the bundled data).", metavar="DATA"),
+    typer.Argument(help="Data files (default: the bundled data).", metavar="DATA"),
 ]
 OnlyPart = Annotated[
-    Part, typer.Option(help="Only this part of the data that the potential was trained on.")
+    Part, typer.Option(help="Evaluate this part of the data of the training alone.")
 ]
 
 
@@ -41,16 +41,21 @@ def evaluate(
     data: DataFiles = None,
     part: OnlyPart = Part.all,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for plots and evaluation.json.")
+        Path | None,
+        typer.Option("--out", "-o", help="Write plots and evaluation.json to this folder."),
     ] = None,
     read: ReadOptions = NO_OPTIONS,
 ) -> None:
-    """Errors of a potential on a data set, broken down by size and composition.
+    """Print the errors of a potential on a data set, by size and by composition.
 
-    In kcal/mol, for crystals in eV and meV/atom; also of forces and stress where the data has them.
+    Example:
 
-    Where the data is that of the training, says how many of the conformers were trained on; '--part
-    test' is the part that was not.
+    \b
+    anipot evaluate anipot-hcno --part test
+
+    Errors are in kcal/mol, for crystals in eV and meV/atom; forces and stress are included where
+    the data has them. If the potential was trained on these data, the number of conformers it was
+    trained on is printed; '--part test' evaluates the test part alone.
 
     In Python:
 

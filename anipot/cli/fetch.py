@@ -1,4 +1,4 @@
-"""anipot data fetch: published data sets."""
+"""anipot data fetch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def fetch(
     name: Annotated[Name, typer.Argument(help="ani1: ANI-1, wB97X/6-31G(d).", metavar="NAME")],
     heavy_atoms: Annotated[
         str,
-        typer.Option(help="How many atoms other than hydrogen: a number or a range of 1 to 8."),
+        typer.Option(help="Number of heavy atoms: a number or a range within 1-8."),
     ] = "1-4",
     out: Annotated[
         Path | None,
@@ -27,14 +27,18 @@ def fetch(
     ] = None,
     archive: Annotated[
         Path | None,
-        typer.Option(help="The archive, where it has been downloaded already."),
+        typer.Option(help="Use this archive instead of downloading it."),
     ] = None,
 ) -> None:
-    """Download a published data set, and write the part of it asked for as one file.
+    """Download a published data set and write the part of it that is asked for to one file.
 
-    The archive of ANI-1 has several GB; a download that breaks off goes on when the command is
-    given again. The file has the groups of the archive's files, and is checked by the number of
-    conformers (864,898 with one to four heavy atoms).
+    Example:
+
+    \b
+    anipot data fetch ani1 --heavy-atoms 1-2 --out ani1_small.h5
+
+    The archive of ANI-1 has several GB; run the command again to resume a download. The number of
+    conformers is checked (864,898 with one to four heavy atoms).
 
     In Python:
 

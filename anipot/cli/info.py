@@ -11,7 +11,7 @@ from anipot.version import __version__
 
 
 def info() -> None:
-    """Versions, AEV engines, devices and bundled data: what to tell when something is odd.
+    """Print versions, AEV engines, devices and the place of the bundled data.
 
     In Python:
 

@@ -1,4 +1,4 @@
-"""What the commands share that train many times: anipot iterate and anipot search."""
+"""Options shared by anipot iterate and anipot search."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ import typer
 Words = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="OPTION=VALUE", help="Options of the base, such as epochs=50 per_molecule=20."
+        metavar="OPTION=VALUE", help="Options of the base, as epochs=50 per_molecule=20."
     ),
 ]
 
 Resume = Annotated[
     Path | None,
-    typer.Option("--resume", metavar="FOLDER", help="Go on with what is in this folder."),
+    typer.Option("--resume", metavar="FOLDER", help="Resume what is in this folder."),
 ]
 
-Name = Annotated[str | None, typer.Option("--name", help="What it is called in its storage.")]
+Name = Annotated[
+    str | None, typer.Option("--name", help="Name of the study in the shared storage.")
+]
 
 
 def naming(file: Path | None, words: list[str] | None) -> AbstractContextManager[None]:
-    """Errors of the block name the file that they are about, and the words that change it."""
+    """Name the file, and the words that change it, in errors of the block."""
     from anipot.system.files import damage_named
 
     if file is None:
@@ -33,7 +35,7 @@ def naming(file: Path | None, words: list[str] | None) -> AbstractContextManager
 
 
 def change_base(parts: dict[str, Any], words: list[str] | None) -> None:
-    """Change the base of what a file says by what the command says."""
+    """Apply the words of the command line to the base of a table or search."""
     from anipot.system.options import with_words
 
     base = parts.get("base") or {}

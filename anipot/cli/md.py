@@ -32,48 +32,56 @@ def md(
     frame: Frame = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", "-o", help="Trajectory, .extxyz or .traj.  [default: FILE_md.extxyz]"
-        ),
+        typer.Option("--out", "-o", help="Trajectory, .extxyz or .traj (default: FILE_md.extxyz)."),
     ] = None,
     nvt: Annotated[
-        bool, typer.Option("--nvt", help="Langevin thermostat; without it, NVE (Verlet).")
+        bool,
+        typer.Option("--nvt", help="Use a Langevin thermostat (default: NVE, velocity Verlet)."),
     ] = False,
     time: Annotated[float, typer.Option(help="Length of the run, fs.")] = 1000.0,
-    timestep: Annotated[float, typer.Option(help="Of the integrator, fs.")] = 0.5,
+    timestep: Annotated[float, typer.Option(help="Time step, fs.")] = 0.5,
     temperature: Annotated[
-        float, typer.Option(help="Of the initial velocities and of the thermostat, K.")
+        float, typer.Option(help="Temperature of the initial velocities and the thermostat, K.")
     ] = 300.0,
-    friction: Annotated[float, typer.Option(help="Of the thermostat, 1/fs.")] = 0.01,
-    seed: Annotated[int, typer.Option(help="Of velocities and thermostat.")] = 0,
+    friction: Annotated[float, typer.Option(help="Friction of the thermostat, 1/fs.")] = 0.01,
+    seed: Annotated[int, typer.Option(help="Seed of the velocities and the thermostat.")] = 0,
     every: Annotated[int, typer.Option(help="Steps between frames and lines of the log.")] = 10,
     save_every: Annotated[int, typer.Option(help="Steps between restart points.")] = 1000,
     max_temperature: Annotated[
         float | None,
-        typer.Option(help="Stop above so many K.  [default: ten times the temperature, or 3000]"),
+        typer.Option(
+            help="Abort above this temperature, K (default: 10 * --temperature, at least 3000)."
+        ),
     ] = None,
     double: Double = False,
     max_disagreement: MaxDisagreement = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on from the restart file (with a longer --time, too)."),
+        typer.Option("--resume", help="Resume from the restart file; --time may be longer."),
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Molecular dynamics of a structure.
+    """Run molecular dynamics of a structure.
 
-    Constraints in a file hold (fixed atoms, selective dynamics, fixed bond lengths); one that
-    cannot be held is refused.
+    Example:
+
+    \b
+    printf '3\\n\\nO 0 0 0\\nH 0 0 0.96\\nH 0.93 0 -0.24\\n' > water.xyz
+    anipot md anipot-hcno water.xyz --time 50 --nvt --temperature 300
 
     Writes a trajectory, a log (.csv: energies in eV, temperature in K, disagreement in kcal/mol), a
-    restart file (.restart.npz) and a figure (.png, .svg). Ctrl-C keeps what is done; the same
-    command with --resume goes on, to the same bits as if it had never stopped.
+    restart file (.restart.npz) and a figure (.png, .svg). Run the command again with --resume to
+    continue; the result has the same bits as a run that was never interrupted.
+
+    Constraints in a file hold (fixed atoms, selective dynamics, fixed bond lengths); unsupported
+    ones are an error.
 
     In Python:
 
     \b
     from anipot.simulation import run_md
-    print(run_md(atoms, anipot.load("POTENTIAL").calculator(), "OUT.extxyz", time=1000).drift)
+    calculator = anipot.load("POTENTIAL").calculator()
+    print(run_md(atoms, calculator, "OUT.extxyz", time=1000).drift)
     """
     from tqdm import tqdm
 
@@ -134,8 +142,8 @@ def md(
     typer.echo(_summary(result))
     if result.stopped == "interrupted":
         typer.echo(
-            f"interrupted after {result.steps} of {settings.steps} steps; the same command with "
-            "--resume goes on",
+            f"interrupted after {result.steps} of {settings.steps} steps; run the same command "
+            "with --resume to continue",
             err=True,
         )
         raise typer.Exit(130)

@@ -1,4 +1,4 @@
-"""What commands say of the files that they write, and when they show a progress bar."""
+"""Output of commands: streams that may fail, progress bars, names of written files."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-#: Conformers of one batch of a prediction: fewer are done before a bar is of use.
+#: Conformers of one batch of a prediction: fewer need no progress bar.
 _ONE_BATCH = 1024
 
 
 def shows_progress(n: int) -> bool:
-    """Whether a bar over ``n`` conformers is of use: there is someone to see it, and time."""
+    """Whether to show a progress bar for ``n`` conformers: on a terminal, for long work."""
     return n > _ONE_BATCH and sys.stderr.isatty()
 
 
 def written(path: str | Path, existed: bool) -> str:
-    """The name of what was written, and whether there was something of that name."""
+    """Name of a written file, marked if it replaced another."""
     return f"{path} (replaced)" if existed else str(path)
 
 
@@ -61,7 +61,7 @@ class Lasting(io.TextIOBase):
             os.close(nothing)
         if self is not sys.stderr and getattr(error, "errno", None) != errno.EPIPE:
             print(
-                f"anipot: nothing can be printed any more ({error}); the work goes on",
+                f"anipot: output cannot be printed any more ({error}); the work continues",
                 file=sys.stderr,
             )
 

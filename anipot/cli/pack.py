@@ -1,4 +1,4 @@
-"""anipot data pack: data files as a store."""
+"""anipot data pack."""
 
 from __future__ import annotations
 
@@ -17,18 +17,28 @@ def pack(
         list[Path],
         typer.Argument(help="HDF5, extended XYZ or .npz files, or stores.", metavar="FILE"),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The store to write: a new folder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the store.")],
     workers: Annotated[
         int | None,
-        typer.Option("--workers", "-w", min=1, help="Files read at once (default: a core each)."),
+        typer.Option(
+            "--workers",
+            "-w",
+            min=1,
+            help="Number of files read at once (default: number of cores).",
+        ),
     ] = None,
     read: ReadOptions = NO_OPTIONS,
 ) -> None:
-    """Write data files as one store: flat arrays in a folder, mapped into memory and never read.
+    """Pack data files into a store: arrays on disk that are mapped into memory, not read.
 
-    A store is data like any file: anipot train STORE streams from it, so that memory does not
-    grow with the data. Each of its blocks has a checksum, compared whenever it is opened. A
-    packing that was killed goes on where it was when the command is given again.
+    Example:
+
+    \b
+    anipot data pack FILE1.h5 FILE2.h5 --out STORE
+    anipot train STORE
+
+    A store is used like a data file; a training streams from it, so that memory does not grow with
+    the data. Checksums are compared whenever it is opened. Run the command again to resume.
 
     In Python:
 

@@ -1,4 +1,4 @@
-"""anipot potentials: those known by name, what a potential is, fetching and converting."""
+"""anipot potentials."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from anipot.cli.app import App
 from anipot.cli.output import written
 from anipot.errors import PotentialError, SettingsError
 
-potentials_app = typer.Typer(
-    help="Saved potentials: those known by name (list, fetch), what one is (info), convert.",
-    short_help="Published and saved potentials: list, info, fetch, convert.",
+potentials_app = App(
+    help="List, describe, fetch and convert potentials.",
+    short_help="List, describe, fetch and convert potentials.",
     no_args_is_help=True,
 )
 
@@ -25,9 +26,9 @@ Potential = Annotated[
 ]
 
 
-@potentials_app.command("list", short_help="Potentials known by name, and where they are.")
+@potentials_app.command("list", short_help="List the potentials known by name.")
 def list_() -> None:
-    """Potentials known by name, and where they are on this machine.
+    """List the potentials known by name and where they are on this machine.
 
     In Python:
 
@@ -67,18 +68,23 @@ def list_() -> None:
 Hints = Annotated[
     list[str] | None,
     typer.Argument(
-        help="What the state dict of a notebook does not hold: activation=relu elements=HCNO "
-        "aev=ani1x (or aev=FILE.params) data=FILE.h5 ...",
+        help="What a notebook's state dict lacks: activation=relu elements=HCNO aev=ani1x "
+        "(or aev=FILE.params) data=FILE.h5 ...",
         metavar="HINT=VALUE",
     ),
 ]
 
 
-@potentials_app.command(short_help="What a potential is, and its known errors.")
+@potentials_app.command(short_help="Describe a potential and its known errors.")
 def info(potential: Potential, hints: Hints = None) -> None:
-    """Elements, members, networks, self energies, origin and known errors of a potential.
+    """Describe a potential: elements, members, networks, self energies, origin and known errors.
 
-    Hints are as in anipot potentials convert.
+    Example:
+
+    \b
+    anipot potentials info anipot-hcno
+
+    Hints are those of 'anipot potentials convert'.
 
     In Python:
 
@@ -93,14 +99,19 @@ def info(potential: Potential, hints: Hints = None) -> None:
     typer.echo(describe(load(potential, **_values(hints or []))))
 
 
-@potentials_app.command(short_help="Download published potentials, and check them.")
+@potentials_app.command(short_help="Download published potentials and check them.")
 def fetch(
     names: Annotated[list[str], typer.Argument(help="ani1x, ani1ccx, ani2x.", metavar="NAME")],
 ) -> None:
-    """Download published potentials into the cache, and check every file of them.
+    """Download published potentials into the cache and check every file.
 
-    The cache is the first of $ANIPOT_CACHE, $XDG_CACHE_HOME/anipot and ~/.cache/anipot that can be
-    written to. To use them on a machine without a network, copy them from here to there.
+    Example:
+
+    \b
+    anipot potentials fetch ani2x
+
+    The cache is the first writable folder of $ANIPOT_CACHE, $XDG_CACHE_HOME/anipot and
+    ~/.cache/anipot. Copy the files there to use them on a machine without a network.
 
     In Python:
 
@@ -114,19 +125,24 @@ def fetch(
         typer.echo(f"{place} and {place.with_suffix('')} (checked)")
 
 
-@potentials_app.command(short_help="Write any potential as one anipot file.")
+@potentials_app.command(short_help="Convert a potential to a .safetensors file.")
 def convert(
     source: Potential,
     out: Annotated[Path, typer.Argument(help="The file to write.", metavar="OUT.safetensors")],
     hints: Hints = None,
 ) -> None:
-    """Write any potential as one anipot file, with the same bits of energy.
+    """Convert a potential of any format to a .safetensors file that gives the same energies.
 
-    Of a notebook's state dict give activation=relu and self_energies="{H: -0.6, C: -38.1}", or
-    data=FILE.h5 to find and check both. Where it has no AEV constants, give aev=ani1x, aev=ani2x,
-    aev=FILE.params (of NeuroChem), or all of them: aev="{Rcr: 5.2, Rca: 3.5, EtaR: [16], ShfR:
-    [0.9, ...], Zeta: [32], ShfZ: [...], EtaA: [8], ShfA: [...]}". Keywords of anipot.load are
-    hints here.
+    Example:
+
+    \b
+    anipot potentials convert anipot-hcno my.safetensors
+
+    For a notebook's state dict give activation=relu and self_energies="{H: -0.6, C: -38.1}", or
+    data=FILE.h5 to find and check both. If it holds no AEV constants, give aev=ani1x, aev=ani2x,
+    aev=FILE.params (of NeuroChem), or the constants: aev="{Rcr: 5.2, Rca: 3.5, EtaR: [16], ShfR:
+    [0.9, ...], Zeta: [32], ShfZ: [...], EtaA: [8], ShfA: [...]}". Keywords of anipot.load are hints
+    here.
 
     In Python:
 

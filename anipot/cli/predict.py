@@ -21,28 +21,34 @@ def predict(
     ],
     files: Annotated[
         list[Path],
-        typer.Argument(
-            help="Structures: XYZ, extended XYZ, HDF5, ... any number of frames.", metavar="FILE"
-        ),
+        typer.Argument(help="Structures in any format, with any number of frames.", metavar="FILE"),
     ],
-    forces: Annotated[bool, typer.Option("--forces", help="Forces too.")] = False,
-    stress: Annotated[bool, typer.Option("--stress", help="Stress too (periodic cells).")] = False,
+    forces: Annotated[bool, typer.Option("--forces", help="Also predict forces.")] = False,
+    stress: Annotated[
+        bool, typer.Option("--stress", help="Also predict the stress of periodic cells.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             "-o",
-            help="Write .json, .csv (of forces only the largest) or .extxyz instead of a table.",
+            help="Write .json, .csv (largest force only) or .extxyz instead of printing a table.",
         ),
     ] = None,
     read: ReadOptions = NO_OPTIONS,
 ) -> None:
-    """Energies, relative energies and forces of structures.
+    """Print energies, relative energies and forces of structures.
 
-    Prints hartree and kcal/mol, relative to the lowest conformer of the same formula; .extxyz files
-    are in eV and eV/angstrom, as ASE has it.
-    Of an ensemble, says how far its members disagree, and where that is beyond its calibration.
-    A charge or spin in a file, or an element that the potential does not know, is an error.
+    Example:
+
+    \b
+    printf '3\\n\\nO 0 0 0\\nH 0 0 0.96\\nH 0.93 0 -0.24\\n' > water.xyz
+    anipot predict anipot-hcno water.xyz --forces
+
+    Energies are in hartree and in kcal/mol above the lowest conformer of the same formula; .extxyz
+    files are in eV and eV/angstrom, as in ASE. For an ensemble, the disagreement of its members is
+    printed, with a warning where it exceeds the calibration. Charged or open-shell structures and
+    elements that the potential does not know are errors.
 
     In Python:
 

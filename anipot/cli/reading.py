@@ -1,4 +1,4 @@
-"""The options with which data files are read, for every command that reads some."""
+"""Options of reading data files, shared by all commands that read some."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from anipot.data.mapping import ReadOptions, read_options
 
-#: The default of ``read``: find everything out from the files.
+#: Default of ``read``: everything is found out from the files.
 NO_OPTIONS = ReadOptions()
 
 

@@ -34,25 +34,31 @@ def relax(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="An .extxyz file.  [default: FILE_relaxed.extxyz]"),
+        typer.Option("--out", "-o", help="Output .extxyz file (default: FILE_relaxed.extxyz)."),
     ] = None,
     optimizer: Annotated[str, typer.Option(help="BFGS, LBFGS or FIRE.")] = "BFGS",
-    fmax: Annotated[float, typer.Option(help="Largest force allowed, eV/angstrom.")] = 0.01,
-    steps: Annotated[int, typer.Option(help="At most so many steps a structure.")] = 1000,
-    cell: Annotated[bool, typer.Option("--cell", help="Relax the cell too.")] = False,
+    fmax: Annotated[float, typer.Option(help="Largest force after relaxing, eV/angstrom.")] = 0.01,
+    steps: Annotated[int, typer.Option(help="Largest number of steps per structure.")] = 1000,
+    cell: Annotated[bool, typer.Option("--cell", help="Also relax the cell.")] = False,
     double: Double = False,
     max_disagreement: MaxDisagreement = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on after the last structure in the output file.")
+        bool, typer.Option("--resume", help="Continue after the last structure in the output file.")
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Relax structures to the nearest minimum of the energy.
 
-    Each relaxed structure is written as soon as it is done, with energy (eV), forces (eV/angstrom)
-    and, in its info, whether it converged, steps, energies before and after, the largest force.
-    Ctrl-C keeps what is done; --resume goes on. Constraints in a file hold
-    (fixed atoms, selective dynamics), and fixed atoms are written with the structure.
+    Example:
+
+    \b
+    printf '3\\n\\nO 0 0 0\\nH 0 0 0.96\\nH 0.93 0 -0.24\\n' > water.xyz
+    anipot relax anipot-hcno water.xyz
+
+    Each structure is written when it is relaxed, with energy (eV), forces (eV/angstrom),
+    convergence, number of steps, energies before and after, and largest force. Run the command
+    again with --resume to continue after an interruption. Constraints in a file hold (fixed atoms,
+    selective dynamics).
 
     In Python:
 
@@ -120,7 +126,8 @@ def relax(
     missing = len(frames) - done - written
     if missing:
         typer.echo(
-            f"interrupted: {missing} structures are left; the same command with --resume goes on",
+            f"interrupted: {missing} structures are left; run the same command with --resume to "
+            "continue",
             err=True,
         )
         raise typer.Exit(130)
@@ -141,7 +148,7 @@ def _line(number: int, found: Relaxed) -> str:
 
 
 def _done(out: Path, frames: list[ase.Atoms], calculator: ANICalculator) -> int:
-    """How many structures the output file of an earlier call holds already."""
+    """Number of relaxed structures in the output file of an interrupted run."""
     import numpy as np
     from ase.io import read
 

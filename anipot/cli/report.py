@@ -20,17 +20,22 @@ def report(
         typer.Option("--out", "-o", help="Write this .html file (default: FOLDER/report.html)."),
     ] = None,
 ) -> None:
-    """Write report.html of a run or a table again, on the results as they are now.
+    """Regenerate the HTML report of a run or a table.
+
+    Example:
 
     \b
-    One page, which needs no network and no other file: results, data and split, figures,
-    errors by group, the worst conformers in 3-D, settings, versions, how to run it again.
-    Runs and tables write it when they end.
+    anipot train epochs=3 per_molecule=10 --out my-run
+    anipot report my-run
+
+    Runs and tables write report.html when they end: one page without references to other files,
+    with results, data and split, figures, errors by group, the worst conformers in 3-D, settings,
+    versions and the command that repeats the run.
 
     In Python:
 
     \b
-    from anipot.report import write_report
+    from anipot.experiments.report import write_report
     write_report("runs/train-001", "my.html")
     """
     if out is not None and out.suffix.lower() not in (".html", ".htm"):

@@ -36,14 +36,19 @@ def resolve(
     zeta: Annotated[float | None, _option("zeta")] = None,
     radial_start: Annotated[float | None, _option("radial_start")] = None,
     sample: Annotated[
-        int, typer.Option(help="Look at so many conformers at most, drawn at random.", min=1)
+        int, typer.Option(help="Largest number of conformers, drawn at random.", min=1)
     ] = 10_000,
     read: ReadOptions = NO_OPTIONS,
 ) -> None:
-    """How well AEV settings tell the geometries of a data set apart.
+    """Report how well AEV settings distinguish the geometries of a data set.
 
-    Distances seen, neighbours within the cutoffs, columns of the AEV that are the same for all
-    atoms of an element (they teach its network nothing), and what to change.
+    Example:
+
+    \b
+    anipot data resolve --aev ani1x
+
+    Prints distances, numbers of neighbors within the cutoffs, columns of the AEV that are constant
+    for an element (its network learns nothing from them), and what to change.
 
     In Python:
 

@@ -31,13 +31,15 @@ def scan(
         str,
         typer.Option(
             "--range",
-            help="START:STOP:N: N values from START to STOP, both included; angstrom or degrees.",
+            help="N values from START to STOP, both included, in angstrom or degrees.",
             metavar="START:STOP:N",
         ),
     ],
     dihedral: Annotated[
         tuple[int, int, int, int] | None,
-        typer.Option(help="Four atoms, counted from 0; what hangs on the third turns."),
+        typer.Option(
+            help="Four atoms, counted from 0; the group attached to the third rotates with it."
+        ),
     ] = None,
     angle: Annotated[
         tuple[int, int, int] | None, typer.Option(help="Three atoms; the third moves.")
@@ -46,31 +48,38 @@ def scan(
         tuple[int, int] | None, typer.Option(help="Two atoms; the second moves.")
     ] = None,
     relaxed: Annotated[
-        bool, typer.Option("--relaxed", help="Relax everything else at every point.")
+        bool, typer.Option("--relaxed", help="Relax all other coordinates at every point.")
     ] = False,
     optimizer: Annotated[str, typer.Option(help="BFGS, LBFGS or FIRE.")] = "BFGS",
-    fmax: Annotated[float, typer.Option(help="Largest force allowed, eV/angstrom.")] = 0.01,
-    steps: Annotated[int, typer.Option(help="At most so many steps a point.")] = 1000,
+    fmax: Annotated[float, typer.Option(help="Largest force after relaxing, eV/angstrom.")] = 0.01,
+    steps: Annotated[int, typer.Option(help="Largest number of steps per point.")] = 1000,
     frame: Frame = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="An .extxyz file.  [default: FILE_scan.extxyz]"),
+        typer.Option("--out", "-o", help="Output .extxyz file (default: FILE_scan.extxyz)."),
     ] = None,
     double: Double = False,
     max_disagreement: MaxDisagreement = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """The energy along a dihedral, an angle or a distance, rigid or relaxed.
+    """Scan the energy along a dihedral, an angle or a distance, rigid or relaxed.
 
-    Prints a table in kcal/mol above the lowest point; writes the structures (energies in eV) and a
-    figure (.png, .svg) beside them. Ctrl-C keeps what is done. Fixed atoms of a file stay
-    where they are.
+    Example:
+
+    \b
+    printf '3\\n\\nO 0 0 0\\nH 0 0 0.96\\nH 0.93 0 -0.24\\n' > water.xyz
+    anipot scan anipot-hcno water.xyz --distance 0 1 --range 0.9:1.2:4
+
+    Prints kcal/mol above the lowest point; writes the structures (energies in eV) and a figure
+    (.png, .svg) beside them. Ctrl-C keeps the points computed so far. Fixed atoms of a file stay in
+    place.
 
     In Python:
 
     \b
     from anipot.simulation import Coordinate, scan
-    points = scan(atoms, anipot.load("POTENTIAL").calculator(), Coordinate((0, 1)), [1.0, 1.1])
+    calculator = anipot.load("POTENTIAL").calculator()
+    points = scan(atoms, calculator, Coordinate((0, 1)), [1.0, 1.1])
     """
     import numpy as np
     from tqdm import tqdm

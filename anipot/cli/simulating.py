@@ -1,4 +1,4 @@
-"""What the commands that simulate have in common: their potential, structures and output files."""
+"""Potentials, structures and output files of the commands that simulate."""
 
 from __future__ import annotations
 
@@ -22,20 +22,16 @@ Potential = Annotated[
 Structure = Annotated[
     Path, typer.Argument(help="A structure: XYZ, extended XYZ, CIF, ...", metavar="FILE")
 ]
-Frame = Annotated[
-    int | None, typer.Option("--frame", help="Which one of several in FILE, counted from 0.")
-]
-Double = Annotated[
-    bool, typer.Option("--double", help="Compute in float64, whatever the potential's precision.")
-]
+Frame = Annotated[int | None, typer.Option("--frame", help="Frame of FILE to use, counted from 0.")]
+Double = Annotated[bool, typer.Option("--double", help="Compute in float64.")]
 MaxDisagreement = Annotated[
     float | None,
     typer.Option(
         "--max-disagreement",
-        help="End where an ensemble's members disagree by more: std / sqrt(N), kcal/mol.",
+        help="Stop if the members of an ensemble disagree by more: std / sqrt(N), kcal/mol.",
     ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 
 #: Endings of the files of a figure.
 FIGURES = (".png", ".svg")
@@ -92,7 +88,7 @@ def structures_of(files: list[Path], calculator: ANICalculator) -> list[ase.Atom
 
 
 def structure_of(file: Path, frame: int | None, calculator: ANICalculator) -> ase.Atoms:
-    """The one structure of a file, or the one that is asked for."""
+    """Return the only structure of a file, or the given frame."""
     frames = structures_of([file], calculator)
     if frame is None and len(frames) > 1:
         raise SettingsError(f"{file} has {len(frames)} structures; choose one with --frame")

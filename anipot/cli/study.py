@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-study_app = typer.Typer(
+from anipot.cli.app import App
+
+study_app = App(
     help="Studies: each prints a table with what is published beside what it measures, saves "
     "figures, and says what one learns. An interrupted one goes on with --out FOLDER.",
     short_help="Experiments, each with a table, figures and what one learns.",

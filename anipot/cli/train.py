@@ -16,7 +16,7 @@ def train(
         list[str] | None,
         typer.Argument(
             metavar="DATA|OPTION=VALUE",
-            help="Data files (none: the bundled data), options such as epochs=50 hidden=128,64.",
+            help="Data files (default: the bundled data) and options, as epochs=50 hidden=128,64.",
         ),
     ] = None,
     config: Annotated[
@@ -28,33 +28,37 @@ def train(
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option("--resume", metavar="RUN", help="Go on with the run in this folder."),
+        typer.Option("--resume", metavar="RUN", help="Resume the run in this folder."),
     ] = None,
     learning_curve: Annotated[
         bool,
         typer.Option(
-            "--learning-curve", help="Also train on 1/2, 1/4, 1/8 and 1/16 of the training part."
+            "--learning-curve", help="Also train on 1/2, 1/4, 1/8 and 1/16 of the training data."
         ),
     ] = False,
     members: Annotated[
         int | None,
         typer.Option(
-            "--members", "-m", min=2, help="Train an ensemble of so many, and calibrate it."
+            "--members", "-m", min=2, help="Train an ensemble of this size, and calibrate it."
         ),
     ] = None,
     options: Annotated[
-        bool, typer.Option("--options", help="Print all options with their values, and exit.")
+        bool, typer.Option("--options", help="Print all options with their values and exit.")
     ] = False,
 ) -> None:
-    """Train a potential and report its errors, in kcal/mol, on conformers that it never saw.
+    """Train a potential and report its errors on conformers that the training has not seen.
 
-    Writes a folder with options, split, log, metrics.csv, checkpoint, potential and plots, which
-    is never overwritten. 'anipot train --options' lists all options. With --members 8, trains an
-    ensemble: seeds differ, with by_folds=true the validation parts too; workers=2 trains two
-    members side by side.
+    Example:
 
-    'torchrun --nproc-per-node 2 -m anipot train ...' trains one potential with several processes,
-    on the GPUs of this machine or on its CPU, and with torchrun's options on several machines.
+    \b
+    anipot train epochs=5 per_molecule=20 --out my-run
+
+    Write a new folder with options, split, log, metrics.csv, checkpoint, potential, plots and
+    report.html. 'anipot train --options' lists all options; they can also be written --epochs 5.
+
+    '--members 8' trains an ensemble whose members differ by their seed, with by_folds=true by their
+    validation part too; workers=2 trains two members at a time. To train one potential with several
+    processes, on GPUs or the CPU: torchrun --nproc-per-node 2 -m anipot train ...
 
     In Python:
 
@@ -73,8 +77,8 @@ def train(
     others = (config, out, members)
     if resume is not None and (given or options or any(o is not None for o in others)):
         raise SettingsError(
-            "--resume goes on with the data and options of the run (its options.yaml); it takes no "
-            "others"
+            "--resume continues with the data and options of the run (its options.yaml) and takes "
+            "no others"
         )
     values = read_yaml(config) if config is not None else {}
     # A word that is no file and does not look like one is an option without its value.
@@ -99,7 +103,7 @@ def train(
         from anipot.runs.members import resume_members, start_members
 
         if learning_curve:
-            raise SettingsError("--learning-curve is of a single potential: leave out members")
+            raise SettingsError("--learning-curve needs a single potential: leave out --members")
         if started() > 1:
             raise SettingsError(
                 f"torchrun has started {started()} processes, and each would train all members: "

@@ -39,25 +39,35 @@ def vibrations(
     ] = 0.01,
     differences: Annotated[
         bool,
-        typer.Option("--differences", help="Hessian by differences of forces, not analytic."),
+        typer.Option("--differences", help="Compute the Hessian by finite differences of forces."),
     ] = False,
-    temperature: Annotated[float, typer.Option(help="Of the thermochemistry, K.")] = 298.15,
-    pressure: Annotated[float, typer.Option(help="Of the thermochemistry, Pa.")] = 101325.0,
+    temperature: Annotated[
+        float, typer.Option(help="Temperature of the thermochemistry, K.")
+    ] = 298.15,
+    pressure: Annotated[
+        float, typer.Option(help="Pressure of the thermochemistry, Pa.")
+    ] = 101325.0,
     symmetry: Annotated[
         int,
-        typer.Option(help="Symmetry number of rotations: 2 for water, 12 for methane, benzene."),
+        typer.Option(help="Rotational symmetry number: 2 for water, 12 for methane and benzene."),
     ] = 1,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write all of it as .json too.")
+        Path | None, typer.Option("--out", "-o", help="Also write the results to this .json file.")
     ] = None,
     max_disagreement: MaxDisagreement = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Frequencies, zero-point energy and thermochemistry of a relaxed structure.
+    """Compute frequencies, zero-point energy and thermochemistry of a relaxed structure.
 
-    In float64. Frequencies are in cm^-1 (imaginary ones with an i), energies in eV and kcal/mol.
-    The thermochemistry is that of an ideal gas of rigid rotors and harmonic oscillators. Fixed
-    atoms of a file do not vibrate; then there is no thermochemistry.
+    Example:
+
+    \b
+    printf '3\\n\\nO 0 0 0\\nH 0 0 0.96\\nH 0.93 0 -0.24\\n' > water.xyz
+    anipot vibrations anipot-hcno water.xyz --relax --symmetry 2
+
+    Computed in float64. Frequencies are in cm^-1 (imaginary ones with an i), energies in eV and
+    kcal/mol. Thermochemistry is that of an ideal gas of rigid rotors and harmonic oscillators.
+    Fixed atoms of a file do not vibrate, and there is no thermochemistry then.
 
     In Python:
 

@@ -70,7 +70,7 @@ def test_relax_interrupted_and_resumed(anipot, here, tmp_path, interrupt, monkey
     interrupt(steps + 4)
     result = anipot("relax", potential, two)
     assert result.code == 130
-    assert "1 structures are left; the same command with --resume goes on" in result.err
+    assert "1 structures are left; run the same command with --resume to continue" in result.err
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     assert len(ase.io.read("two_relaxed.extxyz", ":")) == 1
@@ -131,7 +131,7 @@ def test_md_files_and_resume(anipot, here, tmp_path, interrupt, monkeypatch):
     interrupt(15)
     cut = anipot(*words, "-o", "cut.extxyz")
     assert cut.code == 130
-    assert "interrupted after 15 of 40 steps; the same command with --resume goes on" in cut.err
+    assert "interrupted after 15 of 40 steps; run the same command with --resume to continue" in cut.err
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     assert anipot(*words, "-o", "cut.extxyz", "--resume").code == 0

@@ -144,7 +144,7 @@ def test_a_full_disk_behind_its_output_ends_no_training(
     assert result.code == 0
     assert (tmp_path / "a" / "run.json").exists()
     assert "test MAE" in (tmp_path / "a" / "log.txt").read_text().splitlines()[-1]
-    assert result.err.count("nothing can be printed any more ([Errno 28]") == 1
+    assert result.err.count("output cannot be printed any more ([Errno 28]") == 1
 
 
 def test_streams_that_are_closed_are_opened_on_nothing(tmp_path):
