@@ -15,7 +15,7 @@ import anipot
 from anipot.data.conformers import Conformers
 from anipot.data.published.bundled import load_bundled
 from anipot.data.store import seal
-from anipot.potential.ensemble import Potential
+from anipot.potential.base import Potential
 
 #: Conformers of ANI-1 by their number of heavy atoms (Smith, Isayev, Roitberg, Sci. Data 4, 170193,
 #: 2017); together the 864,898 of the source's file.

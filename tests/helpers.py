@@ -7,9 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anipot import units
 from anipot.aev.settings import AEVSettings
 from anipot.data.conformers import Conformers
 from anipot.elements import index_table, numbers_of, parse_elements
+from anipot.errors import DataError
+from anipot.potential.prediction import Prediction
 
 
 def random_coordinates(
@@ -111,3 +114,45 @@ def as_padded(conformers: Conformers, elements: Sequence[str]) -> tuple[Tensor, 
         species[k, :size] = torch.as_tensor(table[conformers.atomic_numbers[part]])
         coordinates[k, :size] = torch.as_tensor(conformers.coordinates[part])
     return species, coordinates
+
+
+def evaluate_batch(model, batch, *, forces=False, stress=False, atomic=False):
+    """Prediction of a model for a batch by autograd, which the fast evaluation is held against."""
+    coordinates, cells = batch.coordinates.detach(), batch.cells
+    strain = None
+    with torch.set_grad_enabled(forces or stress):
+        if stress:
+            if cells is None or batch.pbc is None:
+                raise DataError("stress needs a periodic cell, and no conformer here has one")
+            strain = torch.zeros(
+                len(batch), 3, 3, dtype=coordinates.dtype, device=coordinates.device
+            ).requires_grad_()
+            deform = (
+                torch.eye(3, dtype=strain.dtype, device=strain.device)
+                + (strain + strain.transpose(1, 2)) / 2
+            )
+        coordinates = coordinates.requires_grad_(forces)
+        moved = coordinates
+        if strain is not None and cells is not None:
+            moved = torch.bmm(coordinates.unsqueeze(1), deform[batch.conformer]).squeeze(1)
+            cells = torch.bmm(cells, deform)
+        atomic_out = model.networks(model.aev(batch, moved, cells), batch.counts).double()
+        atomic_out = atomic_out * units.energy_to_hartree(model.output_unit)
+        if model.repulsion is not None:
+            atomic_out = atomic_out + model.repulsion.atomic(batch, moved, cells)
+        energies = batch.sum_atoms(atomic_out)
+        wanted = [x for x in (coordinates if forces else None, strain) if x is not None]
+        grads = list(torch.autograd.grad(energies.sum(), wanted)) if wanted else []
+    found = {}
+    if forces:
+        found["forces"] = batch.conformer_order(-grads.pop(0)).cpu().numpy()
+    if stress and batch.cells is not None and batch.pbc is not None:
+        volume = torch.linalg.det(batch.cells.double()).abs()
+        whole = torch.where(batch.pbc.all(1), volume, torch.nan)  # else no volume to divide by
+        found["stress"] = (grads.pop(0).double() / whole[:, None, None]).cpu().numpy()
+    if atomic:
+        own = torch.as_tensor(model.self_energies.values, device=batch.species.device)
+        per_atom = atomic_out.detach() + own[batch.species]
+        found["atomic_energies"] = batch.conformer_order(per_atom).cpu().numpy()
+    total = energies.detach() + model.self_energies.of_batch(batch)
+    return Prediction(total.cpu().numpy(), **found)

@@ -20,7 +20,8 @@ from scipy.stats import rankdata
 
 from anipot.data.conformers import Conformers
 from anipot.errors import DataError, PotentialError, SettingsError
-from anipot.potential.ensemble import ANIEnsemble, Potential
+from anipot.potential.base import Potential
+from anipot.potential.ensemble import ANIEnsemble
 from anipot.units import HARTREE_TO_KCALMOL
 
 #: The share of a calibration's conformers whose disagreement is within its limit: not all, so that

@@ -8,7 +8,7 @@ from typing import Any
 
 from anipot.errors import PotentialError
 from anipot.evaluation.calibration import calibrated
-from anipot.potential.ensemble import Potential, members_of
+from anipot.potential.base import Potential
 
 #: What ``about`` may say, and the words for it.
 _TOLD = {
@@ -32,7 +32,7 @@ def _shown(text: str) -> str:
 
 
 def _lines(potential: Potential) -> Iterator[tuple[str, str]]:
-    members = members_of(potential)
+    members = potential.models
     first, settings, about = members[0], potential.aev.settings, potential.about
     for key, head in _TOLD.items():
         if about.get(key):

@@ -8,7 +8,7 @@ from anipot.config import DataSettings
 from anipot.data.conformers import Conformers
 from anipot.data.division import divide_again, select
 from anipot.errors import AnipotError, DataError
-from anipot.potential.ensemble import Potential
+from anipot.potential.base import Potential
 from anipot.system.options import checked
 
 

@@ -29,6 +29,7 @@ from anipot.errors import PotentialError, cut
 from anipot.networks.atomic import DTYPES, AtomicNetworks
 from anipot.networks.repulsion import Repulsion
 from anipot.networks.self_energies import SelfEnergies
+from anipot.potential.base import Potential
 from anipot.potential.ensemble import ANIEnsemble
 from anipot.potential.model import ANIModel
 from anipot.system.files import atomic_write
@@ -141,7 +142,7 @@ def write_own(members: Sequence[ANIModel], about: Mapping[str, Any], path: str |
     return path
 
 
-def read_own(path: str | Path, *, engine: str = "auto") -> ANIModel | ANIEnsemble:
+def read_own(path: str | Path, *, engine: str = "auto") -> Potential:
     """Read a potential that anipot wrote: an ANIModel, or an ANIEnsemble where it has members.
 
     Raises PotentialError that names the file and what is wrong with it.
@@ -189,7 +190,7 @@ def _read_header(text: str) -> _Header:
     return header
 
 
-def _build(header: _Header, tensors: dict[str, Tensor], engine: str) -> ANIModel | ANIEnsemble:
+def _build(header: _Header, tensors: dict[str, Tensor], engine: str) -> Potential:
     settings = AEVSettings(**header.aev)
     own = tensors.pop("self_energies", None)
     shape = (len(header.members), settings.n_elements)

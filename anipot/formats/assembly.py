@@ -21,6 +21,7 @@ from anipot.formats.neurochem_constants import read_params
 from anipot.formats.state_dicts import CONSTANTS, cutoff, element_count, take_constants
 from anipot.networks.atomic import AtomicNetworks
 from anipot.networks.self_energies import SelfEnergies
+from anipot.potential.base import Potential
 from anipot.potential.ensemble import ANIEnsemble
 from anipot.potential.model import ANIModel
 
@@ -306,7 +307,7 @@ def assemble(
     output_unit: str,
     about: dict[str, Any],
     engine: str,
-) -> ANIModel | ANIEnsemble:
+) -> Potential:
     """The potential, in evaluation mode: an ANIModel, or an ANIEnsemble of several members."""
     aev = AEVComputer(found.settings, engine)
     elements = found.settings.elements

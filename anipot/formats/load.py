@@ -15,8 +15,7 @@ from anipot.errors import AnipotError, DataError, PotentialError, SettingsError
 from anipot.formats import published
 from anipot.formats.bounded import not_understood
 from anipot.networks.atomic import DTYPES
-from anipot.potential.ensemble import ANIEnsemble
-from anipot.potential.model import ANIModel
+from anipot.potential.base import Potential
 
 #: The potential in the folder of a run.
 IN_RUN = "potential.safetensors"
@@ -46,7 +45,7 @@ _FORMATS = (
 
 def load(
     name_or_path: str | Path, *, engine: str = "auto", dtype: str | None = None, **hints: Any
-) -> ANIModel | ANIEnsemble:
+) -> Potential:
     """Load a potential, ready for use (evaluation mode, on the CPU).
 
     ``name_or_path`` is a name ("ani1x", "ani1ccx", "ani2x", or "anipot-hcno", which comes with
@@ -64,7 +63,7 @@ def load(
     load_engine(engine)  # before all the work
     path, found = _find(name_or_path)
     module = importlib.import_module(f"anipot.formats.{found.module}")
-    read: Callable[..., ANIModel | ANIEnsemble] = getattr(module, found.read)
+    read: Callable[..., Potential] = getattr(module, found.read)
     known = [
         name
         for name, p in inspect.signature(read).parameters.items()

@@ -39,8 +39,7 @@ from anipot.formats.mlatom import told_by_mlatom
 from anipot.formats.state_dicts import naming, pickled_text, read_state_dict
 from anipot.networks.atomic import ACTIVATIONS
 from anipot.networks.self_energies import SelfEnergies
-from anipot.potential.ensemble import ANIEnsemble
-from anipot.potential.model import ANIModel
+from anipot.potential.base import Potential
 
 log = logging.getLogger("anipot")
 
@@ -73,7 +72,7 @@ def read_notebook(
     batch_norm: Side | None = None,
     aev: GivenConstants | None = None,
     engine: str = "auto",
-) -> ANIModel | ANIEnsemble:
+) -> Potential:
     """Read the state dict of a notebook's model, ready for use on the CPU.
 
     What the file does not hold:

@@ -24,8 +24,7 @@ from anipot.formats.assembly import GivenEnergies, assemble, parse, self_energie
 from anipot.formats.state_dicts import naming, pickled_text, read_state_dict
 from anipot.networks.atomic import AtomicNet, Gaussian, make_activation
 from anipot.networks.self_energies import SelfEnergies
-from anipot.potential.ensemble import ANIEnsemble, members_of
-from anipot.potential.model import ANIModel
+from anipot.potential.base import Potential
 
 log = logging.getLogger("anipot")
 
@@ -50,7 +49,7 @@ def read_torchani(
     radial_cutoff: float | None = None,
     angular_cutoff: float | None = None,
     engine: str = "auto",
-) -> ANIModel | ANIEnsemble:
+) -> Potential:
     """Read ``torch.save(model.state_dict(), path)`` of a model of TorchANI (``torchani.arch.ANI``,
     or one of ``torchani.models``; version 1 and 2), ready for use on the CPU.
 
@@ -101,7 +100,7 @@ def read_torchani(
 # ---- from TorchANI -------------------------------------------------------------------------------
 
 
-def from_torchani(model: nn.Module, *, engine: str = "auto") -> ANIModel | ANIEnsemble:
+def from_torchani(model: nn.Module, *, engine: str = "auto") -> Potential:
     """The anipot potential of a TorchANI 2 model (``torchani.arch.ANI``): its weights, bit by bit.
 
     An ``Ensemble`` of several active members becomes an ANIEnsemble. Constants of the AEV in
@@ -211,7 +210,7 @@ def _extra(name: str) -> str:
 # ---- to TorchANI ---------------------------------------------------------------------------------
 
 
-def to_torchani(potential: ANIModel | ANIEnsemble) -> Any:
+def to_torchani(potential: Potential) -> Any:
     """The same potential as a model of TorchANI 2 (``torchani.arch.ANI``), in evaluation mode.
 
     TorchANI's models take atomic numbers (B, n), -1 for no atom, and coordinates (B, n, 3) in
@@ -231,7 +230,7 @@ def to_torchani(potential: ANIModel | ANIEnsemble) -> Any:
     from torchani.nn import ANINetworks, Ensemble
     from torchani.sae import SelfEnergy
 
-    members = members_of(potential)
+    members = potential.models
     settings, elements = potential.aev.settings, potential.elements
     energies = np.mean([m.self_energies.values for m in members], axis=0)
     for member in members:

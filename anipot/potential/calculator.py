@@ -16,13 +16,12 @@ from anipot import units
 from anipot.data.conformers import Conformers
 from anipot.data.readers.charges import check_neutral_singlet
 from anipot.errors import DisagreementError, SettingsError
-from anipot.potential.ensemble import members_of
 from anipot.potential.hessian import hessian
 from anipot.potential.prediction import disagreement
 from anipot.potential.stepper import Stepper
 
 if TYPE_CHECKING:
-    from anipot.potential.ensemble import Potential
+    from anipot.potential.base import Potential
 
 log = logging.getLogger("anipot")
 
@@ -70,7 +69,7 @@ class ANICalculator(Calculator):
     ) -> None:
         super().__init__()
         self.potential = potential
-        self.committee = len(members_of(potential)) > 1
+        self.committee = len(potential.models) > 1
         self.implemented_properties = [*_ALWAYS, *(_COMMITTEE if self.committee else ())]
         if on_disagreement not in ("warn", "stop"):
             raise SettingsError(f"on_disagreement is 'warn' or 'stop', not {on_disagreement!r}")

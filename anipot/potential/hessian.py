@@ -12,7 +12,7 @@ from anipot.aev.computer import AEVComputer
 from anipot.data.batches import known_species
 from anipot.data.conformers import Conformers, check_conformers
 from anipot.errors import DataError
-from anipot.potential.ensemble import Potential, members_of
+from anipot.potential.base import Potential
 from anipot.potential.model import ANIModel
 
 
@@ -30,7 +30,7 @@ def hessian(potential: Potential, conformer: Conformers) -> np.ndarray:
     check_conformers(conformer, "a Hessian")
     if len(conformer) != 1:
         raise DataError(f"a Hessian is of one conformer, not of {len(conformer)}")
-    models = [_exact(member) for member in members_of(potential)]
+    models = [_exact(member) for member in potential.models]
     for model in models:
         known_species(conformer, model.trained or model.elements)
     batch = models[0].batch(conformer)

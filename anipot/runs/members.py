@@ -116,7 +116,7 @@ def _train_members(run: Prepared) -> MembersRun:
             ]
         print(f"member {k + 1} of {len(folders)}: {', '.join(told)}")
     members = [read_own(member / "potential.safetensors") for member in folders]
-    ensemble = ANIEnsemble(m for m in members if not isinstance(m, ANIEnsemble)).eval()
+    ensemble = ANIEnsemble(m.models[0] for m in members).eval()
     found = write_member_results(settings, folder, data, division, ensemble, folders)
     return MembersRun(folder, ensemble, *found)
 

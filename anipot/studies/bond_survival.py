@@ -19,7 +19,7 @@ from anipot import units
 from anipot.data.batches import Batch
 from anipot.data.conformers import Conformers
 from anipot.errors import SimulationError
-from anipot.potential.ensemble import Potential, members_of
+from anipot.potential.base import Potential
 from anipot.potential.inference import Evaluator
 from anipot.simulation.dynamics import draw_velocities
 
@@ -100,7 +100,7 @@ def survival_times(
     """
     how = dynamics or Dynamics()
     rng = np.random.default_rng(seed)
-    evaluator = Evaluator(members_of(potential))
+    evaluator = Evaluator(potential.models)
     moving = [m.copy() for m in molecules]
     for k, molecule in enumerate(moving):
         if molecule.pbc.any() or not len(bonds_of(molecule)[0]):

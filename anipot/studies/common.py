@@ -17,8 +17,7 @@ from matplotlib.figure import Figure
 from anipot.errors import SettingsError
 from anipot.evaluation.history import History
 from anipot.formats.load import load
-from anipot.potential.ensemble import ANIEnsemble
-from anipot.potential.model import ANIModel
+from anipot.potential.base import Potential
 from anipot.report.figures.plots import save_figure
 from anipot.runs.run import new_folder
 from anipot.system.files import kept, only_process, read_text, write_first, write_text
@@ -155,9 +154,7 @@ class Study:
                 write_text(path, _json(make()))
         return _read(path)
 
-    def potential(
-        self, name: str, train: Callable[[], ANIModel | ANIEnsemble]
-    ) -> ANIModel | ANIEnsemble:
+    def potential(self, name: str, train: Callable[[], Potential]) -> Potential:
         """``train()``, a trained potential; kept as ``potentials/name.safetensors``."""
         path = self.folder / "potentials" / f"{name}.safetensors"
         if not path.exists():

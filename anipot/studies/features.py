@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from anipot.aev import AEVSettings
@@ -51,6 +52,7 @@ def network_on(computer: AEVComputer, hidden: Sequence[int], seed: int) -> ANIMo
 
 def evaluation(model: ANIModel, data: Conformers) -> Evaluation:
     """Predictions beside the labels, errors in hartree."""
-    # Not ``evaluate``: its fast way computes AEVs itself, whatever the model's features are.
-    predicted = model.evaluate_batch(model.batch(data)).energies
+    # Not ``evaluate``, which computes AEVs itself, whatever the features of the model are.
+    with torch.no_grad():
+        predicted = model(model.batch(data)).cpu().numpy()
     return Evaluation.of(data, predicted, model.self_energies.of(data)).in_unit("hartree")

@@ -23,7 +23,7 @@ from anipot.data.conformers import Conformers
 from anipot.data.division import divide, select
 from anipot.data.published.bundled import load_bundled
 from anipot.evaluation.history import History
-from anipot.potential.ensemble import Potential
+from anipot.potential.base import Potential
 from anipot.potential.model import ANIModel
 from anipot.simulation.structures import structures
 from anipot.studies.bond_survival import Dynamics, survival_times

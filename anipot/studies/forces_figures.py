@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from anipot.data.conformers import Conformers
-from anipot.potential.ensemble import Potential
+from anipot.potential.base import Potential
 from anipot.report.figures.style import (
     BLUE,
     COLUMN,

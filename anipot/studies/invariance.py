@@ -20,7 +20,7 @@ from anipot.data.conformers import Conformers
 from anipot.errors import SettingsError
 from anipot.formats.load import load
 from anipot.networks.atomic import DTYPES
-from anipot.potential.ensemble import Potential, members_of
+from anipot.potential.base import Potential
 from anipot.report.figures.style import BLUE, COLUMN, ORANGE, log_ticks, styled
 from anipot.studies.common import Study
 from anipot.studies.invariance_checks import CHECKS, PERIODIC
@@ -138,7 +138,7 @@ def bars(check: str, dtype: str) -> tuple[float, float]:
 
 
 def _about(name: str, potential: Potential, data: Conformers) -> str:
-    members = members_of(potential)
+    members = potential.models
     what = f"an ensemble of {len(members)}" if len(members) > 1 else "one model"
     crystals = (
         "" if potential.aev.engine_on(potential.device) != "torchani"

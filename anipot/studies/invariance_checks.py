@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from anipot.data.conformers import Conformers
-from anipot.potential.ensemble import Potential
+from anipot.potential.base import Potential
 from anipot.studies.invariance_crystals import lattice_translation, supercell, vacuum
 from anipot.studies.invariance_cutoffs import angular_cutoff, radial_cutoff, repulsion_cutoff
 from anipot.studies.invariance_systems import (

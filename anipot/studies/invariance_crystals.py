@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from anipot.data.conformers import Conformers
-from anipot.potential.ensemble import Potential
+from anipot.potential.base import Potential
 from anipot.studies.invariance_systems import (
     APART,
     Deviation,

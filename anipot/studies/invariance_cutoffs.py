@@ -9,7 +9,7 @@ from ase.data import covalent_radii
 
 from anipot.data.conformers import Conformers
 from anipot.elements import numbers_of
-from anipot.potential.ensemble import Potential, members_of
+from anipot.potential.base import Potential
 from anipot.studies.invariance_systems import (
     Deviation,
     conformers_of,
@@ -43,7 +43,7 @@ def repulsion_cutoff(
     potential: Potential, _: Potential, data: Conformers, rng: np.random.Generator
 ) -> Deviation:
     """The same, where the repulsion of two nuclei begins."""
-    repulsion = members_of(potential)[0].repulsion
+    repulsion = potential.models[0].repulsion
     if repulsion is None:
         return Deviation(None, None)
     outer = repulsion.outer

@@ -12,7 +12,7 @@ from ase.data import covalent_radii
 from anipot.data.conformers import Conformers
 from anipot.data.published.bundled import load_bundled
 from anipot.elements import numbers_of
-from anipot.potential.ensemble import Potential
+from anipot.potential.base import Potential
 from anipot.units import HARTREE_TO_KCALMOL
 
 #: Angstrom between the nearest atoms of two molecules that must not feel each other.

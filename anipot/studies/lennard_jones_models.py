@@ -18,7 +18,7 @@ from ase.optimize import BFGS, FIRE
 from anipot.aev import AEVSettings
 from anipot.data.conformers import Conformers
 from anipot.data.readers.extxyz import conformers_from_atoms
-from anipot.potential.ensemble import Potential
+from anipot.potential.base import Potential
 from anipot.potential.model import ANIModel
 from anipot.studies.common import finished
 from anipot.training.trainer import ANITrainer, evaluate

@@ -50,7 +50,8 @@ from anipot.errors import DataError, SettingsError
 from anipot.evaluation.history import History
 from anipot.evaluation.metrics import Evaluation
 from anipot.formats.load import load
-from anipot.potential.ensemble import ANIEnsemble, Potential, members_of
+from anipot.potential.base import Potential
+from anipot.potential.ensemble import ANIEnsemble
 from anipot.potential.model import ANIModel
 from anipot.report.figures.style import BLUE, COLUMN, GREY, short, styled
 from anipot.studies.common import Study, finished
@@ -140,7 +141,7 @@ def run(
             model = ensemble(study, name, training, **how)
             results[name] = {
                 "training": study.once(f"{name}-training", partial(errors_on, model, training)),
-                "cpu_seconds": sum(m.about["cpu_seconds"] for m in members_of(model)),
+                "cpu_seconds": sum(m.about["cpu_seconds"] for m in model.models),
                 **test(study, name, Path(data) / f"{name}_test.extxyz", model),
             }
         _report(study, results)
@@ -205,7 +206,7 @@ def ensemble(
                     pool.shutdown(cancel_futures=True)
                     raise
         models = [load(path) for path in paths]
-        return models[0] if members == 1 else ANIEnsemble(m for k in models for m in members_of(k))
+        return models[0] if members == 1 else ANIEnsemble(m for k in models for m in k.models)
 
     return study.potential(name, train)
 

@@ -22,7 +22,7 @@ from anipot.errors import DataError
 from anipot.evaluation.history import History
 from anipot.evaluation.metrics import Evaluation
 from anipot.networks.self_energies import SelfEnergies
-from anipot.potential.ensemble import Potential
+from anipot.potential.base import Potential
 from anipot.potential.model import ANIModel
 from anipot.report.figures import plots
 from anipot.system.devices import pick_device

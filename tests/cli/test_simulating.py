@@ -131,7 +131,10 @@ def test_md_files_and_resume(anipot, here, tmp_path, interrupt, monkeypatch):
     interrupt(15)
     cut = anipot(*words, "-o", "cut.extxyz")
     assert cut.code == 130
-    assert "interrupted after 15 of 40 steps; run the same command with --resume to continue" in cut.err
+    assert (
+        "interrupted after 15 of 40 steps; run the same command with --resume to continue"
+        in cut.err
+    )
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     assert anipot(*words, "-o", "cut.extxyz", "--resume").code == 0

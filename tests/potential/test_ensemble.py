@@ -6,7 +6,7 @@ import json
 import ase.io
 import numpy as np
 import pytest
-from helpers import random_cell, random_conformers
+from helpers import evaluate_batch, random_cell, random_conformers
 
 from anipot.data.conformers import Conformers
 from anipot.errors import DataError, SettingsError
@@ -60,7 +60,7 @@ def close(found, expected) -> None:
 
 def test_mean_and_standard_deviation_of_the_members(members, data):
     want = {"forces": True, "atomic": True, "stress": data.periodic}
-    each = [m.evaluate_batch(m.batch(data), **want) for m in members]
+    each = [evaluate_batch(m, m.batch(data), **want) for m in members]
     found = ANIEnsemble(members).predict(data, forces_std=len(members) > 1, **want)
     close(found.energies, sum(p.energies for p in each) / len(each))
     close(found.forces, sum(p.forces for p in each) / len(each))

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import random_cell, random_conformers
+from helpers import evaluate_batch, random_cell, random_conformers
 
 import anipot.potential.stepper
 from anipot.aev.computer import load_engine
@@ -72,7 +72,7 @@ def test_predictions_are_those_of_autograd(engine, activation):
         model.eval()
         for data in (molecules(), crystals()):
             want = {"forces": True, "atomic": True, "stress": data.periodic}
-            expected = model.evaluate_batch(model.batch(data), **want)
+            expected = evaluate_batch(model, model.batch(data), **want)
             assert_prediction(model.predict(data, **want), expected, 1e-12)
 
 
@@ -83,7 +83,7 @@ def test_single_precision_is_off_by_rounding_only(engine):
     )
     data = molecules(sizes=[3, 8, 20, 30])
     exact = double.predict(data, forces=True)
-    by_autograd = single.evaluate_batch(single.batch(data), forces=True)
+    by_autograd = evaluate_batch(single, single.batch(data), forces=True)
     found = single.predict(data, forces=True)
     assert found.forces.dtype == np.float32
     for name in ("energies", "forces"):
@@ -97,7 +97,7 @@ def test_absent_elements_are_left_out_exactly(engine):
     model = make("HCNOSFCl", aev="ani2x", engine=engine)
     for present in ("HO", "C", "NCl", "HCNOSFCl"):
         data = molecules(present, [4, 9])
-        expected = model.evaluate_batch(model.batch(data), forces=True)
+        expected = evaluate_batch(model, model.batch(data), forces=True)
         assert_prediction(model.predict(data, forces=True), expected, 1e-12)
 
 
@@ -141,7 +141,7 @@ def test_order_and_batch_size_do_not_matter(monkeypatch):
     monkeypatch.setattr("anipot.potential.inference.BLOCK_ROWS", 16)
     data = molecules(sizes=[3, 8, 1, 12, 70, 7, 5])
     model = make()
-    expected = model.evaluate_batch(model.batch(data), forces=True, atomic=True)
+    expected = evaluate_batch(model, model.batch(data), forces=True, atomic=True)
     for batch_size in (1, 3, None):
         found = model.predict(data, forces=True, atomic=True, batch_size=batch_size)
         assert_prediction(found, expected, 1e-12)
@@ -196,7 +196,7 @@ def test_steps_are_those_of_autograd(way, engine, activation):
                 x = one.coordinates + rng.normal(scale=0.1, size=one.coordinates.shape)
                 here = Conformers(one.atomic_numbers, x, one.offsets, cells=one.cells, pbc=one.pbc)
                 point = step(x, cell, stress=whole)
-                expected = model.evaluate_batch(model.batch(here), forces=True, stress=whole)
+                expected = evaluate_batch(model, model.batch(here), forces=True, stress=whole)
                 assert point.energy == pytest.approx(expected.energies[0], rel=1e-13)
                 assert_like(point.forces, expected.forces, 1e-12)
                 if whole:
@@ -210,7 +210,7 @@ def test_a_large_system_steps_in_blocks(monkeypatch):
     data = molecules(sizes=[300])
     model = make()
     point = model.stepper(data.atomic_numbers)(data.coordinates)
-    expected = model.evaluate_batch(model.batch(data), forces=True)
+    expected = evaluate_batch(model, model.batch(data), forces=True)
     assert point.energy == pytest.approx(expected.energies[0], rel=1e-13)
     assert_like(point.forces, expected.forces, 1e-12)
 

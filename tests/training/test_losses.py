@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import random_cell, random_conformers
+from helpers import evaluate_batch, random_cell, random_conformers
 
 from anipot import units
 from anipot.aev import native, reference
@@ -75,7 +75,7 @@ def expected_loss(loop: TrainingLoop, data: Conformers, **options) -> float:
     """The loss from ``evaluate_batch``, by autograd through coordinates, and numpy."""
     settings = loop.settings
     periodic = data.cells is not None
-    said = loop.model.evaluate_batch(loop.model.batch(data), forces=True, stress=periodic)
+    said = evaluate_batch(loop.model, loop.model.batch(data), forces=True, stress=periodic)
     pairs = {"energy": (said.energies, data.energies), "force": (said.forces, data.forces)}
     if periodic:
         volume = np.abs(np.linalg.det(data.cells)) / data.n_atoms
