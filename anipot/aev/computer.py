@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,25 +11,19 @@ from torch import Tensor
 from anipot.aev.settings import AEVSettings
 from anipot.data.batches import Batch
 from anipot.errors import AnipotError, SettingsError
+from anipot.registry import Registry
 
 #: What an engine is: ``aev(settings, batch, coordinates, cells)`` -> (N, L) by row, differentiable
 #: in coordinates (N, 3) and cells (B, 3, 3) or None, in angstrom.
 AEVFunction = Callable[[AEVSettings, Batch, Tensor, Tensor | None], Tensor]
 
 
-def _load_reference() -> AEVFunction:
-    from anipot.aev import reference
-
-    return reference.aev
-
-
-def _load_torchani() -> AEVFunction:
-    from anipot.aev import torchani_engine
-
-    torchani_engine.import_torchani()
-    return torchani_engine.aev
+#: Engines by name. What is registered is a loader: it returns the engine's function, or raises
+#: with the reason why the engine is not available.
+engines: Registry[Callable[[], AEVFunction]] = Registry("AEV engine", "anipot.aev_engines")
 
 
+@engines.register("native")
 def _load_native() -> AEVFunction:
     from anipot.aev import native
 
@@ -36,6 +31,22 @@ def _load_native() -> AEVFunction:
     return native.aev
 
 
+@engines.register("reference")
+def _load_reference() -> AEVFunction:
+    from anipot.aev import reference
+
+    return reference.aev
+
+
+@engines.register("torchani")
+def _load_torchani() -> AEVFunction:
+    from anipot.aev import torchani_engine
+
+    torchani_engine.import_torchani()
+    return torchani_engine.aev
+
+
+@engines.register("torchani-cuda")
 def _load_torchani_cuda() -> AEVFunction:
     from anipot.aev import torchani_engine
 
@@ -43,6 +54,7 @@ def _load_torchani_cuda() -> AEVFunction:
     return torchani_engine.aev_cuda
 
 
+@engines.register("triton")
 def _load_triton() -> AEVFunction:
     from anipot.aev import triton_engine
 
@@ -50,60 +62,61 @@ def _load_triton() -> AEVFunction:
     return triton_engine.aev
 
 
-#: Engines by name. A loader returns the engine's function, or raises with the reason why it cannot.
-ENGINES: dict[str, Callable[[], AEVFunction]] = {
-    "native": _load_native,
-    "reference": _load_reference,
-    "torchani": _load_torchani,
-    "torchani-cuda": _load_torchani_cuda,
-    "triton": _load_triton,
-}
-
-#: What ``"auto"`` tries, in this order; a name that is not in ENGINES is passed over. On a GPU
-#: ``AEVComputer.engine_on`` decides.
+#: Engines that ``"auto"`` tries, in this order. On a GPU ``AEVComputer.engine_on`` decides.
 AUTO_ORDER: tuple[str, ...] = ("native", "reference")
 
 
 def load_engine(name: str = "auto") -> tuple[str, AEVFunction]:
-    """The engine ``name``, or the first available of AUTO_ORDER: its own name, and its function.
+    """Return the name and function of an engine; of ``"auto"``, the first available.
 
     Raises SettingsError for an engine that is unknown, or not available, with the reason.
     """
     if name == "auto":
         for candidate in AUTO_ORDER:
-            if candidate in ENGINES:
-                try:
-                    return candidate, ENGINES[candidate]()
-                except (AnipotError, ImportError, OSError):
-                    continue
+            try:
+                return candidate, engines[candidate]()
+            except (AnipotError, ImportError, OSError):
+                continue
         raise SettingsError(f"none of the AEV engines {', '.join(AUTO_ORDER)} is available")
-    if name not in ENGINES:
-        raise SettingsError(f"unknown AEV engine {name!r}; known: auto, {', '.join(ENGINES)}")
+    loader = engines[name]
     try:
-        return name, ENGINES[name]()
+        return name, loader()
     except (AnipotError, ImportError, OSError) as e:
         raise SettingsError(f"the AEV engine {name!r} is not available: {e}") from e
 
 
 def engine_report() -> list[tuple[str, bool, str]]:
-    """(name, available, reason why not, or "") of every engine, in the order of ENGINES."""
+    """Return (name, available, reason why not, or "") of every engine."""
     report = []
-    for name, loader in ENGINES.items():
+    for name in engines:
         try:
-            loader()
+            engines[name]()
             report.append((name, True, ""))
         except (AnipotError, ImportError, OSError) as e:
             report.append((name, False, str(e)))
     return report
 
 
+class ElementSubset(NamedTuple):
+    """AEVs of batches in which only some of the elements of an AEVComputer occur.
+
+    All other columns of the full AEV are zero and are left out.
+    """
+
+    indices: tuple[int, ...]  # of the elements, rising
+    symbols: tuple[str, ...]
+    aev: AEVComputer
+    place: Tensor  # (E,) int64: index of each of all elements among these; 0 for those absent
+    columns: Tensor | None  # of the full AEV; None if no element is absent
+
+
 class AEVComputer(torch.nn.Module):
     """Atomic environment vectors of a batch.
 
-    ``settings`` are the constants; ``engine`` is ``"auto"`` or a name in ENGINES, and
-    ``engine_name`` tells which one is in use. All engines give the same numbers. The module has no
-    parameters and puts nothing into a state_dict: the constants are the settings' alone. Raises
-    SettingsError for an engine that is unknown or not available.
+    ``settings`` holds the constants. ``engine`` is ``"auto"`` or the name of a registered engine;
+    ``engine_name`` is the one in use. All engines give the same numbers. The module has no
+    parameters and adds nothing to a state_dict. Raises SettingsError for an engine that is unknown
+    or not available.
 
     Source: Smith, Isayev, Roitberg, Chem. Sci. 2017, 8, 3192.
     """
@@ -170,7 +183,7 @@ class AEVComputer(torch.nn.Module):
                 f"cells have shape {tuple(cells.shape)}, the batch needs {(len(batch), 3, 3)}"
             )
         name = self.engine_on(coordinates.device)
-        aev = self._aev if name == self.engine_name else ENGINES[name]()
+        aev = self._aev if name == self.engine_name else engines[name]()
         return aev(self.settings, batch, coordinates, cells)
 
     def vjp(self, batch: Batch, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -207,6 +220,17 @@ class AEVComputer(torch.nn.Module):
                 materialize_grads=True,
             )
         return found[0], found[1] if len(found) > 1 else None
+
+    def subset(self, elements: Sequence[int], device: torch.device | None = None) -> ElementSubset:
+        """Return the AEVs of batches with these ``elements`` (indices, rising) only."""
+        settings, columns = self.settings, None
+        if len(elements) < settings.n_elements:
+            columns = torch.as_tensor(settings.columns(elements), device=device)
+            settings = settings.with_elements([settings.elements[e] for e in elements])
+        place = torch.zeros(self.settings.n_elements, dtype=torch.int64, device=device)
+        place[list(elements)] = torch.arange(len(elements), device=device)
+        computer = AEVComputer(settings, "auto" if self._auto else self.engine_name)
+        return ElementSubset(tuple(elements), settings.elements, computer, place, columns)
 
     def extra_repr(self) -> str:
         elements = " ".join(self.settings.elements)

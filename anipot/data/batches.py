@@ -17,6 +17,10 @@ from anipot.elements import index_table, symbol_of
 from anipot.errors import DataError, SettingsError
 from anipot.system.devices import free_memory
 
+#: Atoms evaluated at once by default: enough to hide the cost of a batch, few enough for the
+#: memory of a laptop.
+CHUNK_ATOMS = 8192
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -338,3 +342,27 @@ def known_species(conformers: Conformers, elements: Sequence[str], first: int = 
         f"atom {atom - conformers.offsets[conformer]} of {conformers.describe(conformer, first)} "
         f"is {symbol}, which this model does not know; it knows {', '.join(elements)}"
     )
+
+
+def chunks(composition: np.ndarray, batch_size: int | None) -> Iterator[np.ndarray]:
+    """Indices of conformers to evaluate together, given their composition (M, E).
+
+    Conformers of the same elements are put together, so that the most columns can be left out.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise SettingsError(f"batch_size must be at least 1, not {batch_size}")
+    n_atoms = composition.sum(1)
+    kind = np.zeros(len(composition), dtype=np.int64)
+    if composition.shape[1] < 63:  # with more elements there are no bits for them
+        kind = (composition > 0) @ (1 << np.arange(composition.shape[1], dtype=np.int64))
+    order = np.argsort(kind, kind="stable")
+    for group in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1):
+        if not len(group):
+            continue
+        if batch_size is None:
+            # Cut where the running number of atoms passes a multiple of CHUNK_ATOMS.
+            before = np.cumsum(n_atoms[group]) - n_atoms[group]
+            cuts = np.flatnonzero(np.diff(before // CHUNK_ATOMS)) + 1
+        else:
+            cuts = np.arange(batch_size, len(group), batch_size)
+        yield from np.split(group, cuts)

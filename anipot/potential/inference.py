@@ -23,21 +23,18 @@ from tqdm import tqdm
 
 from anipot import units
 from anipot.aev import native
-from anipot.aev.computer import AEVComputer
-from anipot.data.batches import Batch, BatchLoader, check_known
+from anipot.aev.computer import ElementSubset
+from anipot.data.batches import Batch, BatchLoader, check_known, chunks
 from anipot.data.conformers import Conformers, check_conformers
 from anipot.errors import DataError, SettingsError
 from anipot.networks.atomic import AtomicNet
 from anipot.networks.native import Weights
 from anipot.networks.stacked import Stack, group_alike
+from anipot.potential.outputs import strain_gradient
 from anipot.potential.prediction import Prediction, deviation
 
 if TYPE_CHECKING:
     from anipot.potential.model import ANIModel
-
-#: Atoms evaluated at once unless a batch size is given: enough to hide what a batch costs, few
-#: enough for the memory of a laptop.
-CHUNK_ATOMS = 8192
 
 #: What ``Prediction`` has for each conformer; the rest it has for each atom.
 _PER_CONFORMER = frozenset({"stress", "energy_std"})
@@ -47,22 +44,13 @@ _PER_CONFORMER = frozenset({"stress", "energy_std"})
 BLOCK_ROWS = 1024
 
 
-class Present(NamedTuple):
-    """What the evaluation of batches with the same elements needs."""
+class Evaluated(NamedTuple):
+    """Energies and forces of a batch of B conformers with N atoms by K members, in hartree.
 
-    elements: tuple[int, ...]
-    aev: AEVComputer
-    place: Tensor  # (E,) int64: of each of the model's elements among those present, else 0
-    stacks: list[list[Stack]]  # by element present, then by group of members that are alike
-
-
-class Outputs(NamedTuple):
-    """What a model says of a batch of B conformers, N atoms and K members; None: not asked for.
-
-    ``atomic`` (K, N) float64 hartree, by row, with the repulsion but without self energies.
-    ``forces`` (N, 3) by row and ``cells`` (B, 3, 3), hartree/angstrom, the model's precision: minus
-    the gradient, by coordinates and by cells, of the mean over members. ``member_forces``
-    (K, N, 3).
+    ``atomic`` (K, N) float64, by row, with the repulsion and without self energies. ``forces``
+    (N, 3) by row and ``cells`` (B, 3, 3), per angstrom, in the precision of the model: minus the
+    gradient of the mean over members by coordinates and by cells. ``member_forces`` (K, N, 3).
+    What was not asked for is None.
     """
 
     atomic: Tensor
@@ -120,7 +108,8 @@ class Evaluator:
         members_in_order = [k for group in self._groups for k in group]
         #: place of each member among the outputs of all groups
         self._order = np.argsort(members_in_order).tolist()
-        self._present: dict[tuple[int, ...], Present] = {}
+        self._aev = first.aev
+        self._subsets: dict[tuple[int, ...], tuple[ElementSubset, list[list[Stack]]]] = {}
 
     def check_known(self, conformers: Conformers) -> None:
         """Raise DataError for an atom whose network is not there, or not trained, in a member."""
@@ -128,34 +117,29 @@ class Evaluator:
 
     # ---- networks ----------------------------------------------------------------------------
 
-    def present(self, elements: Sequence[int]) -> Present:
-        """What batches of exactly these elements (indices, rising) need; made once."""
+    def subset(self, elements: Sequence[int]) -> tuple[ElementSubset, list[list[Stack]]]:
+        """AEVs of batches with these elements (indices, rising), and the networks on them.
+
+        Networks are ordered by element, then by group of members that are alike.
+        """
         key = tuple(elements)
-        if key not in self._present:
-            s, cut = self.settings, self._columns(key)
-            own = s if cut is None else s.with_elements([s.elements[e] for e in key])
-            place = torch.zeros(s.n_elements, dtype=torch.int64, device=self.device)
-            place[list(key)] = torch.arange(len(key), device=self.device)
-            seeds = self._seeds
-            self._present[key] = Present(
-                key,
-                AEVComputer(own, self.engine),
-                place,
+        if key not in self._subsets:
+            aevs, seeds = self._aev.subset(key, self.device), self._seeds
+            self._subsets[key] = (
+                aevs,
                 [
                     [
-                        Stack([self._networks[k][e] for k in group], cut, [seeds[k] for k in group])
+                        Stack(
+                            [self._networks[k][e] for k in group],
+                            aevs.columns,
+                            [seeds[k] for k in group],
+                        )
                         for group in self._groups
                     ]
                     for e in key
                 ],
             )
-        return self._present[key]
-
-    def _columns(self, elements: tuple[int, ...]) -> Tensor | None:
-        """Columns of the AEV that these elements need; None for all of them."""
-        if len(elements) == self.settings.n_elements:
-            return None
-        return torch.as_tensor(self.settings.columns(elements), device=self.device)
+        return self._subsets[key]
 
     @property
     def _seeds(self) -> list[float]:
@@ -163,12 +147,14 @@ class Evaluator:
         seeds: list[float] = (-self.scales / self.n_members).tolist()
         return seeds
 
-    def small(self, elements: Sequence[int]) -> list[Weights] | None:
+    def small(self, aevs: ElementSubset) -> list[Weights] | None:
         """Weights for ``SmallNetworks``, by element; None where members differ in shape."""
         if len(self._groups) > 1:
             return None
-        cut = self._columns(tuple(elements))
-        return [Weights([nets[e] for nets in self._networks], cut, self._seeds) for e in elements]
+        return [
+            Weights([nets[e] for nets in self._networks], aevs.columns, self._seeds)
+            for e in aevs.indices
+        ]
 
     def networks(
         self,
@@ -217,13 +203,13 @@ class Evaluator:
 
     def evaluate(
         self, batch: Batch, *, derivatives: bool = False, member_forces: bool = False
-    ) -> Outputs:
-        """The networks' part of energies and derivatives of a batch; see ``Outputs``."""
+    ) -> Evaluated:
+        """Energies of atoms and derivatives for a batch; see ``Evaluated``."""
         n, k = len(batch.species), self.n_members
         x = batch.coordinates.detach()
         cells = None if batch.cells is None or batch.pbc is None else batch.cells.detach()
         if n == 0:
-            return Outputs(
+            return Evaluated(
                 torch.zeros(k, 0, dtype=torch.float64, device=self.device),
                 batch.coordinates.new_zeros(0, 3) if derivatives else None,
                 None if cells is None or not derivatives else torch.zeros_like(cells),
@@ -231,7 +217,7 @@ class Evaluator:
             )
         # Before the batch's species are those of the elements present.
         repelled = None if self.repulsion is None else self.repulsion.evaluate(batch)
-        here = self.present([e for e, count in enumerate(batch.counts) if count])
+        here, stacks = self.subset([e for e, count in enumerate(batch.counts) if count])
         batch = replace(
             batch,
             species=here.place[batch.species],
@@ -250,7 +236,7 @@ class Evaluator:
             out = torch.empty(k, n, dtype=torch.float64, device=self.device)
             for place, rows in self.blocks(batch.counts):
                 out[:, rows] = self.networks(
-                    here.stacks[place],
+                    stacks[place],
                     aevs[rows],
                     None if gradient is None else gradient[rows],
                     None if by_member is None else by_member[:, rows],
@@ -281,25 +267,18 @@ class Evaluator:
                 forces += repelled.forces
             if by_cells is not None:
                 by_cells += repelled.cells
-        return Outputs(out, forces, by_cells, members)
+        return Evaluated(out, forces, by_cells, members)
 
-    def stress(self, batch: Batch, outputs: Outputs) -> Tensor:
-        """(B, 3, 3) float64 hartree/angstrom^3: dE/dstrain over volume; NaN where not periodic.
-
-        A symmetric strain moves coordinates x and cell vectors h: dE/dstrain is the symmetric part
-        of the sum of the outer products of x with dE/dx and of h with dE/dh.
-        """
+    def stress(self, batch: Batch, found: Evaluated) -> Tensor:
+        """Stress (B, 3, 3), float64, hartree/angstrom^3; NaN where not periodic in 3 directions."""
         if batch.cells is None or batch.pbc is None:
             raise DataError("stress needs a periodic cell, and no conformer here has one")
-        assert outputs.forces is not None
-        outer = batch.coordinates.double()[:, :, None] * outputs.forces.double()[:, None, :]
-        virial = torch.zeros(len(batch), 3, 3, dtype=torch.float64, device=self.device)
-        virial.index_add_(0, batch.conformer, outer)
-        cells = batch.cells.double()
-        if outputs.cells is not None:
-            virial += cells.transpose(1, 2) @ outputs.cells.double()
-        volume = torch.where(batch.pbc.all(1), torch.linalg.det(cells).abs(), torch.nan)
-        return -(virial + virial.transpose(1, 2)) / (2 * volume[:, None, None])
+        assert found.forces is not None
+        by_strain = strain_gradient(
+            batch, -found.forces, None if found.cells is None else -found.cells
+        )
+        volume = torch.linalg.det(batch.cells.double()).abs()
+        return by_strain / torch.where(batch.pbc.all(1), volume, torch.nan)[:, None, None]
 
     # ---- many conformers ---------------------------------------------------------------------
 
@@ -416,27 +395,3 @@ class Evaluator:
             bar.update(len(chunk))
         energies += composition @ self.self_energies.T
         return energies
-
-
-def chunks(composition: np.ndarray, batch_size: int | None) -> Iterator[np.ndarray]:
-    """Conformers (indices) to evaluate together, given their composition (M, E).
-
-    Those of the same elements stand together, so that as many columns as can be are left out.
-    """
-    if batch_size is not None and batch_size < 1:
-        raise SettingsError(f"batch_size must be at least 1, not {batch_size}")
-    n_atoms = composition.sum(1)
-    kind = np.zeros(len(composition), dtype=np.int64)
-    if composition.shape[1] < 63:  # with more elements there are no bits for them
-        kind = (composition > 0) @ (1 << np.arange(composition.shape[1], dtype=np.int64))
-    order = np.argsort(kind, kind="stable")
-    for group in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1):
-        if not len(group):
-            continue
-        if batch_size is None:
-            # Cut where the running number of atoms passes a multiple of CHUNK_ATOMS.
-            before = np.cumsum(n_atoms[group]) - n_atoms[group]
-            cuts = np.flatnonzero(np.diff(before // CHUNK_ATOMS)) + 1
-        else:
-            cuts = np.arange(batch_size, len(group), batch_size)
-        yield from np.split(group, cuts)

@@ -1,4 +1,4 @@
-"""Outputs: energies, forces and virials of a batch, with a graph to the weights of the networks."""
+"""Outputs: energies, forces and virials of a batch, differentiable in the weights."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from anipot.data.batches import Batch
 
 
 class Outputs(NamedTuple):
-    """What networks say of a batch of B conformers with N atoms, in one unit of energy.
+    """Output of the networks for a batch of B conformers with N atoms, in one unit of energy.
 
     ``energies`` (B,) float64; ``forces`` (N, 3) by row, per angstrom; ``virials`` (B, 3, 3)
-    float64: stress times volume, the derivative of the energy by a symmetric strain (None without
-    cells).
+    float64, the gradient by a symmetric strain (None without cells).
     """
 
     energies: Tensor
@@ -35,11 +34,11 @@ def outputs_of(
     derivatives: bool,
     graph: bool = True,
 ) -> Outputs:
-    """Energies, and forces and virials where ``derivatives``, times ``scale``.
+    """Compute energies, and forces and virials if ``derivatives``, times ``scale``.
 
     ``networks`` maps AEVs (N, L) to atomic energies (N,). The result is differentiable in the
     weights of the networks if ``graph``. With g = dE/dAEV the forces are -J^T g, whose derivative
-    by the weights goes through g alone: no derivative of AEVs beyond the first is ever taken.
+    by the weights goes through g alone, so that only first derivatives of AEVs are needed.
     """
     if not derivatives:
         return Outputs(batch.sum_atoms(networks(aevs)) * scale)
@@ -51,9 +50,21 @@ def outputs_of(
     energies = batch.sum_atoms(atomic if graph else atomic.detach()) * scale
     virials = None
     if batch.cells is not None and by_cells is not None:
-        outer = batch.coordinates.double()[:, :, None] * by_coordinates.double()[:, None, :]
-        virials = torch.zeros_like(batch.cells, dtype=torch.float64)
-        virials = virials.index_add(0, batch.conformer, outer)
-        virials = virials + batch.cells.double().transpose(1, 2) @ by_cells.double()
-        virials = (virials + virials.transpose(1, 2)) * (scale / 2)
+        virials = strain_gradient(batch, by_coordinates, by_cells) * scale
     return Outputs(energies, by_coordinates * -scale, virials)
+
+
+def strain_gradient(batch: Batch, by_coordinates: Tensor, by_cells: Tensor | None) -> Tensor:
+    """Gradient (B, 3, 3), float64, of energies by a symmetric strain of coordinates and cells.
+
+    A strain moves coordinates x and cell vectors h: it is the symmetric part of the sum of the
+    outer products of x with dE/dx (N, 3) and of h with dE/dh (B, 3, 3). Divided by the volume it is
+    the stress, with ASE's sign.
+    """
+    assert batch.cells is not None
+    outer = batch.coordinates.double()[:, :, None] * by_coordinates.double()[:, None, :]
+    found = torch.zeros_like(batch.cells, dtype=torch.float64)
+    found = found.index_add(0, batch.conformer, outer)
+    if by_cells is not None:
+        found = found + batch.cells.double().transpose(1, 2) @ by_cells.double()
+    return (found + found.transpose(1, 2)) / 2

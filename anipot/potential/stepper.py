@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from anipot.aev.computer import ElementSubset
 from anipot.aev.prepared import PreparedAEV
 from anipot.data import arrays
 from anipot.data.batches import Batch
@@ -19,7 +20,9 @@ from anipot.data.positions import NEAR, check_resolved, near_origin
 from anipot.errors import DataError
 from anipot.networks.native import SmallNetworks, available
 from anipot.networks.repulsion import Contact, RepulsionStepper
-from anipot.potential.inference import Evaluator, Present
+from anipot.networks.stacked import Stack
+from anipot.potential.inference import Evaluator
+from anipot.potential.outputs import strain_gradient
 from anipot.potential.prediction import deviation, disagreement
 
 #: Atoms of one element up to which ``SmallNetworks`` is faster than batched matrix products.
@@ -94,22 +97,22 @@ class Stepper:
         self._aev: PreparedAEV | None = None
         self._repulsion: RepulsionStepper | None = None
         if evaluator.engine == "native" and n:
-            present = evaluator.present([e for e, c in enumerate(self._batch.counts) if c])
-            reduced = replace(self._batch, species=present.place[self._batch.species])
-            self._aev = aev = PreparedAEV(present.aev.settings, reduced, evaluator.dtype)
+            subset, stacks = evaluator.subset([e for e, c in enumerate(self._batch.counts) if c])
+            reduced = replace(self._batch, species=subset.place[self._batch.species])
+            self._aev = aev = PreparedAEV(subset.aev.settings, reduced, evaluator.dtype)
             if evaluator.repulsion is not None:
                 self._repulsion = RepulsionStepper(evaluator.repulsion, conformer)
             self._coordinates = aev.coordinates.numpy()
             self._forces = aev.coordinate_gradient.numpy()
             self._out = torch.zeros(evaluator.n_members, n, dtype=evaluator.dtype)
             self._out_array = self._out.numpy()
-            self._networks = self._small(present.elements, aev) or self._stacked(present, aev)
+            self._networks = self._small(subset, aev) or self._stacked(stacks, aev)
 
-    def _small(self, elements: tuple[int, ...], aev: PreparedAEV) -> Callable[[], None] | None:
+    def _small(self, subset: ElementSubset, aev: PreparedAEV) -> Callable[[], None] | None:
         counts = [c for c in self._batch.counts if c]
         if max(counts) > SMALL_ROWS or not available():
             return None
-        weights = self._evaluator.small(elements)
+        weights = self._evaluator.small(subset)
         if weights is None or any(len(w.widths) > MOST_LAYERS for w in weights):
             return None
         ends = np.cumsum(counts).tolist()
@@ -117,16 +120,16 @@ class Stepper:
         parts = list(zip(weights, rows, strict=True))
         return SmallNetworks(parts, aev.aev, aev.gradient, self._out)
 
-    def _stacked(self, present: Present, aev: PreparedAEV) -> Callable[[], None]:
+    def _stacked(self, stacks: list[list[Stack]], aev: PreparedAEV) -> Callable[[], None]:
         evaluator, out = self._evaluator, self._out
         blocks = [
-            (present.stacks[place], aev.aev[rows], aev.gradient[rows], out[:, rows])
+            (stacks[place], aev.aev[rows], aev.gradient[rows], out[:, rows])
             for place, rows in evaluator.blocks(self._batch.counts)
         ]
 
         def networks() -> None:
-            for stacks, x, gradient, energies in blocks:
-                energies.copy_(evaluator.networks(stacks, x, gradient))
+            for group, x, gradient, energies in blocks:
+                energies.copy_(evaluator.networks(group, x, gradient))
 
         return networks
 
@@ -193,10 +196,10 @@ class Stepper:
         if stress:
             assert lattice is not None
             assert aev.cell_gradient is not None
-            h = np.asarray(lattice, dtype=np.float64)
-            virial = self._coordinates.T.astype(np.float64) @ self._forces
-            virial += h.T @ aev.cell_gradient[0].double().numpy()
-            found = -(virial + virial.T) / (2 * abs(np.linalg.det(h)))
+            cell = torch.as_tensor(lattice)[None].double()
+            batch = replace(self._batch, coordinates=aev.coordinates, cells=cell)
+            by_strain = strain_gradient(batch, -aev.coordinate_gradient, -aev.cell_gradient)
+            found = by_strain[0].numpy() / abs(np.linalg.det(lattice))
         energies = self._out_array.sum(1, dtype=np.float64) * self._scales + self._own
         return Point(energies.sum() / len(energies), self._forces[self._rows], energies, found)
 

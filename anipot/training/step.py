@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from anipot.aev.computer import AEVComputer
+from anipot.aev.computer import ElementSubset
 from anipot.data.batches import Batch, BatchLoader
 from anipot.potential.model import ANIModel
 from anipot.potential.outputs import Outputs, outputs_of
@@ -22,15 +21,6 @@ from anipot.training.ranks import ranks
 #: part must have.
 DIVIDE_FROM = 8192
 SMALLEST_PART = 2048
-
-
-class _Elements(NamedTuple):
-    """What conformers of some of the model's elements need: an AEV without the others' blocks."""
-
-    symbols: list[str]
-    aev: AEVComputer
-    place: Tensor  # (E,) int64: of each of the model's elements among these
-    columns: Tensor  # of the whole AEV that these elements have
 
 
 class TrainingStep:
@@ -62,7 +52,7 @@ class TrainingStep:
             and loader.atoms_per_batch >= DIVIDE_FROM
             and len(model.elements) < 63  # a bit each
         )
-        self._made: dict[int, _Elements] = {}
+        self._made: dict[int, ElementSubset] = {}
         self._ranks = ranks()
         self._together: DistributedDataParallel | None = None
 
@@ -144,20 +134,10 @@ class TrainingStep:
                 aevs = aev(part)
         return outputs_of(networks, aev, part, aevs, self.to_target, derivatives=self.derivatives)
 
-    def _elements(self, bits: int) -> _Elements:
+    def _elements(self, bits: int) -> ElementSubset:
         if bits not in self._made:
-            model = self.model
-            indices = [i for i in range(len(model.elements)) if bits >> i & 1]
-            symbols = [model.elements[i] for i in indices]
-            place = torch.zeros(len(model.elements), dtype=torch.int64)
-            place[indices] = torch.arange(len(indices))
-            settings = model.aev.settings
-            self._made[bits] = _Elements(
-                symbols,
-                AEVComputer(settings.with_elements(symbols), model.aev.engine_name),
-                place,
-                torch.as_tensor(settings.columns(indices)),
-            )
+            present = [i for i in range(len(self.model.elements)) if bits >> i & 1]
+            self._made[bits] = self.model.aev.subset(present)
         return self._made[bits]
 
 

@@ -13,6 +13,7 @@ from helpers import random_conformers
 from anipot.aev import AEVComputer, AEVSettings, computer
 from anipot.aev.computer import engine_report
 from anipot.data.batches import Batch
+from anipot.data.published.bundled import load_bundled
 from anipot.errors import DataError, SettingsError
 
 ANI1X = AEVSettings.ani1x()
@@ -31,12 +32,12 @@ def test_auto_takes_the_first_that_is_available(monkeypatch, batch):
     def marked(settings, batch, coordinates, cells):
         return torch.full((len(coordinates), settings.length), 7.0)
 
-    monkeypatch.setitem(computer.ENGINES, "native", broken)
+    monkeypatch.setitem(computer.engines._known, "native", broken)
     assert AEVComputer(ANI1X).engine_name == "reference"
     assert ("native", False, "no compiler was there") in engine_report()
     with pytest.raises(SettingsError, match="'native' is not available: no compiler was there"):
         AEVComputer(ANI1X, "native")
-    monkeypatch.setitem(computer.ENGINES, "native", lambda: marked)
+    monkeypatch.setitem(computer.engines._known, "native", lambda: marked)
     assert AEVComputer(ANI1X).engine_name == "native"
     assert (AEVComputer(ANI1X)(batch) == 7).all()
     assert ("native", True, "") in engine_report()
@@ -47,13 +48,13 @@ def test_auto_takes_the_first_that_is_available(monkeypatch, batch):
 
 def test_report_names_every_engine():
     report = engine_report()
-    assert [name for name, _, _ in report] == list(computer.ENGINES)
+    assert [name for name, _, _ in report] == list(computer.engines)
     assert ("reference", True, "") in report
     assert all(available or reason for _, available, reason in report)
 
 
 def test_an_unknown_engine_is_an_error_that_names_the_known():
-    with pytest.raises(SettingsError, match=r"'torchany'; known: auto, .*reference, torchani"):
+    with pytest.raises(SettingsError, match=r"'torchany'; known: torchani, torchani-cuda"):
         AEVComputer(ANI1X, "torchany")
 
 
@@ -145,3 +146,18 @@ def test_torchani_that_cannot_be_imported_is_an_engine_that_is_not_available(mon
     with pytest.raises(SettingsError, match="torchani cannot be imported"):
         AEVComputer(ANI1X, "torchani")
     assert AEVComputer(ANI1X).engine_name in ("native", "reference")
+
+
+def test_an_engine_is_registered_in_one_line(monkeypatch):
+    monkeypatch.setattr(computer.engines, "_known", dict(computer.engines._known))
+
+    @computer.engines.register("zeros")
+    def load_zeros():
+        return lambda settings, batch, x, cells: x.new_zeros(len(x), settings.length)
+
+    made = AEVComputer(AEVSettings.ani1x(), "zeros")
+    data = load_bundled().take([0])
+    found = made(Batch.of(data, made.settings.elements))
+    assert found.shape == (len(data.atomic_numbers), 384)
+    assert not found.any()
+    assert ("zeros", True, "") in computer.engine_report()
