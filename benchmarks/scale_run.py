@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import torch._dynamo  # which the first optimizer imports: it is no memory of a training
 
-import anipot.data.conformers
+import anipot.data.views
 from anipot.data.batches import BatchLoader
 from anipot.data.conformers import Conformers
 from anipot.data.load import load_dataset
@@ -73,7 +73,7 @@ def train(
     imports = peak_mb()
     streamed = mode == "streamed"
     # However small: what is measured is the way of the data.
-    anipot.data.conformers.VIEW_FROM = 0 if streamed else sys.maxsize
+    anipot.data.views.VIEW_FROM = 0 if streamed else sys.maxsize
     data = load_dataset(store)
     if not streamed:
         data = in_memory(data)

@@ -126,8 +126,8 @@ def _level_of_theory(parts: Sequence[Conformers]) -> str:
     if len(theories) > 1:
         raise DataError(
             f"the data sets are of different levels of theory: {'; '.join(sorted(theories))}. "
-            "Their energies do not belong together; if they do, give all parts one "
-            "level_of_theory with dataclasses.replace"
+            "Their energies do not belong together; if they do, give all parts one level of theory "
+            "with part.replaced(level_of_theory=...)"
         )
     unknown = [p for p in parts if not p.level_of_theory]
     if theories and unknown:

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import json
-import mmap
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from anipot import elements as el
-from anipot.data import arrays, splits
+from anipot.data import arrays, selection, splits
 from anipot.data.concatenation import ARRAYS, Joined
-from anipot.errors import DataError, SettingsError
-from anipot.system.archive import BROKEN, open_archive
-from anipot.system.files import atomic_write
-from anipot.units import HARTREE_TO_KCALMOL
-
-#: What an ``.npz`` file of a data set calls its format.
-FORMAT = "anipot conformers 1"
-#: Kinds of type that its arrays may have there, if not that of floats.
-_KINDS = {"pbc": "b", "atomic_numbers": "iu", "offsets": "iu", "molecule": "iu"}
-_GROUPED_BY = ("molecule", "formula")
+from anipot.data.npz_file import ABOUT, damaged, read_npz, write_npz
+from anipot.data.pieces import ROWS, atoms_of, in_pieces, runs
+from anipot.errors import DataError
 
 #: Labels and whether they are per conformer ("M") or per atom ("A").
 LABELS = {"energies": "M", "forces": "A", "stress": "M"}
-
-#: More conformers of a store than this are not copied when they are taken.
-VIEW_FROM = 1 << 16
-
-#: Conformers of which numbers are worked out at once: bounds the memory.
-ROWS = 1 << 18
 
 #: Conformers of a store that are read at once.
 READ_AT_ONCE = 1 << 16
@@ -112,7 +96,7 @@ class Conformers:
             fix("pbc", arrays.truths(self.pbc, "pbc"))
         m, a = len(self.offsets) - 1, len(self.atomic_numbers)
         rising = m >= 0 and self.offsets[0] == 0
-        pairs = zip(_in_pieces(self.offsets[:-1]), _in_pieces(self.offsets[1:]), strict=True)
+        pairs = zip(in_pieces(self.offsets[:-1]), in_pieces(self.offsets[1:]), strict=True)
         if not (rising and all((a <= b).all() for a, b in pairs)) or self.offsets[-1] != a:
             raise DataError("offsets must rise from 0 to the number of atoms")
         if self.molecule is None:
@@ -138,22 +122,7 @@ class Conformers:
             fix("pbc", np.ones((m, 3), dtype=bool))
         if self.cells is None and self.pbc is not None and np.any(self.pbc):
             raise DataError("pbc is true for some conformers, but there are no cells")
-        shapes = {
-            "coordinates": (a, 3),
-            "energies": (m,),
-            "forces": (a, 3),
-            "cells": (m, 3, 3),
-            "pbc": (m, 3),
-            "stress": (m, 3, 3),
-            "molecule": (m,),
-        }
-        for name, shape in shapes.items():
-            array = getattr(self, name)
-            if array is not None and array.shape != shape:
-                raise DataError(
-                    f"{name} has shape {array.shape}, but {m} conformers with {a} atoms need "
-                    f"{shape}"
-                )
+        arrays.check_shapes({name: getattr(self, name) for name in ARRAYS}, m, a)
         for label, mask in self.masks.items():
             if label not in LABELS or np.shape(mask) != (m,) or np.asarray(mask).dtype != bool:
                 raise DataError(f"masks[{label!r}] must be a label's mask, ({m},) bool")
@@ -171,26 +140,7 @@ class Conformers:
     @property
     def elements(self) -> tuple[str, ...]:
         """The elements that occur, by atomic number."""
-        found: tuple[str, ...] | None = self.__dict__.get("_known_elements")
-        if found is None:
-            found = self.elements_of(slice(None))
-            if self.mapped:  # millions of atoms that cannot change
-                self.__dict__["_known_elements"] = found
-        return found
-
-    def elements_of(self, indices: np.ndarray | slice) -> tuple[str, ...]:
-        """The elements that occur in the conformers at ``indices``, by atomic number."""
-        seen = np.zeros(len(el.SYMBOLS), dtype=bool)
-        if isinstance(indices, slice) and indices == slice(None):
-            for numbers in _in_pieces(self.atomic_numbers):
-                seen[numbers] = True
-        else:
-            every = len(self.elements)
-            for index in _in_pieces(self.numbers_at(indices), 1 << 16):
-                seen[self.atomic_numbers[atoms_of(self.offsets, index)[0]]] = True
-                if np.count_nonzero(seen) == every:
-                    break
-        return el.sorted_elements(np.flatnonzero(seen))
+        return self.elements_of(slice(None))
 
     @property
     def nbytes(self) -> int:
@@ -214,17 +164,6 @@ class Conformers:
         """Molecules (or formulas, as ``grouped_by`` says) that have a conformer here."""
         return len(self.molecules_of(slice(None)))
 
-    def molecules_of(self, indices: np.ndarray | slice) -> np.ndarray:
-        """Ascending indices in ``molecule_names`` of the molecules of some conformers."""
-        seen = np.zeros(len(self.molecule_names), dtype=bool)
-        if isinstance(indices, slice) and indices == slice(None):
-            for groups in _in_pieces(self.molecule):
-                seen[groups] = True
-        else:
-            for index in _in_pieces(self.numbers_at(indices)):
-                seen[self.molecule[index]] = True
-        return np.flatnonzero(seen)
-
     @property
     def total_atoms(self) -> int:
         """A: the atoms of all conformers."""
@@ -232,16 +171,13 @@ class Conformers:
 
     @property
     def streams(self) -> bool:
-        """Whether this is so much of a store that it is read as it is needed, never as a whole."""
-        return len(self) > VIEW_FROM and self.mapped
+        """Whether this is so much of a store that it is read when needed, never as a whole."""
+        return False
 
     @property
     def mapped(self) -> bool:
-        """Whether the coordinates are a file mapped into memory (a store), and not read."""
-        array: object = self.coordinates
-        while isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
-            array = array.base
-        return isinstance(array, np.memmap | mmap.mmap)
+        """Whether the arrays are files mapped into memory (a store)."""
+        return False
 
     def has(self, label: str) -> np.ndarray:
         """(M,) bool: which conformers have a label (``"energies"``, ``"forces"``, ``"stress"``).
@@ -260,89 +196,18 @@ class Conformers:
         mask = self.masks.get(label)
         return np.ones(len(index), dtype=bool) if mask is None else mask[index]
 
-    def describe(self, index: int, first: int = 0) -> str:
-        """A conformer in words, for messages: its number, its formula, and the name of its molecule
-        where that is another.
-
-        ``first`` is the number of the first conformer where these are a piece of a data set.
-        """
-        index = int(index)
-        name = self.molecule_names[self.molecule[index]]
-        numbers = self.atomic_numbers[self.offsets[index] : self.offsets[index + 1]]
-        formula = el.formula(numbers)
-        known = formula if name == formula else f"{formula}, {self.grouped_by} {name!r}"
-        return f"conformer {first + index} ({known})"
-
-    # ---- composition -------------------------------------------------------------------------
-
-    def composition(self, elements: Sequence[str] | None = None) -> np.ndarray:
-        """(M, E) int64: how often each element occurs in each conformer.
-
-        ``elements`` defaults to the elements that occur. Atoms of other elements are not counted.
-        """
-        elements = self.elements if elements is None else elements
-        counts = np.zeros((len(self), len(elements)), dtype=np.int64)
-        table = el.index_table(elements)
-        for start, numbers, offsets in self._atoms():
-            own = _counts(table[numbers], offsets, len(elements))
-            counts[start : start + len(own)] = own
-        return counts
-
-    def _atoms(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """All atoms in pieces: (number of the first conformer, atomic numbers, offsets)."""
-        self.check_files()
-        for start, end in _chunks(self.offsets):
-            offsets = self.offsets[start : end + 1]
-            yield start, self.atomic_numbers[offsets[0] : offsets[-1]], offsets - offsets[0]
-
-    @property
-    def heavy_atoms(self) -> np.ndarray:
-        """(M,) int64: atoms other than hydrogen."""
-        return self.n_atoms - self.composition(["H"])[:, 0]
-
-    def formulas(self) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Formula of each conformer: (M,) int32 index, and the formulas."""
-        elements = self.elements
-        if not elements:  # conformers without atoms: numpy has no unique rows of no columns
-            return np.zeros(len(self), dtype=np.int32), ("",) if len(self) else ()
-        table = el.index_table(elements)
-        found: dict[bytes, int] = {}
-        index = np.zeros(len(self), dtype=np.int32)
-        for start, numbers, offsets in self._atoms():
-            counts = _counts(table[numbers], offsets, len(elements))
-            rows, own = np.unique(counts, axis=0, return_inverse=True)
-            places = [found.setdefault(row.tobytes(), len(found)) for row in rows]
-            here = slice(start, start + len(counts))
-            index[here] = np.array(places, dtype=np.int32)[own.reshape(-1)]
-        every = np.array([np.frombuffer(row, dtype=np.int64) for row in found])
-        unique, place = np.unique(every.reshape(-1, len(elements)), axis=0, return_inverse=True)
-        place = place.reshape(-1).astype(np.int32)
-        for piece in _in_pieces(index):
-            piece[:] = place[piece]
-        atomic = el.numbers_of(elements)
-        return index, tuple(el.formula(np.repeat(atomic, row)) for row in unique)
-
-    def by_formula(self) -> Conformers:
-        """The same conformers, grouped by formula instead of by the groups of their files."""
-        index, names = self.formulas()
-        same = replace(self, molecule=index, molecule_names=names, grouped_by="formula")
-        same.know_watch(self.check_files)
-        return same
-
     # ---- parts -------------------------------------------------------------------------------
 
+    def replaced(self, **fields_: Any) -> Conformers:
+        """Return a copy with other values of some fields, such as ``energies=``, in memory."""
+        return Conformers(**{f.name: getattr(self, f.name) for f in fields(Conformers)} | fields_)
+
     def take(self, indices: np.ndarray | Sequence[int] | slice) -> Conformers:
-        """The conformers at ``indices`` (or where a (M,) bool array is true), in that order.
+        """Return the conformers at ``indices`` (or where a (M,) bool array is true), in that order.
 
-        More than ``VIEW_FROM`` conformers of a store stay on the disk (``ConformersView``).
+        Copies; a large part of a store stays on the disk.
         """
-        index = self.numbers_at(indices)
-        if len(index) > VIEW_FROM and self.mapped:
-            # Here and not above: a view is a data set too.
-            from anipot.data.views import ConformersView
-
-            return ConformersView(self, index)
-        return self.gather(index)
+        return self.gather(self.numbers_at(indices))
 
     def numbers_at(self, indices: np.ndarray | Sequence[int] | slice) -> np.ndarray:
         """(n,) integers from 0: the conformers that ``indices`` or a (M,) bool array mean."""
@@ -364,7 +229,7 @@ class Conformers:
 
     def blocks(self, atoms: int = 1 << 20) -> Iterator[tuple[int, Conformers]]:
         """All conformers in pieces of about so many atoms: (number of the first, the piece)."""
-        for start, end in _chunks(self.offsets, atoms):
+        for start, end in runs(self.offsets, atoms):
             yield start, self.gather(slice(start, end))
 
     def in_memory(self) -> Iterator[tuple[int, int, Conformers]]:
@@ -416,196 +281,26 @@ class Conformers:
         )
         return part
 
-    def select(
-        self,
-        elements: str | Iterable[str | int] | None = None,
-        heavy_atoms: int | tuple[int, int] | None = None,
-        max_energy: float | None = None,
-        per_molecule: int | None = None,
-        molecules: Iterable[str] | None = None,
-        seed: int = 0,
-    ) -> Conformers:
-        """The conformers that meet every condition given.
+    # ---- compositions, selections, splits ------------------------------------------------------
 
-        - ``elements``: only these elements occur;
-        - ``heavy_atoms``: at most so many atoms other than hydrogen, or a pair (least, most);
-        - ``max_energy``: at most so many kcal/mol above the lowest conformer of the same molecule
-          (of the same formula where a group holds several);
-        - ``molecules``: of these molecules, by name;
-        - ``per_molecule``: at most so many of each molecule, drawn with ``seed`` after all else.
-
-        Raises DataError when nothing is left, or a molecule is not there.
-        """
-        keep = np.ones(len(self), dtype=bool)
-        known = None if elements is None else el.parse_elements(elements)
-        least, most = heavy_atoms if isinstance(heavy_atoms, tuple) else (0, heavy_atoms)
-        for start, part in self.blocks() if (known, heavy_atoms) != (None, None) else ():
-            mine = keep[start : start + len(part)]
-            if known is not None:
-                mine &= part.composition(known).sum(axis=1) == part.n_atoms
-            if most is not None:
-                heavy = part.heavy_atoms
-                mine &= (heavy >= least) & (heavy <= most)
-        if molecules is not None:
-            wanted = np.zeros(len(self.molecule_names), dtype=bool)
-            wanted[self.molecule_indices(molecules)] = True
-            keep &= self.of_molecules(wanted)
-        if max_energy is not None:
-            if self.energies is None:
-                raise DataError("max_energy needs energies, and this data set has none")
-            keep &= self.relative_energies() <= max_energy
-        if per_molecule is not None:
-            order = np.random.default_rng(seed).permutation(splits.nonzero(keep))
-            keep[:] = False
-            taken = np.zeros(len(self.molecule_names), dtype=np.int64)
-            for piece in _in_pieces(order, ROWS):
-                groups = self._molecules_at(piece)
-                keep[piece[taken[groups] + _ranks(groups) < per_molecule]] = True
-                taken += np.bincount(groups, minlength=len(taken))
-        if not keep.any():
-            raise DataError(f"no conformer of {len(self):,} meets the selection")
-        return self.take(keep)
-
-    def relative_energies(self) -> np.ndarray:
-        """(M,) kcal/mol above the lowest conformer of the same molecule and formula.
-
-        NaN without label. Raises DataError when there are no energies at all.
-        """
-        if self.energies is None:
-            raise DataError("this data set has no energies")
-        group, names = self.formulas()  # of formulas, and below of these and molecules together
-        found: dict[int, int] = {}
-        for here, molecule in self._rows("molecule"):
-            group[here] = number_groups(molecule.astype(np.int64) * len(names) + group[here], found)
-        lowest = np.full(len(found), np.inf)
-        above = np.empty(len(self))
-        for here, energies in self._rows("energies"):
-            above[here] = energies
-            there = np.isfinite(energies)
-            np.minimum.at(lowest, group[here][there], energies[there])
-        for here, _ in self._rows("molecule"):
-            above[here] -= lowest[group[here]]
-            above[here] *= HARTREE_TO_KCALMOL
-        return above
-
-    def molecule_indices(self, names: Iterable[str]) -> np.ndarray:
-        """Indices in ``molecule_names`` of molecules given by name.
-
-        A name may be the whole group path of the file or its last part, where that is unique.
-        Raises DataError for a molecule that is not there, naming the nearest.
-        """
-        whole = {name: i for i, name in enumerate(self.molecule_names)}
-        last: dict[str, list[int]] = {}
-        for name, i in whole.items():
-            last.setdefault(name.rsplit("/", 1)[-1], []).append(i)
-        found: list[int] = []
-        for name in names:
-            matches = [whole[name]] if name in whole else last.get(name, [])
-            if len(matches) != 1:
-                near = difflib.get_close_matches(name, [*whole, *last], n=3)
-                what = "is not unique" if matches else "is not in the data"
-                raise DataError(
-                    f"molecule {name!r} {what}"
-                    + (f"; did you mean {', '.join(near)}?" if near else "")
-                )
-            found.append(matches[0])
-        return np.array(found, dtype=np.int64)
-
-    def without_conformers(self, indices: np.ndarray) -> list[str]:
-        """Names of those of the molecules that have no conformer here (any more)."""
-        there = self.molecules_of(slice(None))
-        return [self.molecule_names[i] for i in indices[~np.isin(indices, there)]]
-
-    # ---- splits ------------------------------------------------------------------------------
-
-    def groups(self, by: str) -> np.ndarray | None:
-        """(M,) group of each conformer for a split by ``"molecule"`` or ``"formula"``.
-
-        None by ``"conformer"``, where every conformer is its own.
-        """
-        if by == "conformer":
-            return None
-        if by == "molecule":
-            return self.molecule
-        if by == "formula":
-            return self.formulas()[0]
-        raise SettingsError(f"split by {by!r}; known: conformer, molecule, formula")
-
-    def split(self, *parts: splits.Part, seed: int = 0, by: str = "conformer") -> list[Conformers]:
-        """Disjoint parts, for example ``train, val, test = data.split(0.8, 0.1, 0.1, seed=0)``.
-
-        ``parts`` are fractions, numbers of conformers, or None for the rest. ``by="molecule"``
-        keeps all conformers of a molecule (a group of the file) in one part, ``by="formula"``
-        those of a formula. Raises DataError when the first part lacks an element that another one
-        has.
-        """
-        indices = self.split_indices(*parts, seed=seed, by=by)
-        return [self.take(i) for i in indices]
-
-    def split_indices(
-        self, *parts: splits.Part, seed: int = 0, by: str = "conformer"
-    ) -> list[np.ndarray]:
-        """As ``split``, but the index arrays (n_k,) of the parts, to be saved with a run."""
-        group = self.groups(by)
-        if group is None:
-            indices = splits.by_conformer(len(self), parts, seed)
-        else:
-            indices = splits.by_group(group, parts, seed)
-        self.check_elements(indices[0], *indices[1:])
-        return indices
-
-    def split_molecules(self, *held_out: Iterable[str]) -> list[np.ndarray]:
-        """Index arrays (n_k,): the conformers of no list, then those of each list of molecules.
-
-        ``train, val, test = data.split_molecules(validation_names, test_names)``. Raises
-        DataError for a molecule that is not there (or whose conformers a selection left out) or
-        stands in two lists, for a training part without conformers, and when it lacks an element.
-        """
-        lists = [self.molecule_indices(names) for names in held_out]
-        for indices in lists:
-            empty = self.without_conformers(indices)
-            if empty:
-                raise DataError(
-                    f"no conformer of {', '.join(map(repr, empty))} is left in this data, so it "
-                    "cannot be held out; take it off the list, or select more conformers"
-                )
-        part = np.zeros(len(self.molecule_names), dtype=np.int64)
-        for k, indices in enumerate(lists, start=1):
-            twice = indices[(part[indices] != 0) & (part[indices] != k)]
-            if len(twice):
-                name = self.molecule_names[twice[0]]
-                raise DataError(f"molecule {name!r} stands in two lists of the split")
-            part[indices] = k
-        home = np.empty(len(self), dtype=np.int16 if len(lists) < 1 << 15 else np.int64)
-        for here, molecule in self._rows("molecule"):
-            home[here] = part[molecule]
-        split = [splits.nonzero(home == k) for k in range(len(lists) + 1)]
-        if not len(split[0]):
-            raise DataError("the lists hold every molecule: nothing is left to train on")
-        self.check_elements(split[0], *split[1:])
-        return split
-
-    def folds(
-        self, k: int, seed: int = 0, by: str = "conformer"
-    ) -> Iterator[tuple[Conformers, Conformers]]:
-        """k pairs (training part, held-out part); every conformer is held out once."""
-        for train, held_out in splits.folds(len(self), k, seed, self.groups(by)):
-            self.check_elements(train, held_out)
-            yield self.take(train), self.take(held_out)
-
-    def check_elements(self, train: np.ndarray, *others: np.ndarray) -> None:
-        """Raise DataError when the conformers ``train`` lack an element that ``others`` contain."""
-        known = self.elements_of(train)
-        if known == self.elements:
-            return
-        for other in others:
-            lacking = [e for e in self.elements_of(other) if e not in known]
-            if lacking:
-                raise DataError(
-                    f"no training conformer contains {', '.join(lacking)}, but a validation or "
-                    "test conformer does: its network would never be trained. Use another seed "
-                    "or split, or select(elements=...) first"
-                )
+    elements_of = selection.elements_of
+    molecules_of = selection.molecules_of
+    describe = selection.describe
+    composition = selection.composition
+    heavy_atoms = property(selection.heavy_atoms)
+    formulas = selection.formulas
+    by_formula = selection.by_formula
+    select = selection.select
+    relative_energies = selection.relative_energies
+    molecule_indices = selection.molecule_indices
+    without_conformers = selection.without_conformers
+    of_molecules = selection.of_molecules
+    groups = selection.groups
+    split = selection.split
+    split_indices = selection.split_indices
+    split_molecules = selection.split_molecules
+    folds = selection.folds
+    check_elements = selection.check_elements
 
     # ---- together, out, identity ---------------------------------------------------------------
 
@@ -630,60 +325,25 @@ class Conformers:
 
         Atomic: all or nothing. Raises SettingsError for another suffix.
         """
-        path = Path(path)
-        if path.suffix != ".npz":
-            raise SettingsError(f"a data set is saved as .npz, not {path.name!r}")
-        arrays = {
-            f.name: getattr(self, f.name)
-            for f in fields(self)
-            if isinstance(getattr(self, f.name), np.ndarray)
-        }
+        values = {f.name: getattr(self, f.name) for f in fields(Conformers)}
+        arrays = {n: v for n, v in values.items() if isinstance(v, np.ndarray)}
         arrays |= {f"mask_{label}": mask for label, mask in self.masks.items()}
-        about = {
-            "format": FORMAT,
-            "molecule_names": self.molecule_names,
-            "grouped_by": self.grouped_by,
-            "level_of_theory": self.level_of_theory,
-            "sources": self.sources,
-            "dropped": self.dropped,
-            "not_read": self.not_read,
-            "file_units": self.file_units,
-        }
-        text = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
-        with atomic_write(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, about=text, **arrays)
+        write_npz(Path(path), arrays, {name: values[name] for name in ABOUT})
 
     @staticmethod
     def load(path: str | Path) -> Conformers:
         """Read what ``save`` wrote. Raises DataError for anything else."""
+        path = Path(path)
+        found = read_npz(path)
         try:
-            with open_archive(Path(path)) as archive:
-                arrays: dict[str, Any] = {name: archive[name] for name in archive.headers}
-            about = json.loads(arrays.pop("about").tobytes())
-            if about.pop("format") != FORMAT:
-                raise KeyError("format")
-            masks = {n[5:]: arrays.pop(n) for n in list(arrays) if n.startswith("mask_")}
-            for name, array in arrays.items():
-                if array.dtype.kind not in _KINDS.get(name, "f"):
-                    raise TypeError(f"{name!r} is of type {array.dtype}")
-            if not isinstance(about["dropped"], int) or about["grouped_by"] not in _GROUPED_BY:
-                raise ValueError(f"dropped {about['dropped']!r}, grouped {about['grouped_by']!r}")
-            about["level_of_theory"] = str(about["level_of_theory"])
-            for name in ("molecule_names", "sources", "not_read"):
-                about[name] = tuple(str(text) for text in about.get(name, ()))
-            given = dict(about.get("file_units", {}))
-            about["file_units"] = {str(kind): str(unit) for kind, unit in given.items()}
-            return Conformers(**arrays, **about, masks=masks)
+            return Conformers(**found)
         except DataError as e:
-            raise e if str(path) in str(e) else DataError(f"{path}: {e}") from e
-        except (*BROKEN, AttributeError) as e:
-            raise DataError(f"{path}: not a data set saved by anipot, or damaged ({e})") from e
+            raise DataError(f"{path}: {e}") from e
+        except TypeError as e:  # an array of another name
+            raise damaged(path, e) from e
 
     def content_hash(self) -> str:
         """sha256 of everything a training and its split depend on (not of names and sources)."""
-        known: str | None = self.__dict__.get("_known_hash")
-        if known is not None:
-            return known
         digest = hashlib.sha256()
         for name in ARRAYS:
             digest.update(name.encode())
@@ -692,6 +352,13 @@ class Conformers:
                     digest.update(str(piece.dtype).encode())
                 digest.update(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)
         return digest.hexdigest()
+
+    def _atoms(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """All atoms in pieces: (number of the first conformer, atomic numbers, offsets)."""
+        self.check_files()
+        for start, end in runs(self.offsets):
+            offsets = self.offsets[start : end + 1]
+            yield start, self.atomic_numbers[offsets[0] : offsets[-1]], offsets - offsets[0]
 
     def _pieces(self, name: str) -> Iterator[np.ndarray]:
         """An array in one piece or more; nothing where there is none."""
@@ -704,16 +371,9 @@ class Conformers:
         """An array with a row for each conformer, a piece at a time: (its rows, the piece)."""
         start = 0
         for whole in self._pieces(name):
-            for piece in _in_pieces(whole, ROWS):
+            for piece in in_pieces(whole, ROWS):
                 yield slice(start, start + len(piece)), piece
                 start += len(piece)
-
-    def of_molecules(self, wanted: np.ndarray) -> np.ndarray:
-        """(M,) bool: which conformers are of molecules that ``wanted`` has true."""
-        mine = np.empty(len(self), dtype=bool)
-        for here, molecule in self._rows("molecule"):
-            mine[here] = wanted[molecule]
-        return mine
 
     def _molecules_at(self, index: np.ndarray) -> np.ndarray:
         """(n,) the molecules of the conformers ``index`` (n,)."""
@@ -724,21 +384,10 @@ class Conformers:
         return self.content_hash()
 
     def check_files(self) -> None:
-        """Raise DataError where the files that are mapped here have changed since they were opened.
+        """Raise DataError if files that are mapped here have changed since they were opened.
 
         Called whenever conformers are read from them.
         """
-        watch: Callable[[], None] | None = self.__dict__.get("_watch")
-        if watch is not None:
-            watch()
-
-    def know_watch(self, watch: Callable[[], None]) -> None:
-        """Tell how to see whether the files that are mapped here have changed."""
-        self.__dict__["_watch"] = watch
-
-    def know_hash(self, content_hash: str) -> None:
-        """Tell the content hash of data that cannot change any more: files mapped read-only."""
-        self.__dict__["_known_hash"] = content_hash
 
 
 def check_conformers(given: object, who: str) -> None:
@@ -749,67 +398,3 @@ def check_conformers(given: object, who: str) -> None:
             "anipot.Conformers(atomic_numbers, coordinates, [0, number of atoms]), or read a file "
             "with anipot.load_dataset"
         )
-
-
-def isolated_atoms(conformers: Conformers) -> np.ndarray:
-    """(M,) bool: which conformers are a single atom with an energy, without a periodic cell."""
-    single = (conformers.n_atoms == 1) & conformers.has("energies")
-    if single.any() and conformers.pbc is not None:
-        index = np.flatnonzero(single)
-        single[index] = ~np.asarray(conformers.pbc[index]).any(axis=1)
-    return np.asarray(single)
-
-
-def number_groups(group: np.ndarray, found: dict[int, int]) -> np.ndarray:
-    """``group`` (n,) numbered as they are found; ``found`` has the numbers, and gets new ones.
-
-    Pieces of long data numbered one after the other need no memory for the whole.
-    """
-    values, own = np.unique(group, return_inverse=True)
-    numbers = [found.setdefault(value, len(found)) for value in values.tolist()]
-    return np.array(numbers, dtype=np.int64)[own.reshape(-1)]
-
-
-def _ranks(groups: np.ndarray) -> np.ndarray:
-    """(n,) how many of the same group stand before each."""
-    order = np.argsort(groups, kind="stable")
-    ordered = groups[order]
-    first = np.flatnonzero(np.append(len(order) > 0, ordered[1:] != ordered[:-1]))
-    counts = np.diff(np.append(first, len(order)))
-    ranks = np.empty(len(order), dtype=np.int64)
-    ranks[order] = np.arange(len(order)) - np.repeat(first, counts)
-    return ranks
-
-
-def _chunks(offsets: np.ndarray, atoms: int = 1 << 18) -> Iterator[tuple[int, int]]:
-    """Runs of conformers (start, end) of about ``atoms`` atoms each: bounds the memory."""
-    start, m = 0, len(offsets) - 1
-    while start < m:
-        end = int(np.searchsorted(offsets, offsets[start] + atoms, side="right")) - 1
-        end = min(max(end, start + 1), m)
-        yield start, end
-        start = end
-
-
-def _counts(index: np.ndarray, offsets: np.ndarray, elements: int) -> np.ndarray:
-    """(m, E) int64: how many atoms of each conformer have which ``index`` below ``elements``."""
-    width = elements + 1  # the last column collects what has none (-1)
-    conformer = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    cell = conformer * width + np.where(index < 0, elements, index)
-    found = np.bincount(cell, minlength=(len(offsets) - 1) * width).reshape(-1, width)
-    return found[:, :-1]
-
-
-def _in_pieces(array: np.ndarray, rows: int = 1 << 20) -> Iterator[np.ndarray]:
-    """An array in pieces, without copies: bounds the memory."""
-    for start in range(0, len(array), rows):
-        yield array[start : start + rows]
-
-
-def atoms_of(offsets: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The atoms of the conformers ``index`` (n,), and their offsets (n+1,) among these."""
-    first = offsets[index]
-    counts = offsets[index + 1] - first
-    own = np.zeros(len(index) + 1, dtype=np.int64)
-    np.cumsum(counts, out=own[1:])
-    return np.repeat(first - own[:-1], counts) + np.arange(own[-1]), own

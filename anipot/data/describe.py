@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anipot.data.conformers import LABELS, Conformers, isolated_atoms
+from anipot.data.conformers import LABELS, Conformers
+from anipot.data.selection import isolated_atoms
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 from anipot.config import DataSettings, ReadSettings
 from anipot.data import splits
 from anipot.data.check import warn_of_labels
-from anipot.data.conformers import Conformers, isolated_atoms
+from anipot.data.conformers import Conformers
 from anipot.data.load import read_files
 from anipot.data.mapping import log, read_options
 from anipot.data.published.bundled import (
@@ -27,6 +27,7 @@ from anipot.data.published.bundled import (
     load_bundled,
     read_molecule_list,
 )
+from anipot.data.selection import isolated_atoms
 from anipot.errors import DataError, SettingsError
 from anipot.system.files import atomic_write
 from anipot.system.options import checked

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from anipot.data.concatenation import ARRAYS, PER_ATOM
 from anipot.data.conformers import Conformers
+from anipot.data.views import StoredConformers
 from anipot.errors import DataError
 from anipot.system.files import damage_named, read_json
 
@@ -70,21 +71,20 @@ def open_store(path: str | Path, *, verify: bool = True) -> Conformers:
     _check_shapes(path, about, arrays)
     masks = {n.removeprefix("mask_"): arrays.pop(n) for n in list(arrays) if n.startswith("mask_")}
     try:
-        conformers = Conformers(
+        fields = {
             **arrays,
-            masks=masks,
-            molecule_names=tuple(about["molecule_names"]),
-            grouped_by=about["grouped_by"],
-            level_of_theory=about["level_of_theory"],
-            sources=tuple(about["sources"]),
-            dropped=about["dropped"],
-            not_read=tuple(about.get("not_read", ())),
-            file_units=about.get("file_units", {}),
-        )
+            "masks": masks,
+            "molecule_names": tuple(about["molecule_names"]),
+            "grouped_by": about["grouped_by"],
+            "level_of_theory": about["level_of_theory"],
+            "sources": tuple(about["sources"]),
+            "dropped": about["dropped"],
+            "not_read": tuple(about.get("not_read", ())),
+            "file_units": about.get("file_units", {}),
+        }
+        conformers = StoredConformers.of(fields, about["content_sha256"], watch)
     except DataError as e:  # sums are right: it was written so
         raise DataError(f"{path}: {e}") from None
-    conformers.know_hash(about["content_sha256"])
-    conformers.know_watch(watch)
     watch()
     return conformers
 

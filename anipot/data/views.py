@@ -1,44 +1,96 @@
-"""ConformersView: some conformers of a data set on the disk, without a copy of them."""
+"""Conformers on the disk: a whole store, and a large part of one."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from anipot.data.concatenation import PER_ATOM
-from anipot.data.conformers import Conformers, atoms_of
+from anipot.data.conformers import Conformers
+from anipot.data.npz_file import ABOUT
+from anipot.data.pieces import atoms_of
+from anipot.errors import DataError
+
+#: Parts of a store with more conformers than this stay on the disk.
+VIEW_FROM = 1 << 16
 
 #: Conformers that are gathered at once.
 PIECE = 1 << 14
 
 
-class ConformersView(Conformers):
-    """The conformers at ``index`` (n,) of ``base``, in that order.
+class StoredConformers(Conformers):
+    """All conformers of a store, whose arrays are files mapped into memory."""
 
-    A data set like any other, whose arrays are there for all who ask for them; but then they are
-    gathered into memory, and stay there. ``blocks``, ``gather``, ``take``, ``has`` and what works
-    with these (batches, self energies, hashes, splits) hold no more than a piece of it.
+    @classmethod
+    def of(
+        cls, arrays: dict[str, Any], content_hash: str | None, watch: Callable[[], None]
+    ) -> StoredConformers:
+        """Make one of the fields of Conformers.
+
+        ``watch`` raises DataError if the files have changed since they were opened; the hash is
+        known as long as they have not.
+        """
+        found = cls(**arrays)
+        found.__dict__.update(_hash=content_hash, _watch=watch)
+        return found
+
+    @property
+    def mapped(self) -> bool:
+        return True
+
+    @property
+    def streams(self) -> bool:
+        return len(self) > VIEW_FROM
+
+    def check_files(self) -> None:
+        if "_watch" in self.__dict__:
+            self.__dict__["_watch"]()
+
+    @cached_property
+    def elements(self) -> tuple[str, ...]:
+        return self.elements_of(slice(None))
+
+    def content_hash(self) -> str:
+        return self.__dict__.get("_hash") or super().content_hash()
+
+    def take(self, indices: np.ndarray | Sequence[int] | slice) -> Conformers:
+        index = self.numbers_at(indices)
+        return ConformersView(self, index) if len(index) > VIEW_FROM else self.gather(index)
+
+    def by_formula(self) -> Conformers:
+        index, names = self.formulas()
+        return self._grouped(index, names)
+
+    def _grouped(self, molecule: np.ndarray, names: tuple[str, ...]) -> StoredConformers:
+        grouped = {"molecule": molecule, "molecule_names": names, "grouped_by": "formula"}
+        return StoredConformers.of({**_fields(self), **grouped}, None, self.check_files)
+
+
+class ConformersView(Conformers):
+    """The conformers at ``index`` (n,) of a store, in that order.
+
+    ``blocks``, ``gather``, ``take``, ``has`` and what builds on these (batches, self energies,
+    hashes, splits) hold only a piece in memory. Arrays that are asked for are gathered as a whole
+    and kept.
     """
 
-    base: Conformers
+    base: StoredConformers
     index: np.ndarray
 
-    def __new__(cls, *given: Any, **arrays: Any) -> Any:
-        if arrays:  # dataclasses.replace: what gets an array of its own is no view
-            return Conformers(**arrays)
-        return object.__new__(cls)
-
-    def __init__(self, base: Conformers, index: np.ndarray) -> None:
-        about = (
-            "molecule_names", "grouped_by", "level_of_theory", "sources", "dropped", "not_read",
-            "file_units",
-        )  # fmt: skip
-        self.__dict__.update({name: getattr(base, name) for name in about})
+    def __init__(
+        self, base: StoredConformers | None = None, index: Any = None, **arrays: Any
+    ) -> None:
+        if base is None or arrays:  # by dataclasses.replace
+            raise DataError(
+                "a part of a store cannot be changed in place: use data.replaced(energies=...), "
+                "which gathers it into memory"
+            )
+        self.__dict__.update({name: getattr(base, name) for name in ABOUT})
         self.__dict__.update(base=base, index=index)
 
     # ---- piece by piece ------------------------------------------------------------------------
@@ -90,9 +142,11 @@ class ConformersView(Conformers):
         return self.base.has_at(label, self.index[index])
 
     def content_hash(self) -> str:
-        found = super().content_hash()
-        self.know_hash(found)  # the files are read-only
-        return found
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> str:
+        return super().content_hash()
 
     def identity(self) -> str:
         digest = hashlib.sha256(self.base.identity().encode())
@@ -122,17 +176,19 @@ class ConformersView(Conformers):
         return self.gather(slice(number, number + 1)).describe(0, first + number)
 
     def by_formula(self) -> Conformers:
-        # With the formulas of these conformers alone; those of the others are never looked at.
+        # With the formulas of these conformers alone; the others are not read.
         index, names = self.formulas()
         molecule = np.zeros(len(self.base), dtype=np.int32)
         molecule[self.index] = index
-        base = replace(self.base, molecule=molecule, molecule_names=names, grouped_by="formula")
-        base.know_watch(self.check_files)
-        return ConformersView(base, self.index)
+        return ConformersView(self.base._grouped(molecule, names), self.index)
 
     @property
     def mapped(self) -> bool:
         return True
+
+    @property
+    def streams(self) -> bool:
+        return len(self) > VIEW_FROM
 
     @cached_property
     def periodic(self) -> bool:
@@ -173,3 +229,7 @@ class ConformersView(Conformers):
     @property
     def masks(self) -> dict[str, np.ndarray]:
         return {label: mask[self.index] for label, mask in self.base.masks.items()}
+
+
+def _fields(conformers: Conformers) -> dict[str, Any]:
+    return {f.name: getattr(conformers, f.name) for f in fields(Conformers)}

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from anipot.data.conformers import ROWS, Conformers, number_groups
+from anipot.data.conformers import Conformers
+from anipot.data.pieces import ROWS, number_groups
 from anipot.errors import DataError
 from anipot.evaluation.error_stats import ErrorStats
 from anipot.evaluation.vector_errors import VectorErrors

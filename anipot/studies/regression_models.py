@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -141,7 +141,7 @@ class Targets:
 
     def apply(self, data: Conformers) -> Conformers:
         assert data.energies is not None
-        return replace(data, energies=(data.energies - self.own.of(data)) * self.factor)
+        return data.replaced(energies=(data.energies - self.own.of(data)) * self.factor)
 
     def undo(self, targets: np.ndarray, data: Conformers) -> np.ndarray:
         """(M,) hartree: total energies."""

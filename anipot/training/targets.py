@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from anipot.config import TrainingSettings
-from anipot.data.conformers import Conformers, isolated_atoms
+from anipot.data.conformers import Conformers
+from anipot.data.selection import isolated_atoms
 from anipot.elements import parse_elements
 from anipot.networks.self_energies import SelfEnergies
 from anipot.potential.model import ANIModel
@@ -54,7 +54,7 @@ def without_repulsion(model: ANIModel, data: Conformers) -> Conformers:
         volume = np.abs(np.linalg.det(data.cells.astype(np.float64)))
         per_volume = np.divide(1.0, volume, out=np.zeros_like(volume), where=volume > 0)
         changed["stress"] = data.stress - virials * per_volume[:, None, None]
-    return replace(data, **changed)
+    return data.replaced(**changed)
 
 
 def network_targets(model: ANIModel, data: Conformers) -> Conformers:
@@ -65,4 +65,4 @@ def network_targets(model: ANIModel, data: Conformers) -> Conformers:
     left = without_repulsion(model, data)
     assert left.energies is not None
     above = left.energies - model.self_energies.of(data)
-    return replace(left, energies=np.where(data.has("energies"), above, np.nan))
+    return left.replaced(energies=np.where(data.has("energies"), above, np.nan))

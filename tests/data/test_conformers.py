@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import conformers
 
-from anipot.data import conformers as conformers_module
+from anipot.data import pieces
+from anipot.data import views as views_module
 from anipot.data.conformers import LABELS, Conformers
 from anipot.data.load import load_dataset
 from anipot.data.pack import pack
@@ -111,8 +112,8 @@ def test_counting_in_blocks_gives_the_same(monkeypatch):
     numbers = rng.choice([1, 6, 8], size=offsets[-1])
     data = Conformers(numbers, np.zeros((len(numbers), 3)), offsets)
     whole, groups = data.composition(), data.formulas()
-    blocks = module._chunks
-    monkeypatch.setattr(module, "_chunks", lambda offsets: blocks(offsets, atoms=7))
+    blocks = module.runs
+    monkeypatch.setattr(module, "runs", lambda offsets: blocks(offsets, atoms=7))
     np.testing.assert_array_equal(data.composition(), whole)
     np.testing.assert_array_equal(data.formulas()[0], groups[0])
     assert data.formulas()[1] == groups[1]
@@ -304,7 +305,7 @@ def test_selections_and_relative_energies_do_not_depend_on_the_pieces(monkeypatc
         data, energies=energies, masks=has, molecule=molecule, molecule_names=tuple("abcdefghi"),
         grouped_by="molecule",
     )  # fmt: skip
-    monkeypatch.setattr(conformers_module, "ROWS", 13)
+    monkeypatch.setattr(pieces, "ROWS", 13)
     formula, _ = data.formulas()
     above = data.relative_energies()
     for g in range(9):
@@ -336,7 +337,7 @@ def test_a_view_selects_and_ranks_as_its_copy_in_memory(tmp_path, monkeypatch):
         molecule_names=tuple("abcd"), grouped_by="molecule",
     )  # fmt: skip
     data.save(tmp_path / "data.npz")
-    monkeypatch.setattr(conformers_module, "VIEW_FROM", 10)
+    monkeypatch.setattr(views_module, "VIEW_FROM", 10)
     store = load_dataset(pack([tmp_path / "data.npz"], tmp_path / "store", progress=False))
     index = rng.permutation(120)[:90]
     copy, view = data.take(index), store.take(index)

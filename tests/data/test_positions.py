@@ -9,6 +9,7 @@ from ase.build import molecule
 from helpers import random_cell, random_conformers
 
 from anipot.data import conformers as conformers_module
+from anipot.data import views as views_module
 from anipot.data.batches import Batch, BatchLoader
 from anipot.data.conformers import Conformers
 from anipot.data.load import load_dataset
@@ -102,7 +103,7 @@ def test_batches_for_training_are_near_the_origin_wherever_they_come_from(tmp_pa
     data = replace(data, energies=rng.normal(size=40))
     far = moved(data, 10.0 ** rng.uniform(0, 7, 40))
     far.save(tmp_path / "far.npz")
-    monkeypatch.setattr(conformers_module, "VIEW_FROM", 10)
+    monkeypatch.setattr(views_module, "VIEW_FROM", 10)
     store = load_dataset(pack([tmp_path / "far.npz"], tmp_path / "store", progress=False))
     assert store.streams
     index = torch.as_tensor(rng.permutation(40)[:16])
@@ -169,7 +170,7 @@ def test_what_float32_cannot_resolve_is_refused_by_name(model, exact, tmp_path, 
 
     many = Conformers.concatenate([two_molecules(50.0)] * 10 + [data] + [two_molecules(9.0)] * 5)
     many.save(tmp_path / "many.npz")
-    monkeypatch.setattr(conformers_module, "VIEW_FROM", 5)
+    monkeypatch.setattr(views_module, "VIEW_FROM", 5)
     monkeypatch.setattr(conformers_module, "READ_AT_ONCE", 7)
     store = load_dataset(pack([tmp_path / "many.npz"], tmp_path / "store", progress=False))
     with pytest.raises(DataError, match=r"^conformer 20 \(C2H8"):

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anipot.data import conformers as conformers_module
 from anipot.data import pack as pack_module
 from anipot.data import store as store_module
+from anipot.data import views as views_module
 from anipot.data.batches import BatchLoader
 from anipot.data.conformers import Conformers
 from anipot.data.load import load_dataset
@@ -278,11 +278,10 @@ def test_two_processes_do_not_pack_one_store(tmp_path):
 @pytest.fixture
 def views(monkeypatch):
     """Even a few conformers of a store are taken as a view."""
-    monkeypatch.setattr(conformers_module, "VIEW_FROM", 10)
+    monkeypatch.setattr(views_module, "VIEW_FROM", 10)
 
 
 def test_a_view_is_what_a_copy_would_be(tmp_path, views, monkeypatch):
-    from anipot.data import views as views_module
 
     monkeypatch.setattr(views_module, "PIECE", 13)
     crystals(300, 5).save(tmp_path / "a.npz")
@@ -300,7 +299,7 @@ def test_a_view_is_what_a_copy_would_be(tmp_path, views, monkeypatch):
         np.testing.assert_array_equal(view.has(label), copy.has(label))
     inner = np.arange(150, 20, -1)
     equal(view.take(inner).gather(slice(None)), copy.take(inner))
-    equal(dataclasses.replace(view, dropped=0), copy)
+    equal(view.replaced(dropped=0), copy)
     for (a, part), (b, other) in zip(view.blocks(), copy.blocks(), strict=True):
         assert a == b
         equal(part, other)
@@ -328,7 +327,7 @@ def write_at(file: Path, place: int, content: bytes) -> None:
 
 @pytest.mark.parametrize("streams", [False, True])
 def test_a_store_that_changes_after_it_was_opened_is_refused(packed, streams, monkeypatch):
-    monkeypatch.setattr("anipot.data.conformers.VIEW_FROM", 2 if streams else 1 << 16)
+    monkeypatch.setattr("anipot.data.views.VIEW_FROM", 2 if streams else 1 << 16)
     data = open_store(packed)
     part = data.take(slice(0, 4))
     assert type(part).__name__ == ("ConformersView" if streams else "Conformers")

@@ -19,8 +19,9 @@ from anipot import ANIModel, ANITrainer
 from anipot.aev import resolution as resolution_module
 from anipot.aev.settings import AEVSettings
 from anipot.config import DataSettings, RunSettings, TrainingSettings
-from anipot.data import concatenation, views
+from anipot.data import concatenation, pieces, views
 from anipot.data import conformers as conformers_module
+from anipot.data import views as views_module
 from anipot.data.batches import Batch, BatchLoader
 from anipot.data.check import check_conformers, lone_atoms
 from anipot.data.conformers import Conformers
@@ -35,7 +36,6 @@ from anipot.evaluation.calibration import beyond, calibrate, in_words
 from anipot.evaluation.trained_on import part_of
 from anipot.networks import repulsion
 from anipot.networks.self_energies import SelfEnergies
-from anipot.potential import inference
 from anipot.potential.ensemble import ANIEnsemble
 from anipot.report.structures import with_structures, xyz
 from anipot.simulation.structures import structures
@@ -107,15 +107,15 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def small(monkeypatch) -> None:
     """Even one conformer is streamed, and nothing is gone over in one piece."""
-    monkeypatch.setattr(conformers_module, "VIEW_FROM", 0)
-    monkeypatch.setattr(conformers_module, "ROWS", 4)
+    monkeypatch.setattr(views_module, "VIEW_FROM", 0)
+    monkeypatch.setattr(pieces, "ROWS", 4)
     monkeypatch.setattr(conformers_module, "READ_AT_ONCE", 7)
     monkeypatch.setattr(metrics_module, "ROWS", 4)
     monkeypatch.setattr(views, "PIECE", 5)
     monkeypatch.setattr(concatenation, "PIECE", 6)
     monkeypatch.setattr(repulsion, "ATOMS_AT_ONCE", 20)
     monkeypatch.setattr(resolution_module, "ATOMS_AT_ONCE", 20)
-    monkeypatch.setattr(conformers_module._chunks, "__defaults__", (11,))
+    monkeypatch.setattr(pieces.runs, "__defaults__", (11,))
     for kind in (Conformers, ConformersView):
         whole = kind.blocks
 
@@ -456,7 +456,7 @@ ASKED = {"forces": True, "stress": True, "atomic": True, "forces_std": True}
 
 @few
 def test_predictions(both, monkeypatch):
-    monkeypatch.setattr(inference, "CHUNK_ATOMS", 40)
+    monkeypatch.setattr("anipot.data.batches.CHUNK_ATOMS", 40)
     ensemble = an_ensemble(repulsion="zbl")
     agree(both, lambda c: ensemble.predict(c, **ASKED))
     agree(both, lambda c: ensemble[0].predict(c, forces=True, batch_size=3))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anipot.data import conformers as conformers_module
+from anipot.data import views as views_module
 from anipot.data.conformers import Conformers
 from anipot.data.load import load_dataset
 from anipot.data.pack import pack
@@ -326,7 +326,7 @@ def test_the_same_of_a_store_as_of_memory(tmp_path, monkeypatch) -> None:
     energies = np.where(has, rng.normal(size=200), np.nan)
     data = conformers(molecules, list(energies), groups, tuple("abcd"), masks={"energies": has})
     data.save(tmp_path / "data.npz")
-    monkeypatch.setattr(conformers_module, "VIEW_FROM", 10)
+    monkeypatch.setattr(views_module, "VIEW_FROM", 10)
     monkeypatch.setattr(metrics_module, "ROWS", 7)
     store = load_dataset(pack([tmp_path / "data.npz"], tmp_path / "store", progress=False))
     predicted, sae = energies + rng.normal(size=200), rng.normal(size=200)

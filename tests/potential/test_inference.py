@@ -12,6 +12,7 @@ import anipot.potential.stepper
 from anipot.aev.computer import load_engine
 from anipot.aev.settings import AEVSettings
 from anipot.data import conformers as conformers_module
+from anipot.data import views as views_module
 from anipot.data.conformers import Conformers
 from anipot.data.load import load_dataset
 from anipot.data.pack import pack
@@ -130,7 +131,7 @@ def test_chunks_hold_every_conformer_once_and_one_kind_of_elements():
 
 
 def test_chunks_are_limited_in_atoms(monkeypatch):
-    monkeypatch.setattr("anipot.potential.inference.CHUNK_ATOMS", 100)
+    monkeypatch.setattr("anipot.data.batches.CHUNK_ATOMS", 100)
     composition = np.random.default_rng(0).integers(1, 9, (500, 2))
     sizes = [int(composition[part].sum()) for part in chunks(composition, None)]
     assert max(sizes) <= 100 + 16
@@ -299,7 +300,7 @@ def test_predictions_of_a_store_are_those_of_memory(tmp_path, monkeypatch):
         data, energies=rng.normal(size=60), forces=rng.normal(size=data.coordinates.shape)
     )
     data.save(tmp_path / "data.npz")
-    monkeypatch.setattr(conformers_module, "VIEW_FROM", 10)
+    monkeypatch.setattr(views_module, "VIEW_FROM", 10)
     monkeypatch.setattr(conformers_module, "READ_AT_ONCE", 7)
     store = load_dataset(pack([tmp_path / "data.npz"], tmp_path / "store", progress=False))
     members = [ANIModel.create("HCNO", hidden=[8], seed=s, dtype="float64") for s in range(3)]

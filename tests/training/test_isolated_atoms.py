@@ -10,10 +10,10 @@ from ase.build import molecule
 
 import anipot
 from anipot.config import RunSettings
-from anipot.data.conformers import isolated_atoms
 from anipot.data.describe import describe
 from anipot.data.division import Division, divide, divide_again, provenance
 from anipot.data.readers.extxyz import conformers_from_atoms
+from anipot.data.selection import isolated_atoms
 from anipot.errors import DataError
 from anipot.networks.self_energies import SelfEnergies
 from anipot.runs.learning_curve import add_learning_curve

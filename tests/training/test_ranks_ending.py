@@ -35,7 +35,7 @@ import hashlib, json, os, signal, sys
 from pathlib import Path
 import numpy as np, torch
 from anipot import ANIModel, ANITrainer
-from anipot.data import conformers
+from anipot.data import views
 from anipot.data.load import load_dataset
 from anipot.data.published.bundled import load_bundled
 from anipot.data.pack import pack
@@ -72,7 +72,7 @@ with joined() as ranks:
     ranks.tell(0)
     parts = data.split(0.8, 0.2, seed=2)
     train("updates", *parts, updates=6, force_weight=0.1, normalize_aevs=True)
-    conformers.VIEW_FROM = 10
+    views.VIEW_FROM = 10
     stored = load_dataset(folder / "store").split(0.8, 0.2, seed=2)
     assert all(part.streams for part in stored)
     train("streamed", *stored, updates=6, force_weight=0.1, normalize_aevs=True)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from anipot import ANIModel, ANITrainer
-from anipot.data import conformers as conformers_module
 from anipot.data import shuffling, splits
+from anipot.data import views as views_module
 from anipot.data.batches import BatchLoader
 from anipot.data.conformers import Conformers
 from anipot.data.load import load_dataset
@@ -30,7 +30,7 @@ def data() -> Conformers:
 @pytest.fixture
 def store(data, tmp_path, monkeypatch) -> Conformers:
     """The same conformers in a store of which even a few are streamed."""
-    monkeypatch.setattr(conformers_module, "VIEW_FROM", 10)
+    monkeypatch.setattr(views_module, "VIEW_FROM", 10)
     data.save(tmp_path / "data.npz")
     return load_dataset(pack([tmp_path / "data.npz"], tmp_path / "store", progress=False))
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from anipot.data import mapping
-from anipot.data.conformers import FORMAT, Conformers
+from anipot.data.conformers import Conformers
 from anipot.data.mapping import ReadOptions, log
+from anipot.data.npz_file import FORMAT
 from anipot.data.readers import periodic
 from anipot.data.readers.charges import check_charge_entries
 from anipot.data.readers.declared import DeclaredUnits, kind_of_unit, text_of
