@@ -263,9 +263,10 @@ class TrainingSettings(Settings):
         None, ge=1, description="most updates, within an epoch if need be; none: epochs decide"
     )
     learning_rate: float = Field(2e-3, gt=0, description="the highest learning rate")
-    optimizer: Literal["adamw", "adam", "sgd"] = Field(
+    optimizer: str = Field(
         "adamw",
-        description="adamw: l2 is decoupled weight decay; adam, sgd: l2 is added to the gradient",
+        description="adamw: l2 is decoupled weight decay; adam, sgd: l2 is added to the gradient; "
+        "or one that you registered",
     )
     l2: float = Field(0.0, ge=0, description="strength of the L2 penalty or weight decay")
     schedule: Literal["one-cycle", "cosine", "linear", "constant"] = Field(
@@ -322,7 +323,7 @@ class TrainingSettings(Settings):
         5.0, gt=0, description="minutes between checkpoints within an epoch"
     )
     cuda_graph: bool = Field(
-        True, description="on a GPU replay updates as a CUDA graph, where batches allow it"
+        False, description="on a GPU replay updates as a CUDA graph, where batches allow it"
     )
 
     @field_validator("target_unit")

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,38 +24,32 @@ from anipot.errors import SettingsError, TrainingError
 from anipot.evaluation.history import EpochRecord, History
 from anipot.networks.atomic import AtomicNet
 from anipot.potential.model import ANIModel
-from anipot.potential.outputs import outputs_of
 from anipot.system.interruption import Interruption
 from anipot.system.threads import threads, useful_threads
 from anipot.training.aev_cache import AEVSource
 from anipot.training.checkpoint_content import fitting, training_form
 from anipot.training.checkpoints import CheckpointFile
-from anipot.training.gpu.captured import CapturedStep, portable_state, set_rate
-from anipot.training.losses import Term, forces_of, loss_terms, loss_unit, weights
+from anipot.training.gpu.captured import portable_state
+from anipot.training.losses import Term, loss_terms, loss_unit, weights
 from anipot.training.normalization import normalize_inputs
-from anipot.training.precision import matrix_products
 from anipot.training.progress import Progress
 from anipot.training.ranks import ranks
 from anipot.training.schedules import learning_rate
 from anipot.training.step import TrainingStep
 from anipot.training.targets import network_targets
+from anipot.training.updates import choose_updates
+from anipot.training.validation import Validation, validate
 
 #: Conformers in a batch when nothing is trained.
 EVALUATION_BATCH = 1024
 
-OPTIMIZERS: dict[str, Any] = {
-    "adamw": torch.optim.AdamW,
-    "adam": torch.optim.Adam,
-    "sgd": torch.optim.SGD,
-}
-
-#: On a GPU losses are looked at once in so many updates: each look waits for the device.
+#: Number of updates between checks of the losses on a GPU, each of which waits for the device.
 GPU_CHECK_EVERY = 64
 
 
 @dataclass
-class Place:
-    """Where a training stands; with weights, optimizer and random state it is a checkpoint."""
+class TrainingState:
+    """Progress of a training; with weights, optimizer and random state it is a checkpoint."""
 
     epoch: int = 0
     step: int = 0
@@ -67,12 +60,12 @@ class Place:
     best_weights: dict[str, Tensor] | None = None
     since_best: int = 0
     history: History = field(default_factory=History)
-    #: Losses not yet looked at and added to loss_sum (on a GPU each look waits for the device).
+    #: Losses not yet checked and added to loss_sum (on a GPU each check waits for the device).
     pending: list[Tensor] = field(default_factory=list)
 
 
-class Part:
-    """A data set made ready: batches with what the networks are to learn, and the loss's terms."""
+class PreparedData:
+    """A data set with its batches, whose labels are what the networks learn, and loss terms."""
 
     def __init__(
         self,
@@ -91,16 +84,6 @@ class Part:
         self.terms: list[Term] = loss_terms(settings, data, model.device, self.loader.streams)
 
 
-class Validation(NamedTuple):
-    """Errors in kcal/mol (forces: per angstrom) and the loss, of a validation set."""
-
-    mae: float
-    rmse: float
-    loss: float
-    force_mae: float | None = None
-    force_rmse: float | None = None
-
-
 class TrainingLoop:
     """All that a running training consists of.
 
@@ -114,8 +97,8 @@ class TrainingLoop:
         self.model, self.settings = model, settings
         self.epochs = settings.epochs
         self.ranks = ranks()
-        self.train = Part(train, model, settings, settings.batch_size, shuffle=True)
-        self.val = Part(val, model, settings)
+        self.train = PreparedData(train, model, settings, settings.batch_size, shuffle=True)
+        self.val = PreparedData(val, model, settings)
         self.aevs = AEVSource(model.aev, [self.train.loader, self.val.loader], settings.aev_cache)
         if settings.normalize_aevs:
             normalize_inputs(model, self.train.loader, self.aevs)
@@ -132,32 +115,17 @@ class TrainingLoop:
             self.to_target,
         )
         self.trainable = self._freeze()
-        kind = OPTIMIZERS[settings.optimizer]
         for p in self.trainable:
             p.grad = torch.zeros_like(p)
-        self.optimizer = kind(
-            self.trainable, settings.learning_rate, weight_decay=settings.l2, fused=True
+        self.updates = choose_updates(
+            self.step, self.trainable, settings, partial(train.composition, model.elements)
         )
-        self.captured: CapturedStep | None = None
-        #: How updates are made on a GPU, for people.
-        self.updates_report = ""
-        if self.device.type == "cuda":
-            reason = CapturedStep.why_not(self.step) if settings.cuda_graph else "cuda_graph=false"
-            self.updates_report = f"updates are not captured: {reason}"
-            if not reason:
-                self.captured = CapturedStep(
-                    self.step,
-                    self.optimizer,
-                    train.composition(model.elements),
-                    settings.clip,
-                    settings.precision,
-                )
-                self.updates_report = self.captured.report
+        self.optimizer = self.updates.optimizer
         self.average: AveragedModel | None = None
         if settings.ema:
             averaging = get_ema_multi_avg_fn(settings.ema)
             self.average = AveragedModel(model.networks, multi_avg_fn=averaging)
-        self.place = Place(history=History(loss_unit=loss_unit(settings)))
+        self.state = TrainingState(history=History(loss_unit=loss_unit(settings)))
 
     @property
     def device(self) -> torch.device:
@@ -185,21 +153,21 @@ class TrainingLoop:
             if resume_from is not None:
                 with checkpoint.content() if checkpoint is not None else nullcontext():
                     self.restore(resume_from)
-            place, history = self.place, self.place.history
+            now, history = self.state, self.state.history
 
             def save() -> None:
                 if checkpoint is not None:
-                    state = self.state()  # of all ranks: each has random numbers of its own
+                    state = self.checkpoint()  # of all ranks: each has random numbers of its own
                     if self.ranks.first:
                         checkpoint.write(state)
 
             try:
-                with Progress(self.epochs, self.total, place.updates, not quiet) as progress:
+                with Progress(self.epochs, self.total, now.updates, not quiet) as progress:
                     while history.stopped == "running":
                         saved, stop = time.monotonic(), False
                         for rate in self._updates():
                             progress.update(self._mean_loss(), rate)
-                            if place.pending:  # on a GPU; and ranks agree where they meet anyway
+                            if now.pending:  # on a GPU; and ranks agree where they meet anyway
                                 continue
                             late = time.monotonic() - saved > settings.checkpoint_minutes * 60
                             stop, late = self._agreed(interruption.requested, late)
@@ -208,13 +176,13 @@ class TrainingLoop:
                             if late:
                                 save()
                                 saved = time.monotonic()
-                        if place.step == len(self.train.loader) or place.updates == self.total:
+                        if now.step == len(self.train.loader) or now.updates == self.total:
                             progress.epoch(self._end_epoch())
                             if on_epoch is not None:
                                 on_epoch(history)
-                            if place.updates == self.total:
+                            if now.updates == self.total:
                                 history.stopped = "finished"
-                            elif early_stop and place.since_best >= self.patience:
+                            elif early_stop and now.since_best >= self.patience:
                                 history.stopped = "patience"
                         if history.stopped == "running" and stop:
                             history.stopped = "interrupted"
@@ -222,46 +190,32 @@ class TrainingLoop:
             finally:
                 self.step.leave()
                 self.model.networks.requires_grad_(True)
-                if place.best_weights is not None:
-                    self.model.networks.load_state_dict(place.best_weights)
+                if now.best_weights is not None:
+                    self.model.networks.load_state_dict(now.best_weights)
                 self.model.networks.fold()
                 self.model.eval()
         return history
 
     def _updates(self) -> Iterator[float]:
-        """The updates that are left in the epoch; yields the learning rate after each."""
-        settings, model, place, part = self.settings, self.model, self.place, self.train
+        """Make the updates that are left in the epoch; yield the learning rate after each."""
+        now, loader = self.state, self.train.loader
         check_every = 1 if self.device.type == "cpu" else GPU_CHECK_EVERY
-        began = time.monotonic() - place.seconds
-        model.train()
-        indices = part.loader.indices(place.epoch, place.step)
-        captured = self.captured
-        for index, fits in captured.batches(indices) if captured else zip(indices, repeat(False)):
-            if place.updates == self.total:  # options ask for no more, within the epoch
+        began = time.monotonic() - now.seconds
+        self.model.train()
+        for index in self.updates.batches(loader.indices(now.epoch, now.step)):
+            if now.updates == self.total:  # options ask for no more, within the epoch
                 break
-            rate = learning_rate(settings, place.updates, self.total)
-            set_rate(self.optimizer, rate)
-            if captured and fits:
-                loss = captured(index)
-            else:
-                # Zeros and not None: a network without atoms in the batch has a gradient, too, and
-                # a graph knows gradients by where they lie.
-                self.optimizer.zero_grad(set_to_none=not (self.step.divides or captured))
-                with matrix_products(settings.precision, self.device):
-                    loss = self.step(index)
-            place.step += 1
-            place.pending.append(loss)
-            last = place.step == len(part.loader) or place.updates + 1 == self.total
-            if len(place.pending) == check_every or last:
-                self._look_at_losses()  # on the CPU before the weights are touched
-            if not fits:
-                if settings.clip is not None:
-                    nn.utils.clip_grad_norm_(self.trainable, settings.clip)
-                self.optimizer.step()
+            rate = learning_rate(self.settings, now.updates, self.total)
+            now.pending.append(self.updates.loss(index, rate))
+            now.step += 1
+            last = now.step == len(loader) or now.updates + 1 == self.total
+            if len(now.pending) == check_every or last:
+                self._check_losses()  # on the CPU before the weights are changed
+            self.updates.apply()
             if self.average is not None:
-                self.average.update_parameters(model.networks)
-            place.updates += 1
-            place.seconds = time.monotonic() - began
+                self.average.update_parameters(self.model.networks)
+            now.updates += 1
+            now.seconds = time.monotonic() - began
             yield rate
 
     def _agreed(self, *wishes: bool) -> list[bool]:
@@ -273,110 +227,83 @@ class TrainingLoop:
 
     def _mean_loss(self) -> float | None:
         """Of the batches of this epoch whose losses have been looked at, for people."""
-        seen = self._seen(self.place.step - len(self.place.pending))
-        return self.place.loss_sum / seen if seen else None
+        seen = self._seen(self.state.step - len(self.state.pending))
+        return self.state.loss_sum / seen if seen else None
 
-    def _look_at_losses(self) -> None:
+    def _check_losses(self) -> None:
         """Add up the losses of the last updates, in order; stop at one that is not finite."""
-        place, part = self.place, self.train
-        if not place.pending:
+        now, part = self.state, self.train
+        if not now.pending:
             return
-        first = place.step - len(place.pending)
-        values = self.ranks.sum(torch.stack(place.pending)).tolist()
-        place.pending.clear()
+        first = now.step - len(now.pending)
+        values = self.ranks.sum(torch.stack(now.pending)).tolist()
+        now.pending.clear()
         for step, value in enumerate(values, start=first):
             if not math.isfinite(value):
-                members = next(part.loader.indices(place.epoch, step))
+                members = next(part.loader.indices(now.epoch, step))
                 targets = part.loader.batch(members).energies
                 assert targets is not None
                 far = torch.argsort(targets.abs().nan_to_num(), descending=True)[:3]
                 far = far.to(members.device)  # where the data is not on the GPU
                 names = "; ".join(part.data.describe(int(i)) for i in members[far])
                 raise TrainingError(
-                    f"the loss is {value} in epoch {place.epoch + 1}, batch {step + 1} of "
-                    f"{len(part.loader)}, after {place.updates} updates. Its {len(members)} "
+                    f"the loss is {value} in epoch {now.epoch + 1}, batch {step + 1} of "
+                    f"{len(part.loader)}, after {now.updates} updates. Its {len(members)} "
                     f"conformers include (highest energies first) {names}. {WHAT_TO_TRY}"
                 )
-            place.loss_sum += value * (self._seen(step + 1) - self._seen(step))
+            now.loss_sum += value * (self._seen(step + 1) - self._seen(step))
 
     def _seen(self, step: int) -> int:
         """Conformers in the first ``step`` batches of an epoch."""
         return min(len(self.train.data), step * self.settings.batch_size)
 
+    def validate(self, networks: nn.Module) -> Validation:
+        """Return the errors of ``networks`` on the validation set."""
+        return validate(
+            networks,
+            self.model.aev,
+            self.val.loader,
+            self.val.terms,
+            self.aevs,
+            self.to_target,
+            self.settings.target_unit,
+            self.step.derivatives,
+        )
+
     def _end_epoch(self) -> EpochRecord:
         """Validate, remember the weights if they are the best, and move to the next epoch."""
-        place = self.place
+        now = self.state
         networks = self.model.networks if self.average is None else self.average.module
-        found = self._validate(networks)
+        found = self.validate(networks)
         # With forces or stress the loss says which weights are best; else the errors of energies.
         error = found.loss if self.step.derivatives else found.mae
         if not math.isfinite(error):
             raise TrainingError(
-                f"the validation error is {error} after epoch {place.epoch + 1}: the weights are "
+                f"the validation error is {error} after epoch {now.epoch + 1}: the weights are "
                 f"no longer finite. {WHAT_TO_TRY}"
             )
-        better = error < place.best_error
-        place.since_best = 0 if better else place.since_best + 1
+        better = error < now.best_error
+        now.since_best = 0 if better else now.since_best + 1
         if better:
-            place.best_error = error
-            place.best_weights = copy.deepcopy(networks.state_dict())
+            now.best_error = error
+            now.best_weights = copy.deepcopy(networks.state_dict())
         record = EpochRecord(
-            epoch=place.epoch + 1,
-            updates=place.updates,
-            learning_rate=learning_rate(self.settings, place.updates - 1, self.total),
-            train_loss=place.loss_sum / self._seen(place.step),
+            epoch=now.epoch + 1,
+            updates=now.updates,
+            learning_rate=learning_rate(self.settings, now.updates - 1, self.total),
+            train_loss=now.loss_sum / self._seen(now.step),
             val_loss=found.loss,
             val_mae=found.mae,
             val_rmse=found.rmse,
-            seconds=place.seconds,
+            seconds=now.seconds,
             best=better,
             val_force_mae=found.force_mae,
             val_force_rmse=found.force_rmse,
         )
-        place.history.epochs.append(record)
-        place.epoch, place.step = place.epoch + 1, 0
-        place.loss_sum = place.seconds = 0.0
+        now.history.epochs.append(record)
+        now.epoch, now.step = now.epoch + 1, 0
+        now.loss_sum = now.seconds = 0.0
         return record
-
-    def _validate(self, networks: nn.Module) -> Validation:
-        """Errors of given networks on the validation set, in evaluation mode."""
-        val, scale = self.val, units.hartree_to(self.settings.target_unit)
-        networks.eval()
-        losses, counts = torch.zeros(2, len(val.terms), dtype=torch.float64, device=self.device)
-        # n, sum of |error|, sum of error^2
-        energies, forces = torch.zeros(2, 3, dtype=torch.float64, device=self.device)
-        for k, index in enumerate(val.loader.indices()):
-            if k % self.ranks.size != self.ranks.rank:
-                continue
-            batch = val.loader.batch(index)
-            with torch.no_grad():
-                outputs = outputs_of(
-                    lambda x, slices=batch.counts: networks(x, slices),  # type: ignore[misc]
-                    self.model.aev,
-                    batch,
-                    self.aevs(val.loader, batch),
-                    self.to_target,
-                    derivatives=self.step.derivatives,
-                    graph=False,
-                )
-                losses += torch.stack([term.sum(outputs, batch) for term in val.terms])
-                counts += torch.stack([term.items(index).sum() for term in val.terms])
-                assert batch.energies is not None
-                energies += _error_sums(outputs.energies, batch.energies * scale)
-                if batch.forces is not None and outputs.forces is not None:
-                    forces += _error_sums(*forces_of(outputs, batch, scale))
-        rows = [losses, counts, energies, forces]
-        sums = self.ranks.sum(torch.cat(rows)).split([len(row) for row in rows])
-        of_losses, of_counts, of_energies, of_forces = (x.tolist() for x in sums)
-        loss = sum(
-            value / max(count, 1.0) * term.weight
-            for value, count, term in zip(of_losses, of_counts, val.terms, strict=True)
-        )
-        to_kcal = units.HARTREE_TO_KCALMOL / scale
-        mae, rmse = _mean_errors(of_energies, to_kcal)
-        return Validation(
-            mae, rmse, loss, *(_mean_errors(of_forces, to_kcal) if of_forces[0] else ())
-        )
 
     def _freeze(self) -> list[nn.Parameter]:
         """Freeze the layers that are to stay as they are; returns what is trained."""
@@ -394,19 +321,19 @@ class TrainingLoop:
 
     # ---- checkpoints -------------------------------------------------------------------------
 
-    def state(self) -> dict[str, Any]:
+    def checkpoint(self) -> dict[str, Any]:
         """Everything that ``restore`` needs to go on with the same bits, as plain data.
 
         All ranks must ask for it together.
         """
-        self._look_at_losses()
+        self._check_losses()
         cuda = self.device.type == "cuda"
         random = {
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state(self.device) if cuda else None,
         }
         return {
-            "place": {**vars(self.place), "history": self.place.history.to_dict()},
+            "place": {**vars(self.state), "history": self.state.history.to_dict()},
             "networks": self.model.networks.state_dict(),
             "self_energies": torch.as_tensor(self.model.self_energies.values),
             "self_energies_note": self.model.self_energies.note,
@@ -425,19 +352,19 @@ class TrainingLoop:
         networks, n = self.model.networks.state_dict(), len(self.model.elements)
         state = fitting(state, training_form(networks, n, self.optimizer, average))
         history = History.from_dict(state["place"]["history"])
-        place = Place(**{**state["place"], "history": history})
+        now = TrainingState(**{**state["place"], "history": history})
         if history.stopped == "interrupted":
             history.stopped = "running"
-        made = place.epoch * len(self.train.loader) + place.step
+        made = now.epoch * len(self.train.loader) + now.step
         going_on = history.stopped == "running"
         if (
-            (len(history), place.updates) != (place.epoch, min(made, self.total))
-            or place.step > len(self.train.loader)
-            or (going_on and place.updates == self.total and not place.step)
+            (len(history), now.updates) != (now.epoch, min(made, self.total))
+            or now.step > len(self.train.loader)
+            or (going_on and now.updates == self.total and not now.step)
             or history.stopped not in ("running", "finished", "patience")
         ):
             raise ValueError("its place is none that the training has passed")
-        self.place = place
+        self.state = now
         self.model.networks.load_state_dict(state["networks"])
         # What the groups of an optimizer say is decided by the options, which are the same.
         groups = portable_state(self.optimizer)["param_groups"]
@@ -450,19 +377,6 @@ class TrainingLoop:
             torch.set_rng_state(own["random"])
             if own["cuda_random"] is not None and self.device.type == "cuda":
                 torch.cuda.set_rng_state(own["cuda_random"], self.device)
-
-
-def _error_sums(predicted: Tensor, reference: Tensor) -> Tensor:
-    """(3,) float64: n, sum of |error| and of error^2, of what is labelled."""
-    error = (predicted.double() - reference)[~torch.isnan(reference)]
-    n = error.new_tensor(error.numel())
-    return torch.stack([n, error.abs().sum(), error.square().sum()])
-
-
-def _mean_errors(sums: list[float], scale: float) -> tuple[float, float]:
-    """Mean absolute and root mean square error, times ``scale``, from ``_error_sums``."""
-    n, absolute, square = sums
-    return absolute / n * scale, math.sqrt(square / n) * scale
 
 
 #: With this every message ends that says a training has diverged.

@@ -33,6 +33,7 @@ from anipot.training.loop import TrainingLoop
 from anipot.training.losses import OPTION, weights
 from anipot.training.ranks import ranks
 from anipot.training.targets import with_isolated_atoms, without_repulsion
+from anipot.training.updates import optimizers
 
 log = logging.getLogger("anipot")
 
@@ -53,6 +54,7 @@ class ANITrainer:
     ) -> None:
         given = settings.model_dump() if settings is not None else {}
         self.settings = checked(TrainingSettings, {**given, **options})
+        optimizers[self.settings.optimizer]  # raises for an unknown one before any work
         self.device = pick_device(self.settings.device)
         self.model = model.to(self.device)
         self.history = History()
@@ -110,16 +112,16 @@ class ANITrainer:
             model.self_energies = SelfEnergies.fit(train, model.elements, less)
         loop = TrainingLoop(model, settings, train, val)
         quiet = quiet or not ranks().first
-        self.history = loop.place.history
+        self.history = loop.state.history
         if not quiet:
             print(model.self_energies.table())
             print(f"{loop.aevs.report}; {self._engine} AEV engine on {self.device}")
-            if loop.updates_report:
-                print(loop.updates_report)
+            if loop.updates.report:
+                print(loop.updates.report)
         try:
             loop.run(file, state, early_stop, on_epoch, quiet)
         finally:
-            self.history = loop.place.history
+            self.history = loop.state.history
             if self.history.best is not None:
                 self._sign(settings, train, val)
         if draw_curve and len(self.history):

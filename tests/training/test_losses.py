@@ -129,7 +129,7 @@ def test_value_and_gradient(name, lacking, engine):
 def test_validation_says_the_same_as_the_step():
     data = labelled(periodic=True, lacking=True)
     loop = loop_for(data, **OPTIONS["all"])
-    found = loop._validate(loop.model.networks)
+    found = loop.validate(loop.model.networks)
     assert found.loss == pytest.approx(float(loop.step(torch.arange(len(data)))), rel=1e-12)
     said = loop.model.predict(data, forces=True)
     energy = (said.energies - data.energies) * KCAL
@@ -160,7 +160,7 @@ def test_a_diverged_prediction_is_not_taken_for_a_label_that_lacks():
     with torch.no_grad():
         next(iter(loop.model.networks.parameters())).fill_(float("nan"))
     assert np.isnan(float(loop.step(torch.arange(len(data)))))
-    assert np.isnan(loop._validate(loop.model.networks).mae)
+    assert np.isnan(loop.validate(loop.model.networks).mae)
 
 
 def test_what_is_asked_for_must_be_there():

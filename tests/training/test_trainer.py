@@ -431,3 +431,21 @@ def test_self_energies_can_be_given(small, tmp_path):
     assert settings.training.self_energies == {"H": -0.5, "O": -75.0}
     (tmp_path / "o.yaml").write_text(to_yaml(settings))
     assert checked(RunSettings, read_yaml(tmp_path / "o.yaml")) == settings
+
+
+def test_an_optimizer_is_registered_in_one_line(small, monkeypatch):
+    from anipot.training.updates import optimizers
+
+    monkeypatch.setattr(optimizers, "_known", dict(optimizers._known))
+    made = []
+
+    @optimizers.register("rprop")
+    def rprop(weights, settings):
+        made.append(torch.optim.Rprop(weights, settings.learning_rate))
+        return made[-1]
+
+    model = ANIModel.create("HCNO", hidden=[4], seed=1)
+    ANITrainer(model, optimizer="rprop", epochs=1).train(*small[:2], quiet=True)
+    assert made[0].state
+    with pytest.raises(SettingsError, match="unknown optimizer 'adamv'; known: adam"):
+        ANITrainer(model, optimizer="adamv")
