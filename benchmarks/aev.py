@@ -18,7 +18,7 @@ import torch
 from ase.build import molecule
 from torch import Tensor
 
-from anipot.aev import AEVSettings, native
+from anipot.aev import AEVSettings, native, native_library
 from anipot.aev.neighbors import neighbor_pairs
 from anipot.data.batches import Batch
 from anipot.data.conformers import Conformers
@@ -182,8 +182,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--wait", type=float, default=60, help="seconds to wait for quiet, a row")
     options = parser.parse_args(argv)
     conformers = butanes(options.conformers)
+    kernels = native_library.variant()
     print(
-        f"AEVs of {options.conformers} butanes (14 atoms), float32; anipot's {native.variant()} "
+        f"AEVs of {options.conformers} butanes (14 atoms), float32; anipot's {kernels} "
         f"kernels; medians of {options.rounds} rounds, in milliseconds"
     )
     head = f"{'':38}{'threads':>8}{'anipot':>9}{'':>7}{'TorchANI':>10}{'':>7}{'ratio':>8}"

@@ -25,9 +25,9 @@ engines: Registry[Callable[[], AEVFunction]] = Registry("AEV engine", "anipot.ae
 
 @engines.register("native")
 def _load_native() -> AEVFunction:
-    from anipot.aev import native
+    from anipot.aev import native, native_library
 
-    native.load()
+    native_library.load()
     return native.aev
 
 
@@ -138,7 +138,7 @@ class AEVComputer(torch.nn.Module):
             return self.engine_name
         from anipot.aev import triton_engine
 
-        return "reference" if triton_engine.usable(device) else "triton"
+        return "reference" if triton_engine.why_unusable(device) else "triton"
 
     @property
     def length(self) -> int:

@@ -12,7 +12,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from anipot.aev import native
+from anipot.aev import native, native_library
 from anipot.aev.settings import AEVSettings
 from anipot.data.batches import Batch
 
@@ -36,7 +36,7 @@ class PreparedAEV:
     """
 
     def __init__(self, settings: AEVSettings, batch: Batch, dtype: torch.dtype) -> None:
-        native.load()
+        native_library.load()
         native.check_batch(batch, dtype)
         n = len(batch.species)
         self._batch = batch
@@ -53,18 +53,18 @@ class PreparedAEV:
         self.aev = torch.zeros(n, settings.length, dtype=dtype, device="cpu")
         self.gradient = torch.zeros(n, settings.length, dtype=dtype, device="cpu")
         self.coordinate_gradient = torch.zeros(n, 3, dtype=dtype, device="cpu")
-        self._settings = native._settings(settings)
+        self._settings = native_library.c_settings(settings)
         self._given = settings
         self._bad = ctypes.c_int64(-1)
-        self._forward = self._call(native._FORWARD, aev=self.aev)
+        self._forward = self._call(native_library.FORWARD, aev=self.aev)
         self._backward = self._call(
-            native._VJP,
+            native_library.VJP,
             aev_gradient=self.gradient,
             coordinate_gradient=self.coordinate_gradient,
             cell_gradient=self.cell_gradient,
         )
 
-    def _call(self, mode: int, **arrays: Tensor | None) -> native._Call:
+    def _call(self, mode: int, **arrays: Tensor | None) -> native_library.Call:
         given: dict[str, Tensor | None] = {
             "offsets": self._offsets,
             "rows": self._rows,
@@ -74,7 +74,7 @@ class PreparedAEV:
             "pbc": self._pbc,
             **arrays,
         }
-        return native._Call(
+        return native_library.Call(
             mode=mode,
             bytes=self.coordinates.element_size(),
             threads=1,
@@ -84,11 +84,11 @@ class PreparedAEV:
             **{k: v.data_ptr() for k, v in given.items() if v is not None},
         )
 
-    def _run(self, call: native._Call) -> None:
+    def _run(self, call: native_library.Call) -> None:
         call.threads = torch.get_num_threads()
-        status = native.run(self._settings, call, self._bad)
-        if status != native._GOOD:
-            native._raise(
+        status = native_library.run(self._settings, call, self._bad)
+        if status != native_library.GOOD:
+            native_library.raise_status(
                 status, self._bad.value, self._given, self._batch, self.coordinates, self.cells
             )
 

@@ -4,7 +4,7 @@ It is for molecules. A batch with periodic conformers, or with one of more than 
 (the kernels look at all pairs), is handed to the reference engine as a whole.
 
 The kernels were checked with Triton's interpreter on a CPU, and compiled for NVIDIA GPUs of compute
-capability 8.0 and 9.0. They have not been run on a GPU: so ``usable`` compares them with the
+capability 8.0 and 9.0. They have not been run on a GPU: so ``why_unusable`` compares them with the
 reference engine before ``engine="auto"`` trusts them on a device, and nothing is claimed of their
 speed.
 
@@ -37,7 +37,7 @@ MOST_ATOMS = 256
 #: Largest tile of AEV columns that one program holds in registers.
 TILE = 1024
 
-#: How far, relative to the largest number, float32 may be from the reference in ``usable``.
+#: How far, relative to the largest number, float32 may be from the reference in ``why_unusable``.
 AGREEMENT = 1e-4
 
 
@@ -60,7 +60,7 @@ def load() -> None:
 
 
 @lru_cache(maxsize=8)
-def usable(device: torch.device) -> str:
+def why_unusable(device: torch.device) -> str:
     """Why ``engine="auto"`` does not use this engine on a device; empty where it does.
 
     On a GPU AEVs, VJP and JVP of a few atoms must be those of the reference engine.

@@ -21,7 +21,7 @@ def info() -> None:
     """
     import torch
 
-    from anipot.aev import AEVComputer, AEVSettings, native, triton_engine
+    from anipot.aev import AEVComputer, AEVSettings, native_library, triton_engine
     from anipot.aev.computer import engine_report
     from anipot.data.published.bundled import bundled_path
     from anipot.networks.native import available as networks_compiled
@@ -31,13 +31,13 @@ def info() -> None:
     typer.echo(", ".join(f"{name} {version(name)}" for name in names))
     typer.echo("AEV engines:")
     for name, available, reason in engine_report():
-        detail = f"{native.variant()} kernels" if available and name == "native" else reason
+        detail = f"{native_library.variant()} kernels" if available and name == "native" else reason
         typer.echo(f"  {name:<13}  {'yes' if available else 'no':<3}  {detail}".rstrip())
     gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
     computer = AEVComputer(AEVSettings.ani1x())
     for device in [torch.device("cpu"), *gpus]:
         name = computer.engine_on(device)
-        why = triton_engine.usable(device) if device in gpus else ""
+        why = triton_engine.why_unusable(device) if device in gpus else ""
         because = f" (not triton: {why})" if why else ""
         typer.echo(f"  in use on {device}: {name}{because}")
     typer.echo(f"compiled networks for small systems: {'yes' if networks_compiled() else 'no'}")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from anipot.aev import AEVComputer, AEVSettings, native
+from anipot.aev import AEVComputer, AEVSettings, native, native_library
 from anipot.aev.geometry import most_neighbors
 from anipot.data.batches import Batch
 from anipot.data.conformers import Conformers
@@ -97,7 +97,7 @@ def test_as_many_neighbours_as_there_may_be(engine, monkeypatch):
     def compute(data):
         return computer(Batch.of(data, computer.settings.elements))
 
-    native._settings.cache_clear()
+    native_library.c_settings.cache_clear()
     try:
         assert compute(cluster(31)).any()
         assert compute(in_one_place(30)).any()
@@ -109,7 +109,7 @@ def test_as_many_neighbours_as_there_may_be(engine, monkeypatch):
             with pytest.raises(DataError, match=f"more than {message}"):
                 compute(data)
     finally:
-        native._settings.cache_clear()
+        native_library.c_settings.cache_clear()
 
 
 # ---- Ctrl-C --------------------------------------------------------------------------------------

@@ -20,14 +20,14 @@ from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from anipot.aev import AEVComputer, AEVSettings, native, reference
+from anipot.aev import AEVComputer, AEVSettings, native, native_library, native_memory, reference
 from anipot.aev.prepared import PreparedAEV
 from anipot.data.batches import Batch
 from anipot.data.conformers import Conformers
 from anipot.errors import AnipotError, DataError, SettingsError
 
 try:
-    native.load()
+    native_library.load()
 except (AnipotError, OSError) as e:
     pytest.skip(f"no native engine: {e}", allow_module_level=True)
 
@@ -50,11 +50,11 @@ PBC = np.array([[1, 1, 1], [1, 1, 0], [0, 1, 0], [0, 0, 0], [1, 0, 1]], dtype=bo
 @pytest.fixture(params=["base", "avx2", "avx512"])
 def variant(request):
     """Each instruction set that this machine has."""
-    before = native.variant()
-    if not native.use_variant(request.param):
+    before = native_library.variant()
+    if not native_library.use_variant(request.param):
         pytest.skip(f"this machine has no {request.param}")
     yield request.param
-    native.use_variant(before)
+    native_library.use_variant(before)
 
 
 @pytest.fixture
@@ -383,16 +383,16 @@ def test_works_after_fork_and_from_several_threads_at_once(threads):
 def test_a_fork_while_another_thread_takes_memory_does_not_hang():
     settings = SETTINGS["ani1x"]
     batch = Batch.of(butanes(200), settings.elements)
-    assert len(batch.species) * settings.length * 4 > native._LARGE
-    native._lock.acquire()
+    assert len(batch.species) * settings.length * 4 > native_memory._LARGE
+    native_memory._lock.acquire()
     try:
         child = os.fork()
         if child == 0:  # pragma: no cover
             signal.alarm(20)
-            native._memory(len(batch.species), settings.length, torch.float32)
+            native_memory.memory(len(batch.species), settings.length, torch.float32)
             os._exit(7)
     finally:
-        native._lock.release()
+        native_memory._lock.release()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
@@ -465,10 +465,10 @@ def test_aevs_own_their_memory_and_may_be_changed_in_place(n):
 
 
 def test_memory_is_used_again_only_when_no_tensor_has_it(monkeypatch):
-    monkeypatch.setattr(native, "_kept", [])
+    monkeypatch.setattr(native_memory, "_kept", [])
 
     def take():
-        return native._memory(1000, 384, torch.float32)
+        return native_memory.memory(1000, 384, torch.float32)
 
     first, old = take()
     assert not old
@@ -488,23 +488,23 @@ def test_memory_is_used_again_only_when_no_tensor_has_it(monkeypatch):
         assert not old
         assert second.data_ptr() != place
         del held, second
-        native._kept[1:] = []
+        native_memory._kept[1:] = []
         first, old = take()
-        if native._IDLE is None:
+        if native_memory._IDLE is None:
             pytest.skip("this interpreter does not count references")
         assert old
         assert first.data_ptr() == place
 
 
 def test_without_counts_of_references_no_memory_is_used_again(monkeypatch):
-    monkeypatch.setattr(native, "_kept", [])
+    monkeypatch.setattr(native_memory, "_kept", [])
     monkeypatch.setattr(native, "_references", lambda arrays, k: 1)  # as if all were elided
-    assert native._idle_references() is None
-    monkeypatch.setattr(native, "_IDLE", None)
-    first, _ = native._memory(1000, 384, torch.float32)
+    assert native_memory._idle_references() is None
+    monkeypatch.setattr(native_memory, "_IDLE", None)
+    first, _ = native_memory.memory(1000, 384, torch.float32)
     del first
-    assert not native._memory(1000, 384, torch.float32)[1]
-    assert not native._kept
+    assert not native_memory.memory(1000, 384, torch.float32)[1]
+    assert not native_memory._kept
 
 
 def test_the_default_device_does_not_matter():
@@ -574,7 +574,12 @@ def any_settings(draw):
 
 
 @hypothesis_settings(max_examples=60, deadline=None)
-@given(any_settings(), st.integers(0, 2**32 - 1), st.sampled_from(list(native.VARIANTS)), st.data())
+@given(
+    any_settings(),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(list(native_library.VARIANTS)),
+    st.data(),
+)
 def test_any_settings_and_geometries(settings, seed, variant, data):
     """Also coincident atoms, collinear atoms, an atom on the cutoff, none and one."""
     rng = np.random.default_rng(seed)
@@ -598,8 +603,8 @@ def test_any_settings_and_geometries(settings, seed, variant, data):
     if odd == "cutoff":
         x[first + 1] = x[first] + [settings.radial_cutoff, 0, 0]
         x[first + 2] = x[first] - [settings.angular_cutoff, 0, 0]
-    before = native.variant()
-    native.use_variant(variant)
+    before = native_library.variant()
+    native_library.use_variant(variant)
     try:
         batch, g, v, w = inputs(conformers, settings, seed % 1000)
         aevs, gradients, along = reference_derivatives(settings, batch, g, v, w)
@@ -610,7 +615,7 @@ def test_any_settings_and_geometries(settings, seed, variant, data):
             *zip(native.vjp(settings, batch, x, cells, g), gradients, strict=False),
         ]
     finally:
-        native.use_variant(before)
+        native_library.use_variant(before)
     for found, truth in pairs:
         assert found.shape == truth.shape
         if truth.numel():
@@ -788,31 +793,33 @@ def test_offsets_that_do_not_rise_are_refused(system, second):
 
 def test_a_stale_library_is_no_library(monkeypatch, tmp_path):
     """It lacks the functions: as one compiled from other sources would."""
-    other = next(iter((Path(native.__file__).parents[1] / "networks").glob("_networks*.so")), None)
+    other = next(
+        iter((Path(native_library.__file__).parents[1] / "networks").glob("_networks*.so")), None
+    )
     if other is None:
         pytest.skip("no other library")
     shutil.copy(other, tmp_path / "_engine.so")
-    native._library.cache_clear()
-    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
+    native_library.library.cache_clear()
+    monkeypatch.setattr(native_library, "__file__", str(tmp_path / "native.py"))
     try:
         with pytest.raises(SettingsError, match="other sources"):
-            native.load()
+            native_library.load()
         assert AEVComputer(SETTINGS["ani1x"], "auto").engine_name == "reference"
     finally:
         monkeypatch.undo()
-        native._library.cache_clear()
+        native_library.library.cache_clear()
 
 
 def test_without_the_library_the_reason_and_the_way_out_are_named(monkeypatch, tmp_path):
-    native._library.cache_clear()
-    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
+    native_library.library.cache_clear()
+    monkeypatch.setattr(native_library, "__file__", str(tmp_path / "native.py"))
     try:
         with pytest.raises(SettingsError, match=r"not compiled.*C\+\+ compiler"):
             AEVComputer(SETTINGS["ani1x"], "native")
         assert AEVComputer(SETTINGS["ani1x"], "auto").engine_name == "reference"
     finally:
         monkeypatch.undo()
-        native._library.cache_clear()
+        native_library.library.cache_clear()
     computer = AEVComputer(SETTINGS["ani1x"], "auto")
     assert computer.engine_name == "native"
     assert computer.engine_on("cuda") == "reference"

@@ -233,18 +233,18 @@ def test_other_precisions_and_devices_are_errors(monkeypatch):
 
 @pytest.fixture
 def fresh():
-    triton_engine.usable.cache_clear()
+    triton_engine.why_unusable.cache_clear()
     yield
-    triton_engine.usable.cache_clear()
+    triton_engine.why_unusable.cache_clear()
 
 
 def test_auto_takes_it_on_a_gpu_only_where_it_agrees(fresh, monkeypatch):
-    assert triton_engine.usable(DEVICE) == ""
+    assert triton_engine.why_unusable(DEVICE) == ""
     with monkeypatch.context() as m:
-        m.setattr(triton_engine, "usable", lambda device: "")
+        m.setattr(triton_engine, "why_unusable", lambda device: "")
         assert AEVComputer(MANY).engine_on("cuda") == "triton"
         assert AEVComputer(MANY).engine_on("cpu") in ("native", "reference")
-        m.setattr(triton_engine, "usable", lambda device: "its AEVs differ")
+        m.setattr(triton_engine, "why_unusable", lambda device: "its AEVs differ")
         assert AEVComputer(MANY).engine_on("cuda") == "reference"
         assert AEVComputer(MANY, "triton").engine_on("cuda") == "triton"
 
@@ -256,7 +256,7 @@ def test_kernels_that_disagree_are_noticed(fresh, monkeypatch, wrong):
     monkeypatch.setattr(
         triton_engine, "_forward", lambda s, b, x, v=None: plain(s, b, x, None).detach()
     )
-    assert "its gradients differ from the reference engine's" in triton_engine.usable(DEVICE)
+    assert "its gradients differ from the reference engine's" in triton_engine.why_unusable(DEVICE)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -264,7 +264,7 @@ def test_without_a_gpu_the_reason_is_told(monkeypatch, fresh):
     monkeypatch.delenv("TRITON_INTERPRET")
     with pytest.raises(SettingsError, match="'triton' is not available: there is no CUDA device"):
         AEVComputer(MANY, "triton")
-    assert "no CUDA device" in triton_engine.usable(torch.device("cuda"))
+    assert "no CUDA device" in triton_engine.why_unusable(torch.device("cuda"))
     assert AEVComputer(MANY).engine_on("cuda") == "reference"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     ((_, available, reason),) = [row for row in engine_report() if row[0] == "triton"]

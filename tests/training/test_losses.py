@@ -9,7 +9,7 @@ import torch
 from helpers import evaluate_batch, random_cell, random_conformers
 
 from anipot import units
-from anipot.aev import native, reference
+from anipot.aev import native_library, reference
 from anipot.config import TrainingSettings
 from anipot.data.conformers import Conformers
 from anipot.elements import parse_elements
@@ -142,7 +142,7 @@ def test_validation_says_the_same_as_the_step():
 
 def test_native_training_never_calls_the_reference_engine(monkeypatch):
     try:
-        native.load()
+        native_library.load()
     except SettingsError as e:
         pytest.skip(str(e))
 
