@@ -16,7 +16,8 @@ import torch
 
 from anipot.config import RunSettings
 from anipot.data.conformers import Conformers
-from anipot.data.division import Division, provenance
+from anipot.data.division import Division
+from anipot.data.provenance import provenance
 from anipot.evaluation.metrics import Evaluation
 from anipot.report.figures import plots
 from anipot.report.figures.forces import force_parity

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from anipot.config import RunSettings
-from anipot.data.division import Division, index_hash
+from anipot.data.division import Division
+from anipot.data.provenance import index_hash
 from anipot.errors import SettingsError, shortly
 from anipot.evaluation.history import EpochRecord, History
 from anipot.experiments.table.runs import read_outcome

@@ -20,7 +20,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from anipot.config import MACHINE_OPTIONS
-from anipot.data.division import Division, index_hash
+from anipot.data.division import Division
+from anipot.data.provenance import index_hash
 from anipot.errors import AnipotError, DataError, SettingsError, TrainingError, shortly
 from anipot.experiments import shared_studies
 from anipot.experiments.table import runs
