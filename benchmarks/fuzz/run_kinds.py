@@ -31,7 +31,6 @@ from anipot.experiments.shared_studies import failures, open_study
 from anipot.experiments.table.collecting import OPTIONS, load_table, run_folders, seed_numbers
 from anipot.experiments.table.runs import OUTCOME
 from anipot.experiments.table.settings import row_settings, table_settings
-from anipot.experiments.table.sharing import STORAGE, begin_sharing, sharing_of
 from anipot.runs.learning_curve import _finished, _read
 from anipot.runs.members import _finished as member_finished
 from anipot.runs.run import reopened_run, run_settings, start_run
@@ -188,7 +187,7 @@ def _report(path: Path) -> Any:
     return write_report(path, path.parent / "out.html").read_text(encoding="utf-8") and None
 
 
-def _table(folder: Path, shared: bool = False) -> None:
+def _table(folder: Path) -> None:
     root = folder / "fuzzed_table"
     base = with_words({"data": {"files": [f"{HERE}/made.npz"]}}, _WORDS)
     rows = [{}, {"name": "wider", "hidden": [4]}]
@@ -203,17 +202,6 @@ def _table(folder: Path, shared: bool = False) -> None:
         for run in run_folders(root, row, seed_numbers(settings)):
             _write_run(run, ("log.txt", "checkpoint.pt", "potential.safetensors"))
             (run / OUTCOME).write_text(json.dumps(outcome, indent=1))
-    if not shared:
-        return
-    begin_sharing(root, {"": settings}, str(root / "trials.journal"), "table")
-    sharing = sharing_of(root)
-    assert sharing is not None
-    sharing.queue([run for row in row_settings(settings) for run in run_folders(root, row, (0,))])
-    for name in (OUTCOME, "run.json", "metrics.csv"):  # to be brought from the storage
-        (root / "wider" / "seed-0" / name).unlink()
-    _settle(root / "trials.journal")
-    text = (root / STORAGE).read_text().replace(str(folder), HERE)
-    (root / STORAGE).write_text(text)
 
 
 def _settle(journal: Path) -> None:
@@ -222,15 +210,6 @@ def _settle(journal: Path) -> None:
     for pattern, new in _VOLATILE:
         content = re.sub(pattern, new, content)
     journal.write_bytes(content)
-
-
-def _join(path: Path) -> Any:
-    """As whoever joins a shared table: what others have trained is brought here."""
-    sharing = sharing_of(path)
-    table = load_table(path)
-    folders = [run.folder for row in table.rows for run in row.runs]
-    if sharing is not None and folders:
-        sharing.queue(folders).brought()
 
 
 # ---- searches ------------------------------------------------------------------------------------
@@ -362,8 +341,6 @@ def kinds() -> list[Kind]:
              changed=table_files, costly=True),
         Kind("report of a table", "fuzzed_table", _table, _report, weight=0.15,
              changed=table_files, commands=("report @",), costly=True),
-        Kind("shared table", "fuzzed_table", functools.partial(_table, shared=True), _join,
-             weight=0.4, changed=(".journal", "storage.json"), costly=True),
         Kind("search", "fuzzed_search", _search, _read_search, weight=0.7,
              changed=(".journal", "search.json"), costly=True),
         Kind("search.db", "fuzzed.db", _database, _read_database, weight=0.05, costly=True),

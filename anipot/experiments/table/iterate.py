@@ -7,7 +7,6 @@ import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +37,10 @@ from anipot.experiments.table.settings import (
     table_settings,
     with_option,
 )
-from anipot.experiments.table.sharing import STORAGE, begin_sharing, sharing_of
 from anipot.experiments.table.table import IterationTable
 from anipot.experiments.table.writing import in_terminal, write_table
 from anipot.runs.run import absolute_paths, new_folder
-from anipot.system.files import kept, only_process, read_text, write_first, write_text
+from anipot.system.files import kept, read_text, write_first, write_text
 
 
 def iterate(
@@ -52,8 +50,6 @@ def iterate(
     seeds: int = 3,
     folder: str | Path | None = None,
     workers: int = 1,
-    storage: str | None = None,
-    name: str | None = None,
     **more: Any,
 ) -> IterationTable:
     """Compare settings: train every row from every seed on one split, and write the table.
@@ -62,20 +58,19 @@ def iterate(
 
     ``base``: options of a run, by section (``{"training": {"epochs": 20}}``) or by name. ``rows``
     change it: ``{"name": ..., option: value, ...}``; or ``grid`` ``{option: [values]}``: a row for
-    every combination. ``seeds`` runs a row, from ``training.seed`` of the base on. ``folder``:
-    default the next of runs/iterate-001 ...; where it holds the same table already, finished runs
-    are kept, and the others go on. ``workers`` runs are trained side by side (with more than one,
-    call it below ``if __name__ == "__main__":``). ``storage``: an address of a data base, or a
-    file, through which several machines share the runs, each with the same call; ``name`` is what
-    the table is called there. ``more``: ``title``, ``notes``, ``updates`` (of
-    each run, which then decide its epochs), ``claims``, ``tune`` (``{"option": "learning_rate",
-    "values": [1e-4, 1e-3, 1e-2], "updates": 300}``: chosen for each row on validation first).
+    every combination. ``seeds`` runs a row, from ``training.seed`` of the base on. ``folder``: by
+    default the next of runs/iterate-001 ...; if it holds the same table already, finished runs are
+    kept, and the others go on. Several processes with the same ``folder`` share the runs.
+    ``workers`` runs are trained side by side (with more than one, call it below ``if __name__ ==
+    "__main__":``). ``more``: ``title``, ``notes``, ``updates`` (of each run, which then decide its
+    epochs), ``claims``, ``tune`` (``{"option": "learning_rate", "values": [1e-4, 1e-3, 1e-2],
+    "updates": 300}``: chosen for each row on validation first).
 
     A row that cannot be run, or diverges, is a row with its reason. Raises SettingsError for
     unknown options and a folder that holds something else, DataError for data that cannot be read.
     """
     values = {"base": base, "rows": rows, "grid": grid, "seeds": seeds, **more}
-    return run_table(table_settings(values), folder, workers, storage=storage, name=name)
+    return run_table(table_settings(values), folder, workers)
 
 
 def run_table(
@@ -83,27 +78,15 @@ def run_table(
     folder: str | Path | None = None,
     workers: int = 1,
     then: Mapping[str, TableSettings] | None = None,
-    storage: str | None = None,
-    name: str | None = None,
 ) -> IterationTable:
     """Begin a table in a folder, or go on with it where the folder holds the same one.
 
     ``then``: tables that are run after it, by the names of their folders below its own.
     """
-    if name is not None and storage is None:
-        raise SettingsError("a name is what a table is called in its storage: give both")
     folder = new_folder(name="iterate") if folder is None else Path(folder)
     tables = {"": settings, **(then or {})}
-    fresh = not (folder / OPTIONS).exists()
     for below, table in tables.items():
         _begin(table, folder / below)
-    if storage is not None:
-        try:
-            begin_sharing(folder, tables, storage, name)
-        except AnipotError:
-            if fresh:  # its name is free for the next attempt
-                shutil.rmtree(folder)
-            raise
     return resume_table(folder, workers)
 
 
@@ -131,19 +114,15 @@ def _begin(settings: TableSettings, folder: Path) -> None:
 def resume_table(folder: str | Path, workers: int = 1) -> IterationTable:
     """Go on with a table that was interrupted or killed; it ends as if it had never stopped.
 
-    So do, after it, the tables in folders below it. Raises SettingsError for a folder that holds
+    So do, after it, the tables in folders below it. Processes that work on the same folder share
+    its runs. Raises SettingsError for a folder that holds
     none, DataError when its data have changed.
     """
     folder = Path(folder)
-    below = (folder.parent / STORAGE).exists() and not (folder / STORAGE).exists()
-    first = folder.parent if below else folder
-    # Processes that share a table may share its folder: they take its runs through the storage.
-    shared = (first / STORAGE).exists()
     try:
-        with nullcontext() if shared else only_process(folder):
-            return _resume(folder, workers, first)
+        return _resume(folder, workers, folder)
     except OSError as e:
-        raise kept(e, f"anipot iterate --resume {first}") from e
+        raise kept(e, f"anipot iterate --resume {folder}") from e
 
 
 def _resume(folder: Path, workers: int, first: Path) -> IterationTable:
@@ -181,8 +160,7 @@ def _resume(folder: Path, workers: int, first: Path) -> IterationTable:
 
 def _train_all(first: Path, head: str, everything: list[Path], workers: int) -> bool:
     """Train the runs that have not come to their end; whether they all did."""
-    sharing = sharing_of(first)
-    queue = Queue(everything) if sharing is None else sharing.queue(everything)
+    queue = Queue(everything)
     left = len(queue.left)
     workers = runs.checked_workers(workers, queue.left)
     done, total = len(everything) - left, len(everything)

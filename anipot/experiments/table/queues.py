@@ -1,4 +1,4 @@
-"""Training the runs that wait in a queue, one after another or side by side."""
+"""Train the runs of a table, one after another or side by side, and beside other processes."""
 
 from __future__ import annotations
 
@@ -10,78 +10,87 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from anipot.errors import TrainingError
+from anipot.errors import InUseError, TrainingError
 from anipot.experiments.table import runs
+
+#: Seconds between attempts to take runs that other processes are training.
+LOOK_EVERY = 2.0
 
 
 class Queue:
-    """The runs that are left of some, all for this process; a context, within which they are
-    trained. ``left`` are those that have not come to their end, here or elsewhere.
-    """
+    """The runs that are ``left`` of some, for this process and others that work on the same table.
 
-    #: Seconds between looks at what others have done; None where there are no others.
-    look_every: float | None = None
+    Whoever trains a run holds the lock of its folder (``only_process``), which the system releases
+    when the process ends, however it does. So each run is trained once, and those of a killed
+    process are free again.
+    """
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.left = [folder for folder in folders if not runs.ended(folder)]
-        self._waiting = list(reversed(self.left))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Let go of the runs that were taken and not finished."""
+        self._waiting = list(self.left)
+        self._elsewhere: list[Path] = []
 
     def take(self) -> Path | None:
-        """The next run to train here; None where there is none (or none yet)."""
-        return self._waiting.pop() if self._waiting else None
+        """Claim the next run to try; None if there is none, or none yet."""
+        return self._waiting.pop(0) if self._waiting else None
 
-    def finish(self, folder: Path, finished: bool) -> None:
-        """Say that a run that was taken came to its end, or was interrupted."""
-        if finished:
+    @property
+    def ready(self) -> bool:
+        """Whether there are runs to try."""
+        return bool(self._waiting)
+
+    def in_use(self, folder: Path) -> None:
+        """Leave a run to the process that is training it."""
+        self._elsewhere.append(folder)
+
+    def finish(self, folder: Path) -> None:
+        """Remove a run that has come to its end."""
+        self.left.remove(folder)
+
+    def look(self) -> list[Path]:
+        """Return the runs that others have brought to their end since; try the rest again."""
+        done = [folder for folder in self._elsewhere if runs.ended(folder)]
+        for folder in done:
             self.left.remove(folder)
-
-    def brought(self) -> list[Path]:
-        """Runs that others have brought to their end, each told once; their files are here now."""
-        return []
+        self._waiting += [folder for folder in self._elsewhere if folder not in done]
+        self._elsewhere = []
+        return done
 
 
 def train_all(queue: Queue, workers: int) -> Iterator[Path | None]:
-    """The runs of a queue, as they come to their end; None, and no more, after an interruption.
+    """Train the runs of a queue; yield each as it comes to its end, and None after an interruption.
 
     With several workers Ctrl-C reaches their processes too, each of which writes its checkpoint and
     ends.
     """
     running: dict[Future[bool], Path] = {}
     train = runs.train if workers == 1 else runs.train_quietly
-    told = False
-    with queue, _pool(workers) as pool:
+    announced = False
+    with _pool(workers) as pool:
         try:
-            while True:
-                yield from queue.brought()
+            while queue.left:
                 while len(running) < workers and (folder := queue.take()) is not None:
                     running[pool.submit(train, folder)] = folder
-                if not running:
-                    if not queue.left:
-                        return
-                    if not told:
-                        print(f"waiting for runs that others train: {len(queue.left)}", flush=True)
-                        told = True
-                    time.sleep(queue.look_every or 0)
-                for done in wait(running, queue.look_every, FIRST_COMPLETED).done:
-                    folder, finished = running.pop(done), done.result()
-                    queue.finish(folder, finished)
-                    yield folder if finished else None
+                for done in wait(running, LOOK_EVERY, FIRST_COMPLETED).done:
+                    folder = running.pop(done)
+                    try:
+                        finished = done.result()
+                    except InUseError:
+                        queue.in_use(folder)
+                        continue
                     if not finished:
+                        yield None
                         return
+                    queue.finish(folder)
+                    yield folder
+                if not running and len(queue.left) and not queue.ready:
+                    if not announced:
+                        print(f"waiting for runs of other processes: {len(queue.left)}", flush=True)
+                        announced = True
+                    time.sleep(LOOK_EVERY)
+                    yield from queue.look()
         except KeyboardInterrupt:
             yield None
         except BrokenProcessPool:  # of all runs of the pool, whichever was killed
@@ -95,11 +104,14 @@ def train_all(queue: Queue, workers: int) -> Iterator[Path | None]:
 
 
 class _Here(Executor):
-    """Does what it is given at once, in this process."""
+    """Calls functions at once, in this process."""
 
     def submit(self, fn: Any, /, *given: Any, **more: Any) -> Future[Any]:
         done: Future[Any] = Future()
-        done.set_result(fn(*given, **more))
+        try:
+            done.set_result(fn(*given, **more))
+        except InUseError as e:  # others are raised at once
+            done.set_exception(e)
         return done
 
 
