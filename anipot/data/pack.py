@@ -22,9 +22,10 @@ from tqdm import tqdm
 from anipot.data.check import warn_of_labels
 from anipot.data.concatenation import Joined
 from anipot.data.conformers import Conformers
+from anipot.data.labels import check_column, fields_of
 from anipot.data.load import PathLike, read_file
 from anipot.data.mapping import ReadOptions, log
-from anipot.data.store import MANIFEST, check_column, is_store, seal
+from anipot.data.store import MANIFEST, is_store, seal
 from anipot.errors import DataError, SettingsError
 from anipot.system.files import damage_named, read_json
 
@@ -150,9 +151,8 @@ def _open_part(part: Path) -> Conformers:
         for column in columns:
             check_column(column)
         arrays = {c: np.load(part / f"{c}.npy", mmap_mode="r") for c in columns}
-        masks = {c.removeprefix("mask_"): arrays.pop(c) for c in columns if c.startswith("mask_")}
         about |= {name: tuple(about[name]) for name in ("molecule_names", "sources", "not_read")}
-        return Conformers(**arrays, **about, masks=masks)
+        return Conformers(**fields_of(arrays), **about)
 
 
 def _alike(parts: list[Conformers]) -> list[Conformers]:
