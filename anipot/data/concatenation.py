@@ -1,4 +1,4 @@
-"""Several data sets as one: what the whole is called, and its arrays, piece by piece."""
+"""Several data sets as one, read in pieces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("anipot")
 
-#: What stands for a value that a part lacks; everything else is NaN there.
+#: Values for arrays that a part lacks, if not NaN.
 _FILL = {"pbc": False, "cells": 0.0}
 
 #: Rows of a piece: bounds the memory.

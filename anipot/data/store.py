@@ -110,11 +110,11 @@ _WAY_OUT = "pack the store again, or copy it again from where it is whole"
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """What ``store.json`` says. Raises DataError unless it is whole and of this version."""
+    """Read ``store.json``. Raises DataError if it is damaged or of another version."""
     file = path / MANIFEST
     try:
         about = read_json(file, DataError, _WAY_OUT)
-        told = about.pop("sha256")
+        expected = about.pop("sha256")
     except KeyError as e:
         raise DataError(f"{file}: damaged ({e}); {_WAY_OUT}") from None
     if about.get("format") != FORMAT:
@@ -122,14 +122,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{path}: a store of the format {about.get('format')!r}, which this version of anipot "
             f"does not read ({FORMAT!r}); pack it again"
         )
-    if told != _sum_of(about):
+    if expected != _sum_of(about):
         raise DataError(f"{file}: damaged (its own sha256 does not fit); {_WAY_OUT}")
     with damage_named(file, DataError, _WAY_OUT):  # whoever wrote it can make a sum that fits
         _check_manifest(about)
     return about
 
 
-#: What the parts of ``store.json`` are.
+#: Types of the entries of ``store.json``.
 _KINDS = {
     "conformers": int, "atoms": int, "molecule_names": list, "grouped_by": str,
     "level_of_theory": str, "sources": list, "dropped": int, "content_sha256": str, "arrays": dict,
@@ -137,7 +137,7 @@ _KINDS = {
 
 
 def _check_manifest(about: dict[str, Any]) -> None:
-    """Raises an error for what no store says; names become names of files."""
+    """Raise an error for invalid entries: array names become file names."""
     for key, kind in _KINDS.items():
         if not isinstance(about[key], kind):
             raise ValueError(f"{key!r} is {about[key]!r:.200}")
@@ -152,7 +152,7 @@ def _check_manifest(about: dict[str, Any]) -> None:
 
 
 def damages(path: Path, about: dict[str, Any]) -> Iterator[str]:
-    """In words, each block whose checksum does not fit, in the order of files and blocks."""
+    """Yield a message for each block with a wrong checksum."""
     jobs = [
         (name, k, crc) for name, of in about["arrays"].items() for k, crc in enumerate(of["crc32"])
     ]

@@ -103,7 +103,9 @@ class ConformersView(Conformers):
         self.check_files()
         array, offsets = self.base.array(name), self.base.offsets
         before = 0
-        for start in range(0, len(self), PIECE) if array is not None else ():
+        if array is None:
+            return
+        for start in range(0, len(self), PIECE):
             index = self.index[start : start + PIECE]
             if per_atom(name):
                 yield array[atoms_of(offsets, index)[0]]
@@ -227,7 +229,7 @@ class ConformersView(Conformers):
     molecule = cached_property(lambda self: self._whole("molecule"))
 
     @cached_property
-    def labels(self) -> dict[str, np.ndarray]:  # type: ignore[override]
+    def labels(self) -> dict[str, np.ndarray]:
         return {name: self._whole(name) for name in self.base.labels}
 
     def _labels(self) -> Sequence[str]:
