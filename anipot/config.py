@@ -47,7 +47,7 @@ def _elements(value: Any) -> Any:
 
 
 class ReadSettings(Settings):
-    """How data files are read: the one list of these options; none: find out from the file.
+    """Options of reading data files; by default everything is found out from the file.
 
     They are keywords of ``load_dataset``, options of a run, and options of the commands that read
     data.
@@ -253,7 +253,7 @@ class ModelSettings(Settings):
 
 
 class TrainingSettings(Settings):
-    """How a model is trained: the keywords of ``ANITrainer``."""
+    """Options of a training: the keywords of ``ANITrainer``."""
 
     batch_size: int = Field(64, ge=1, description="conformers in a batch")
     epochs: int | None = Field(
@@ -294,6 +294,9 @@ class TrainingSettings(Settings):
         0.0, ge=0, validate_default=True,
         description="weight of the mean loss of stress times volume per atom",
     )  # fmt: skip
+    loss_terms: dict[str, float] = Field(
+        default_factory=dict, description="weights of loss terms that you registered, by name"
+    )
     target_unit: str = Field("kcal/mol", description="unit of the loss: kcal/mol, hartree, eV ...")
     patience: int | None = Field(
         None, ge=1, description="epochs without a better one before stopping; none: half of epochs"
@@ -356,7 +359,7 @@ class TrainingSettings(Settings):
 
 
 class EnsembleSettings(Settings):
-    """How many potentials a run trains, and what they differ in."""
+    """Options of an ensemble: its size, and how its members differ."""
 
     members: int = Field(
         1, ge=1, le=1000, description="potentials to train, with seeds seed, seed + 1, ..."

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +26,6 @@ from anipot.data.published.bundled import (
 from anipot.data.selection import isolated_atoms
 from anipot.errors import DataError, SettingsError
 from anipot.system.files import atomic_write
-from anipot.system.options import checked
 
 PARTS = ("train", "validation", "test")
 
@@ -66,7 +63,7 @@ class Division:
 
     def groups_of(self, data: Conformers) -> np.ndarray | None:
         """Return the group (M,) of each conformer that stays in one part; None by conformer."""
-        return _grouped(data, self.by).groups(_unit(self.by))
+        return grouped(data, self.by).groups(_unit(self.by))
 
     def describe(self) -> str:
         """Return the division in one sentence."""
@@ -171,9 +168,9 @@ def divide(data: Conformers, settings: DataSettings, isolated: bool = False) -> 
                 "folds divide at random, and lists of molecules do not: leave out folds, or "
                 "validation_molecules and test_molecules"
             )
-        indices = _by_lists(_grouped(data, by), settings, listed, own)
+        indices = _by_lists(grouped(data, by), settings, listed, own)
     else:
-        indices = _at_random(data, settings, by)
+        indices = at_random(data, settings, by)
         if settings.folds is not None:
             fold = (settings.fold, settings.folds)
     train, validation, test = indices
@@ -185,12 +182,12 @@ def divide(data: Conformers, settings: DataSettings, isolated: bool = False) -> 
             )
     data.check_elements(train, validation, test)
     if isolated:
-        train, validation, test = _with_atoms(whole, indices)
+        train, validation, test = with_atoms(whole, indices)
     hash_of_all = whole.content_hash()
     return Division(train, validation, test, by, seed, hash_of_all, tuple(listed), fold, isolated)
 
 
-def _with_atoms(data: Conformers, indices: Sequence[np.ndarray]) -> list[np.ndarray]:
+def with_atoms(data: Conformers, indices: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Turn parts of ``data`` without isolated atoms into parts of all; atoms join the first."""
     single = isolated_atoms(data)
     rest = splits.nonzero(~single)
@@ -226,17 +223,19 @@ def _check_fractions(settings: DataSettings, listed: Mapping[str, str], own: boo
         )
 
 
-def _at_random(data: Conformers, settings: DataSettings, by: str) -> list[np.ndarray]:
+def at_random(data: Conformers, settings: DataSettings, by: str) -> list[np.ndarray]:
     """Training, validation and test indices, drawn with the seed by fractions or folds."""
-    grouped, seed = _grouped(data, by), settings.seed
+    in_groups, seed = grouped(data, by), settings.seed
     if settings.folds is None:
-        return grouped.split_indices(
+        return in_groups.split_indices(
             settings.train, settings.validation, settings.test, seed=seed, by=_unit(by)
         )
-    pairs = splits.folds(len(data), settings.folds, seed, grouped.groups(_unit(by)))
+    pairs = splits.folds(len(data), settings.folds, seed, in_groups.groups(_unit(by)))
     rest, test = next(itertools.islice(pairs, settings.fold - 1, None))
     share = settings.validation
-    train, validation = grouped.take(rest).split_indices(1 - share, share, seed=seed, by=_unit(by))
+    train, validation = in_groups.take(rest).split_indices(
+        1 - share, share, seed=seed, by=_unit(by)
+    )
     return [rest[train], rest[validation], test]
 
 
@@ -289,95 +288,10 @@ def _by_lists(
     return [rest[drawn[0]], parts["validation"], parts["test"]]
 
 
-def provenance(data: Conformers, division: Division, settings: DataSettings) -> dict[str, Any]:
-    """Return what a saved potential records of its training data, for ``divide_again``."""
-    grouped = _grouped(data, division.by)
-
-    def molecules(index: np.ndarray) -> list[str]:
-        if division.by == "conformer":
-            return []
-        return [grouped.molecule_names[g] for g in grouped.molecules_of(index)]
-
-    unused = np.zeros(0, dtype=np.int32)
-    if sum(map(len, division)) < len(data):
-        mask = np.ones(len(data), dtype=bool)
-        for part in division:
-            mask[part] = False
-        unused = splits.nonzero(mask)
-    return {
-        "files": [Path(s).name for s in data.sources],
-        "sha256": division.data_hash,
-        "conformers": len(data),
-        "level_of_theory": data.level_of_theory,
-        "split": {
-            "by": division.by,
-            "seed": division.seed,
-            "listed": list(division.listed),
-            "fold": division.fold,
-            "isolated": division.isolated,
-            **{p: len(i) for p, i in zip(PARTS, division, strict=True)},
-            "validation_molecules": molecules(division.validation),
-            "test_molecules": molecules(division.test),
-            "unused_molecules": molecules(unused),
-            "train_sha256": index_hash(division.train),
-        },
-        # Without paths, which mean nothing elsewhere; what lists said is in the split.
-        "options": settings.model_dump(exclude={"files", "validation_molecules", "test_molecules"}),
-    }
-
-
-def divide_again(data: Conformers, known: Mapping[str, Any]) -> Division:
-    """Repeat the division recorded by ``provenance`` on the same data (after selection).
-
-    Raises DataError for other data, or if the division differs.
-    """
-    if data.content_hash() != known["sha256"]:
-        raise DataError(
-            "this is not the data that the potential was trained on "
-            f"({', '.join(known['files'])}, {known['conformers']:,} conformers)"
-        )
-    split = known["split"]
-    settings = checked(DataSettings, known["options"])
-    whole, isolated = data, bool(split.get("isolated"))
-    if isolated:
-        data = data.take(~isolated_atoms(data))
-    if split["by"] == "conformer":
-        indices = _at_random(data, settings, "conformer")
-    else:
-        # Names the data does not have are other groups: found by the hash below.
-        grouped = _grouped(data, split["by"])
-        place = {name: i for i, name in enumerate(grouped.molecule_names)}
-        kinds = ("validation_molecules", "test_molecules", "unused_molecules")
-        home = np.zeros(len(place), dtype=np.int8)
-        for k, kind in enumerate(kinds, start=1):
-            home[[place[n] for n in split[kind] if n in place]] = k
-        indices = [splits.nonzero(grouped.of_molecules(home == k)) for k in range(3)]
-    train, validation, test = _with_atoms(whole, indices) if isolated else indices
-    listed, fold = tuple(split.get("listed", ())), split.get("fold")
-    division = Division(
-        train, validation, test, split["by"], split["seed"], known["sha256"], listed,
-        tuple(fold) if fold else None, isolated,
-    )  # fmt: skip
-    if index_hash(division.train) != split["train_sha256"]:
-        raise DataError(
-            "the split does not come out as it was: the molecules have other names in this file, "
-            "or another version of numpy draws other numbers"
-        )
-    return division
-
-
-def _grouped(data: Conformers, by: str) -> Conformers:
-    """The data in the groups that a split by molecule or formula keeps together."""
-    return data.by_formula() if by == "formula" and data.grouped_by == "molecule" else data
-
-
 def _unit(by: str) -> str:
     return by if by == "conformer" else "molecule"
 
 
-def index_hash(index: np.ndarray) -> str:
-    """SHA-256 of conformers' numbers (n,), the same for integers of every width."""
-    digest = hashlib.sha256()
-    for start in range(0, len(index), splits.LARGE):
-        digest.update(index[start : start + splits.LARGE].astype("<i8").data)
-    return digest.hexdigest()
+def grouped(data: Conformers, by: str) -> Conformers:
+    """The data in the groups that a split by molecule or formula keeps together."""
+    return data.by_formula() if by == "formula" and data.grouped_by == "molecule" else data

@@ -110,7 +110,7 @@ _WAY_OUT = "pack the store again, or copy it again from where it is whole"
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Read ``store.json``. Raises DataError if it is damaged or of another version."""
+    """Read ``store.json``. Raises DataError unless it is whole and of this version."""
     file = path / MANIFEST
     try:
         about = read_json(file, DataError, _WAY_OUT)

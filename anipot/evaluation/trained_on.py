@@ -6,7 +6,8 @@ from pathlib import Path
 
 from anipot.config import DataSettings
 from anipot.data.conformers import Conformers
-from anipot.data.division import divide_again, select
+from anipot.data.division import select
+from anipot.data.provenance import divide_again
 from anipot.errors import AnipotError, DataError
 from anipot.potential.base import Potential
 from anipot.system.options import checked

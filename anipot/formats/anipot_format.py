@@ -53,7 +53,7 @@ class _Networks(BaseModel):
 
 
 class _Member(BaseModel):
-    """What the members of an ensemble may differ in; of a single model, ``about`` is empty."""
+    """Properties in which members of an ensemble may differ; ``about`` of a model is empty."""
 
     model_config = ConfigDict(extra="forbid")
     networks: _Networks
@@ -64,7 +64,7 @@ class _Member(BaseModel):
 
 
 class _Header(BaseModel):
-    """What the JSON of a file must hold."""
+    """Required content of the JSON in a file."""
 
     model_config = ConfigDict(extra="forbid")
     format: str

@@ -39,7 +39,7 @@ GivenConstants = str | Path | Mapping[str, Any] | AEVSettings
 
 @dataclass(frozen=True)
 class Found:
-    """What a state dict holds. ``members`` are networks in the order of the settings' elements.
+    """Content of a state dict. ``members`` are networks in the order of the settings' elements.
 
     ``self_energies`` (E,) hartree are None where it has none. ``assumed`` says in prose what is not
     in it and was assumed.

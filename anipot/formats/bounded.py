@@ -32,7 +32,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def not_understood(error: Exception) -> str:
-    """What is said of a file where a reader stumbled over what it did not expect."""
+    """Message about a file that made a reader fail unexpectedly."""
     first = (str(error).splitlines() or [""])[0][:200]
     return (
         f"its contents are not understood ({type(error).__name__}: {first}); it may be damaged: "

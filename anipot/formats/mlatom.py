@@ -1,4 +1,4 @@
-"""What MLatom's ANI models say of themselves: ``{"network", "args", "nn", "AEV_computer", ...}``.
+"""Settings in MLatom's model files: ``{"network", "args", "nn", "AEV_computer", ...}``.
 
 ``nn`` is a state dict, ``args`` a dictionary with the constants of the AEV, the elements in their
 order and the self energies (hartree). The other entries are pickled objects and stay unread; only
@@ -30,7 +30,7 @@ _ACTIVATIONS = {"ReLU": "relu", "SiLU": "silu", "Tanh": "tanh", "Sigmoid": "sigm
 
 
 class Told(NamedTuple):
-    """What ``args`` and the names of classes say; None for what they do not."""
+    """Settings given by ``args`` and class names; None if not given."""
 
     elements: tuple[str, ...] | None
     aev: AEVSettings | None
@@ -40,7 +40,7 @@ class Told(NamedTuple):
 
 
 def told_by_mlatom(file: StateDict) -> Told | None:
-    """What a file of MLatom says beside its weights; None for another file.
+    """Return the settings in a file of MLatom; None for another file.
 
     Raises PotentialError, naming the key, for values that cannot be used.
     """

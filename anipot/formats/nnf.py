@@ -31,7 +31,7 @@ _ARRAY = re.compile(r"FILE:([^\[\]:]+)\[(\d{1,9})\]")
 
 @dataclass
 class Budget:
-    """How many weights a potential may still have."""
+    """Number of weights that a potential may still have."""
 
     left: int = field(default=MAX_WEIGHTS)
 

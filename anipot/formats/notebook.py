@@ -159,7 +159,7 @@ def read_notebook(
 
 
 class _Choice(NamedTuple):
-    """What a state dict does not hold of its networks: None where it is not given."""
+    """Properties of networks that a state dict does not hold: None if not given."""
 
     activation: str | None
     output_activation: str | None
@@ -201,7 +201,7 @@ def _ask(
 
 
 def _choices(given: _Choice, undecided: bool) -> list[_Choice]:
-    """What to try: the simplest first."""
+    """Choices to try, the simplest first."""
     activations = [given.activation] if given.activation else list(ACTIVATIONS)
     sides: list[Side | None] = [given.side]
     if undecided:
@@ -254,7 +254,7 @@ def _sample(data: Conformers, elements: tuple[str, ...]) -> Conformers:
 
 
 def _findings(tried: list[_Tried], best: _Tried, fitted: bool, sample: Conformers) -> list[str]:
-    """What was found from data, in prose."""
+    """Describe what was found from data."""
     n = f"{len(sample):,} conformers of the data"
     others = sorted((t for t in tried if t is not best), key=lambda t: t.error)
     words = (

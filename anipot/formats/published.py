@@ -54,7 +54,7 @@ class Published:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What a potential read from its files says of itself."""
+        """Description of a published potential."""
         return {
             "name": self.title,
             "level_of_theory": self.level_of_theory,

@@ -89,7 +89,7 @@ class StateDict(NamedTuple):
 
     @property
     def assumed(self) -> list[str]:
-        """What is to be told of what was not read."""
+        """Describe the assumptions made for what could not be read."""
         assumed = []
         if self.others:
             assumed.append(f"the weights in {self.key!r}, and not in {', '.join(self.others)}")
@@ -276,8 +276,7 @@ def cutoff(shifts: tuple[float, ...], keyword: str) -> float:
 
 
 def element_count(constants: Mapping[str, tuple[float, ...]], length: int) -> int | None:
-    """How many elements an AEV of ``length`` columns with these constants has; None if it fits
-    no number."""
+    """Number of elements of an AEV of ``length`` columns with these constants; None if none fits."""
     values = {**constants, "radial_cutoff": 2.0, "angular_cutoff": 1.0}
     terms = AEVSettings(elements=("H",), **values)  # type: ignore[arg-type]
     r, a = terms.radial_terms, terms.angular_terms

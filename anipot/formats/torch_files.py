@@ -58,7 +58,7 @@ class TorchFile(NamedTuple):
 
 
 def read_torch_file(path: Path) -> TorchFile:
-    """What a file of ``torch.save`` holds, on the CPU; no code in it is run.
+    """Read a file of ``torch.save``, on the CPU; no code in it is run.
 
     The checksums of its zip archive are checked, where torch has written any. Raises PotentialError
     with the reason (and not the file) for what is damaged or cannot be read.

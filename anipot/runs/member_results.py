@@ -1,4 +1,4 @@
-"""What the training of an ensemble writes when its members are ready, and what it prints."""
+"""Files and output at the end of the training of an ensemble."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import numpy as np
 
 from anipot.config import MACHINE_OPTIONS, RunSettings
 from anipot.data.conformers import Conformers
-from anipot.data.division import Division, provenance
+from anipot.data.division import Division
+from anipot.data.provenance import provenance
 from anipot.errors import DataError
 from anipot.evaluation.calibration import Calibration, calibrate
 from anipot.evaluation.metrics import Evaluation

@@ -1,4 +1,4 @@
-"""What a training run writes into its folder when it ends, and what it prints."""
+"""Files and output at the end of a training run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import torch
 
 from anipot.config import RunSettings
 from anipot.data.conformers import Conformers
-from anipot.data.division import Division, provenance
+from anipot.data.division import Division
+from anipot.data.provenance import provenance
 from anipot.evaluation.metrics import Evaluation
 from anipot.report.figures import plots
 from anipot.report.figures.forces import force_parity
@@ -119,7 +120,7 @@ def _scored(trainer: ANITrainer, part: Conformers) -> Evaluation:
 
 
 def errors_kcalmol(evaluation: Evaluation) -> dict[str, Any]:
-    """What a potential says of its errors: of energies in kcal/mol, of forces per angstrom."""
+    """Errors for the potential's ``about``: energies in kcal/mol, forces per angstrom."""
     values = evaluation.in_unit("kcal/mol").to_dict()
     return {**values["energy"], "forces": values["forces"]}
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import logging
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, redirect_stdout, suppress
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TextIO, cast
+from typing import NamedTuple, cast
 
 from anipot.aev.computer import load_engine
 from anipot.config import DataSettings, RunSettings
@@ -22,13 +19,14 @@ from anipot.errors import DataError, SettingsError, TrainingError
 from anipot.evaluation.history import History
 from anipot.evaluation.metrics import Evaluation
 from anipot.potential.model import ANIModel
+from anipot.runs.log import logged
 from anipot.runs.results import write_results
 from anipot.system.files import damage_named, kept, only_process, write_first, write_text
 from anipot.system.options import checked, read_yaml, to_yaml
 from anipot.training.ranks import ranks
 from anipot.training.targets import with_isolated_atoms
 from anipot.training.trainer import ANITrainer
-from anipot.training.updates import optimizers
+from anipot.training.updates import check_registered
 
 #: What a finished run holds, in the order in which it comes to be.
 CONTENTS = {
@@ -106,8 +104,8 @@ def new_run(
     """
     if folder is not None:
         _check_free(Path(folder))
-    optimizers[settings.training.optimizer]  # raises for an unknown one before any work
-    with _logged() as log:
+    check_registered(settings.training)  # before any work
+    with logged() as log:
         data = read_data(settings.data)
         division = divide(data, settings.data, settings.training.self_energies == "isolated")
         settings = resolved(settings, division)
@@ -227,7 +225,7 @@ def reopened_run(folder: str | Path, data: Conformers | None = None) -> Iterator
     """The run in a folder, as it was prepared; what is printed goes to its log too."""
     folder = Path(folder)
     settings = run_settings(folder)
-    with only_process(folder), _resumable(folder), _logged() as log:
+    with only_process(folder), _resumable(folder), logged() as log:
         log.begin(folder)
         if data is None:
             try:
@@ -244,7 +242,7 @@ def reopened_run(folder: str | Path, data: Conformers | None = None) -> Iterator
 
 @contextmanager
 def _on_all_ranks(prepared: AbstractContextManager[Prepared]) -> Iterator[Prepared]:
-    """What the first rank prepares, on all; the others prepare, print and write nothing."""
+    """Prepare a run on the first rank and share it; the others print and write nothing."""
     if ranks().first:
         with prepared as first:
             ranks().tell((first.settings, first.folder, first.division))
@@ -327,84 +325,3 @@ def _train(settings: RunSettings, folder: Path, data: Conformers, division: Divi
 def _tree(folder: Path, contents: Mapping[str, str]) -> str:
     width = max(map(len, contents))
     return "\n".join([f"{folder}/", *(f"  {n:<{width}}  {what}" for n, what in contents.items())])
-
-
-class _Log(io.TextIOBase):
-    """A run's log. What is written before there is a folder for it comes first."""
-
-    def __init__(self) -> None:
-        self.folder: Path | None = None
-        self._before: list[str] = []
-        self._file: io.RawIOBase | None = None
-
-    def begin(self, folder: Path, new: bool = False) -> None:
-        self.folder = folder
-        # Without a buffer, of which a full disk would make an error at the end.
-        self._file = (folder / "log.txt").open("wb" if new else "ab", buffering=0)
-        self.write("".join(self._before))
-
-    def write(self, text: str) -> int:
-        if self._file is None:
-            self._before.append(text)
-        else:
-            with suppress(OSError):
-                self._file.write(text.encode(errors="backslashreplace"))
-        return len(text)
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        super().close()
-
-
-class _Tee(io.TextIOBase):
-    """Writes to the terminal and to the log. Asks the terminal whether it is one.
-
-    A terminal that cannot be written to (closed, a full disk, | head) does not end a run, and what
-    is said is in the log.
-    """
-
-    def __init__(self, terminal: TextIO | None, log: TextIO | io.TextIOBase) -> None:
-        self.terminal, self.log = terminal, log
-
-    def write(self, text: str) -> int:
-        self.log.write(text)
-        if self.terminal is not None:
-            with suppress(OSError, ValueError):
-                self.terminal.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        if self.terminal is not None:
-            with suppress(OSError, ValueError):
-                self.terminal.flush()
-
-    def isatty(self) -> bool:
-        return self.terminal is not None and self.terminal.isatty()
-
-
-@contextmanager
-def _logged() -> Iterator[_Log]:
-    with closing(_Log()) as log:
-        # What readers warn of belongs to what a run was too, and must still reach the terminal.
-        logger = logging.getLogger("anipot")
-        warnings: list[logging.Handler] = [logging.StreamHandler(log)]
-        if not logger.hasHandlers():
-            warnings.append(logging.StreamHandler())
-        for handler in warnings:
-            handler.setLevel(logging.WARNING)
-            logger.addHandler(handler)
-        try:
-            with redirect_stdout(_Tee(sys.stdout, log)):
-                yield log
-        except KeyboardInterrupt:
-            log.write("KeyboardInterrupt\n")
-            if log.folder is not None:
-                print(f"\nInterrupted. To go on: anipot train --resume {log.folder}")
-            raise
-        except BaseException as e:
-            log.write(f"{type(e).__name__}: {e}\n")
-            raise
-        finally:
-            for handler in warnings:
-                logger.removeHandler(handler)

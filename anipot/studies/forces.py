@@ -1,4 +1,4 @@
-"""What training on forces buys, on molecules that the training has seen and on new ones.
+"""The benefit of training on forces, for known molecules and for new ones.
 
 Two potentials with the same networks learn the bundled HCNO data, one from energies alone and one
 from energies and forces, for about the same time. Their errors are compared on new conformers of
@@ -29,12 +29,9 @@ from anipot.simulation.structures import structures
 from anipot.studies.bond_survival import Dynamics, survival_times
 from anipot.studies.common import Study, finished
 from anipot.studies.forces_figures import curve_figure, parity, survival_figure
+from anipot.studies.forces_report import TRAININGS, gain, learnt
 from anipot.system.options import checked
 from anipot.training.trainer import ANITrainer, evaluate
-
-#: What is trained on: the weight of the forces, and how many times the epochs. An epoch with
-#: forces takes about 2.5 times as long as one without, and both trainings are to take as long.
-TRAININGS = {"energies only": (0.0, 2.5), "energies and forces": (1.0, 1.0)}
 
 #: What both trainings share, beside the defaults. Chosen on the six validation molecules, never
 #: on the test molecules. There, with forces of weight 1, one seed and 24 to 30 epochs (mean of two
@@ -74,14 +71,11 @@ COLUMNS = {
     "force_cosine": "cosine",
 }
 
-#: Force errors so many times lower with forces are what the study looks for.
-WANTED = 3.0
-
 
 @dataclass(frozen=True)
 class Size:
-    """How much is done: conformers of a molecule (none: all), epochs with forces, training
-    molecules of smaller trainings, molecules that move, runs of each, and how.
+    """Size of the study: conformers of a molecule (None: all), epochs with forces, molecules of the
+    smaller trainings, molecules that move, runs of each, and how they move.
     """
 
     per_molecule: int | None = None
@@ -347,99 +341,6 @@ def _runs(potential: Potential, molecules: Sequence[ase.Atoms], size: Size) -> l
     return [[None if np.isinf(t) else float(t) for t in row] for row in by_run]
 
 
-# ---- words ---------------------------------------------------------------------------------------
-
-
-def gain(pair: Mapping[str, Mapping[str, float]], what: str = "force_mae") -> float:
-    """How many times lower an error is with forces."""
-    without, with_forces = (pair[kind][what] for kind in TRAININGS)
-    return without / with_forces
-
-
-def learnt(result: Mapping[str, Any]) -> list[str]:
-    """What the numbers say."""
-    known, new = result["known_molecules"], result["new_molecules"]
-    energies, with_forces = TRAININGS
-    said = [
-        "On new conformers of molecules in the training, forces "
-        f"{_changes(known)}; on new molecules they {_changes(new)}."
-    ]
-    sizes = np.array([int(n) for n in result["by_molecules"]])
-    errors_with, errors_without = (
-        np.array([e[kind]["force_mae"] for e in result["by_molecules"].values()])
-        for kind in reversed(TRAININGS)
-    )
-    slope = float(np.polyfit(np.log(sizes), np.log(errors_with), 1)[0])
-    slope_without = float(np.polyfit(np.log(sizes), np.log(errors_without), 1)[0])
-    far = new[with_forces]["force_mae"] / known[with_forces]["force_mae"]
-    said.append(_offsets(new))
-    few = f"{sizes[0]} to {sizes[-1]} molecules in the training"
-    said.append(
-        f"With forces, new molecules have {far:.1f} times the force error of new conformers of "
-        f"known molecules. From {few} it falls as N^{slope:.2f} with forces and as "
-        f"N^{slope_without:.2f} without: "
-        + (
-            "more molecules lower it further."
-            if slope < -0.1
-            else "here the number of molecules does not decide."
-        )
-    )
-    if gain(new) < WANTED:
-        said.append(
-            f"On new molecules the gain in forces stays below {WANTED:g} times"
-            + (
-                f", and on known ones, with the same networks and training, it is "
-                f"{gain(known):.1f} times: the potential learns the forces that it is shown, and "
-                f"{sizes[-1]} molecules do not show all environments of atoms that new ones have."
-                if gain(known) >= WANTED
-                else "; it does on known ones, too: the training is too short."
-            )
-        )
-    kept = {kind: _fraction(result["dynamics"][kind]) for kind in TRAININGS}
-    without = kept[energies]
-    said.append(
-        f"In dynamics {kept[with_forces]:.0%} of the runs keep all bonds with forces, "
-        f"{without:.0%} with energies only: "
-        + (
-            f"an energy error of {new[energies]['energy_mae']:.1f} kcal/mol goes with a force "
-            f"error of {new[energies]['force_mae']:.0f} kcal/mol/angstrom, and dynamics follows "
-            "forces."
-            if kept[with_forces] > without
-            else "here the forces make no molecule hold that would not hold without."
-        )
-    )
-    return said
-
-
-def _changes(pair: Mapping[str, Mapping[str, float]]) -> str:
-    """What forces do to the errors of forces and of energies."""
-    said = []
-    for name, what in (("force", "force_mae"), ("energy", "energy_mae")):
-        ratio, after = gain(pair, what), list(pair.values())[1][what]
-        times = f"lower the {name} error {ratio:.1f} times"
-        if ratio < 1:
-            times = f"raise the {name} error {1 / ratio:.1f} times"
-        said.append(f"{times} (to {after:.2f})")
-    return " and ".join(said)
-
-
-def _offsets(new: Mapping[str, Mapping[str, float]]) -> str:
-    """What relative energies beside energies say of new molecules."""
-    before, after = (new[kind] for kind in TRAININGS)
-    ratio = before["relative_mae"] / after["relative_mae"]
-    return (
-        f"Between conformers of a new molecule energies are {ratio:.1f} times as good with forces "
-        f"({before['relative_mae']:.1f} to {after['relative_mae']:.1f} kcal/mol), their level is "
-        + (
-            "not: "
-            if after["energy_mae"] >= before["energy_mae"]
-            else f"{before['energy_mae'] / after['energy_mae']:.1f} times as good: "
-        )
-        + f"{before['energy_mae']:.1f} to {after['energy_mae']:.1f} kcal/mol. A force is a slope, "
-        "and says nothing of what one molecule has more than another."
-    )
-
-
 def _stem(kind: str) -> str:
     return kind.replace(" ", "-")
 
@@ -450,10 +351,6 @@ def _name(data: Conformers, molecule: int) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
-
-
-def _fraction(runs: Sequence[Sequence[float | None]]) -> float:
-    return float(np.mean([t is None for row in runs for t in row]))
 
 
 def _kept(runs: Sequence[Sequence[float | None]]) -> str:

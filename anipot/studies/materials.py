@@ -39,8 +39,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from anipot.aev.settings import AEVSettings
 from anipot.config import TrainingSettings
@@ -53,8 +51,8 @@ from anipot.formats.load import load
 from anipot.potential.base import Potential
 from anipot.potential.ensemble import ANIEnsemble
 from anipot.potential.model import ANIModel
-from anipot.report.figures.style import BLUE, COLUMN, GREY, short, styled
 from anipot.studies.common import Study, finished
+from anipot.studies.materials_figures import parity
 from anipot.system.files import write_text
 from anipot.system.threads import threads as using_threads
 from anipot.training.trainer import ANITrainer, evaluate
@@ -369,7 +367,7 @@ def _report(study: Study, results: dict[str, Any]) -> None:
 
 
 def learnt(name: str, result: dict[str, Any]) -> list[str]:
-    """What the numbers of an element say."""
+    """Conclusions from the numbers of an element."""
     found, training = result["test"]["energy"], result["training"]["energy"]
     sentences = []
     others = {who: e[name] for who, e in PUBLISHED.items() if name in e}
@@ -391,34 +389,3 @@ def learnt(name: str, result: dict[str, Any]) -> list[str]:
         )
     )
     return sentences
-
-
-@styled
-def parity(name: str, result: dict[str, Any]) -> Figure:
-    """Predicted against reference energies and forces of the test crystals, and the errors."""
-    figure = Figure(figsize=(2 * COLUMN, 3.6), layout="constrained")
-    axes = figure.subplots(2, 2, height_ratios=(3.0, 1.2), sharex="col")
-    energies, forces = np.array(result["energies"]), np.array(result["forces"])
-    energies = (energies - energies[0].min()) / 1000
-    _parity(axes[:, 0], energies, 1000, "Energy above the lowest (eV/atom)", "Error (meV/atom)")
-    _parity(axes[:, 1], forces, 1, "Force component (eV/Å)", "Error (eV/Å)")
-    for k, (what, n) in enumerate((("energy", energies.shape[1]), ("forces", forces.shape[1]))):
-        unit = "eV/Å" if k else "meV/atom"
-        title = f"{name}, {what}: RMSE {short(result['test'][what])} {unit}, N = {n:,}"
-        axes[0, k].set_title(title, loc="left")
-    return figure
-
-
-def _parity(axes: Sequence[Axes], values: np.ndarray, per: float, what: str, error: str) -> None:
-    top, bottom = axes
-    reference, predicted = values
-    ends = [values.min(), values.max()]
-    top.plot(ends, ends, color=GREY, linewidth=0.7, zorder=1)
-    bottom.axhline(0.0, color=GREY, linewidth=0.7, zorder=1)
-    size = 14.0 if len(reference) < 200 else 4.0
-    how: Any = {"s": size, "color": BLUE, "alpha": 0.5, "linewidths": 0, "zorder": 2}
-    top.scatter(reference, predicted, **how)
-    bottom.scatter(reference, (predicted - reference) * per, **how)
-    top.set_ylabel("Predicted")
-    bottom.set_ylabel(error)
-    bottom.set_xlabel(what)

@@ -33,7 +33,7 @@ from anipot.training.loop import TrainingLoop
 from anipot.training.losses import OPTION, weights
 from anipot.training.ranks import ranks
 from anipot.training.targets import with_isolated_atoms, without_repulsion
-from anipot.training.updates import optimizers
+from anipot.training.updates import check_registered
 
 log = logging.getLogger("anipot")
 
@@ -54,7 +54,7 @@ class ANITrainer:
     ) -> None:
         given = settings.model_dump() if settings is not None else {}
         self.settings = checked(TrainingSettings, {**given, **options})
-        optimizers[self.settings.optimizer]  # raises for an unknown one before any work
+        check_registered(self.settings)
         self.device = pick_device(self.settings.device)
         self.model = model.to(self.device)
         self.history = History()
@@ -159,7 +159,7 @@ class ANITrainer:
             )
 
     def _check_labels(self, name: str, data: Conformers) -> None:
-        """What is trained on must be there: every conformer has some label, every label some."""
+        """Check that every conformer has some label, and every label some conformer."""
         if not data.has("energies").any():
             unread = ", ".join(data.not_read[:12])
             raise DataError(
@@ -205,7 +205,7 @@ class ANITrainer:
             )
 
     def _fingerprint(self, settings: TrainingSettings, train: Conformers, val: Conformers) -> str:
-        """What must be equal for a checkpoint to belong to this training."""
+        """Values that must be equal for a checkpoint to belong to this training."""
         repulsion = self.model.repulsion
         about = {
             "settings": settings.model_dump(exclude=MACHINE_OPTIONS),

@@ -498,7 +498,7 @@ def test_memory_is_used_again_only_when_no_tensor_has_it(monkeypatch):
 
 def test_without_counts_of_references_no_memory_is_used_again(monkeypatch):
     monkeypatch.setattr(native_memory, "_kept", [])
-    monkeypatch.setattr(native, "_references", lambda arrays, k: 1)  # as if all were elided
+    monkeypatch.setattr(native_memory, "_references", lambda arrays, k: 1)  # as if all were elided
     assert native_memory._idle_references() is None
     monkeypatch.setattr(native_memory, "_IDLE", None)
     first, _ = native_memory.memory(1000, 384, torch.float32)

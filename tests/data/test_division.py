@@ -11,7 +11,8 @@ from helpers import random_conformers
 
 from anipot.config import DataSettings
 from anipot.data.conformers import Conformers
-from anipot.data.division import Division, divide, divide_again, provenance, read_data, select
+from anipot.data.division import Division, divide, read_data, select
+from anipot.data.provenance import divide_again, provenance
 from anipot.data.published.bundled import (
     TEST_MOLECULES,
     VALIDATION_MOLECULES,

@@ -26,9 +26,10 @@ from anipot.data.batches import Batch, BatchLoader
 from anipot.data.check import check_conformers, lone_atoms
 from anipot.data.conformers import Conformers
 from anipot.data.describe import describe
-from anipot.data.division import divide, divide_again, provenance
+from anipot.data.division import divide
 from anipot.data.load import load_dataset
 from anipot.data.pack import pack
+from anipot.data.provenance import divide_again, provenance
 from anipot.data.views import ConformersView
 from anipot.errors import DataError
 from anipot.evaluation import metrics as metrics_module

@@ -7,7 +7,8 @@ import pytest
 
 from anipot.config import DataSettings
 from anipot.data.conformers import Conformers
-from anipot.data.division import divide, provenance, select
+from anipot.data.division import divide, select
+from anipot.data.provenance import provenance
 from anipot.data.published.bundled import load_bundled
 from anipot.errors import DataError
 from anipot.evaluation.trained_on import part_of

@@ -23,8 +23,8 @@ from anipot.errors import DataError, InUseError, SettingsError, TrainingError
 from anipot.evaluation.metrics import Evaluation
 from anipot.networks.atomic import AtomicNetworks
 from anipot.report.figures import plots
+from anipot.runs import log as log_module
 from anipot.runs import results
-from anipot.runs import run as run_module
 from anipot.runs.run import CONTENTS, Run, new_folder, resume_run, start_run
 from anipot.system.files import only_process
 from anipot.system.options import checked, read_yaml, with_words
@@ -608,7 +608,7 @@ def test_a_run_does_not_need_its_terminal(tmp_path, monkeypatch, terminal, finis
 
 
 def test_a_log_that_cannot_be_written_ends_nothing(tmp_path, monkeypatch):
-    class Full(run_module._Log):
+    class Full(log_module.RunLog):
         def write(self, text):
             if self._file is not None and not self._file.closed:
                 self._file.close()
@@ -617,5 +617,5 @@ def test_a_log_that_cannot_be_written_ends_nothing(tmp_path, monkeypatch):
 
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
-    monkeypatch.setattr(run_module, "_Log", Full)
+    monkeypatch.setattr(log_module, "RunLog", Full)
     assert start_run(options("epochs=1"), tmp_path / "a").test is not None

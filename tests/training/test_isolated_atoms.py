@@ -11,7 +11,8 @@ from ase.build import molecule
 import anipot
 from anipot.config import RunSettings
 from anipot.data.describe import describe
-from anipot.data.division import Division, divide, divide_again, provenance
+from anipot.data.division import Division, divide
+from anipot.data.provenance import divide_again, provenance
 from anipot.data.readers.extxyz import conformers_from_atoms
 from anipot.data.selection import isolated_atoms
 from anipot.errors import DataError

@@ -20,6 +20,7 @@ from anipot.errors import AnipotError, SettingsError, TrainingError
 from anipot.experiments import shared_studies
 from anipot.experiments.search import results, storage
 from anipot.experiments.search.figures import write_figures
+from anipot.experiments.search.printing import Watcher, print_results
 from anipot.experiments.search.results import Search
 from anipot.experiments.search.settings import SearchSettings, search_settings
 from anipot.experiments.search.space import parameters
@@ -220,7 +221,7 @@ def _go_on(
     draws = 100 * len(study.get_trials(deepcopy=False))
     study.sampler = storage.sampler(settings, draws)
     deadline = time.time() + (settings.minutes or math.inf) * 60
-    watcher = _Watcher(study, folder, settings, deadline)
+    watcher = Watcher(study, folder, settings, deadline)
     finished = True
     try:
         if workers == 1:
@@ -233,7 +234,7 @@ def _go_on(
     results.write_search(found)
     if found.best is not None:
         write_figures(found)
-    _tell(found, finished)
+    print_results(found, finished)
     return found, finished
 
 
@@ -254,7 +255,7 @@ def work(
     settings: SearchSettings,
     parts: Parts,
     deadline: float,
-    watcher: _Watcher | None = None,
+    watcher: Watcher | None = None,
 ) -> None:
     """Trial after trial, until the time is over or there are as many as asked for."""
     repeats = 0
@@ -287,7 +288,7 @@ def _rank(study: optuna.study.Study, number: int) -> int:
 
 
 def _side_by_side(
-    folder: Path, workers: int, draws: int, deadline: float, watcher: _Watcher
+    folder: Path, workers: int, draws: int, deadline: float, watcher: Watcher
 ) -> None:
     """Ctrl-C reaches the processes too, each of which sets its trial aside and ends."""
     # A fork would copy locks that the parent's threads hold.
@@ -332,76 +333,3 @@ def _work_quietly(folder: str, draws: int, deadline: float) -> None:
             work(study, about.settings, parts, deadline)
         except KeyboardInterrupt:
             raise SystemExit(130) from None
-
-
-# ---- what is printed -----------------------------------------------------------------------------
-
-
-class _Watcher:
-    """Tells of trials as they end, whoever trained them, and keeps the folder up to date."""
-
-    def __init__(
-        self, study: optuna.study.Study, folder: Path, settings: SearchSettings, deadline: float
-    ) -> None:
-        self.study, self.folder, self.settings = study, folder, settings
-        self.deadline = deadline
-        self.told = {t.number for t in self._found().trials if t.state != "running"}
-
-    def _found(self) -> Search:
-        return results.collect(self.study, self.folder, self.settings)
-
-    def look(self) -> Search:
-        found = self._found()
-        new = [t for t in found.trials if t.state != "running" and t.number not in self.told]
-        for trial in new:
-            self.told.add(trial.number)
-            print(self._line(trial, found), flush=True)
-        if new:
-            results.write_search(found)
-        return found
-
-    def tell_of_death(self, exitcode: int | None, left: int) -> None:
-        """A process has ended too early; the ``left`` others, if any, try its trial again."""
-        storage.bury(self.study)
-        then = f"{left} go on, and its trial is tried again" if left else "none is left"
-        print(
-            f"WARNING, a process of the search ended with {exitcode}, as happens when memory is "
-            f"short (-9: it was killed); {then}",
-            flush=True,
-        )
-
-    def _line(self, trial: results.Trial, found: Search) -> str:
-        outcome = trial.state if trial.error is None else f"{trial.error:.4f}"
-        seconds = "" if trial.seconds is None else f" {trial.seconds:4.0f} s"
-        text = f"trial {trial.number:3d}  {outcome:>8}{seconds}  {results.told(trial.changes)}"
-        if trial.reason:
-            text += f"; {trial.reason}"
-        if found.best is not None:
-            text += f"; best {found.best.error:.4f} (trial {found.best.number})"
-        if math.isfinite(self.deadline):
-            text += f"; {max(0.0, self.deadline - time.time()) / 60:.0f} min left"
-        return text
-
-
-def _tell(found: Search, finished: bool) -> None:
-    states = [t.state for t in found.trials]
-    counts = ", ".join(
-        f"{states.count(s)} {s}" for s in ("finished", "pruned", "failed") if s in states
-    )
-    print(f"\n{len(states)} trials: {counts or 'none ended'}")
-    if found.best is not None:
-        settings = found.settings
-        print(
-            f"Best: trial {found.best.number}, validation {results.name(settings)} "
-            f"{found.best.error:.4f} {results.unit(settings)}: {results.told(found.best.changes)}"
-        )
-        if settings.shorten > 1:
-            print(f"It trained for 1/{settings.shorten} of the epochs; best.yaml has all of them.")
-        print(f"Train with it: anipot train --config {found.folder / 'best.yaml'}")
-        print(
-            "Confirm it on the test part, against the base: "
-            f"anipot iterate {found.folder / 'confirm.yaml'} --seeds 3"
-        )
-        print(f"{found.folder}: best.yaml, confirm.yaml, trials.csv, plots/, {ABOUT}")
-    if not finished:
-        print(f"Interrupted. To go on: anipot search --resume {found.folder}", flush=True)
