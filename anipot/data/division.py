@@ -85,7 +85,7 @@ class Division:
         write = np.savez if len(self.train) > splits.LARGE else np.savez_compressed
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             text = np.frombuffer(about.encode(), dtype=np.uint8)
-            write(file, about=text, **dict(zip(PARTS, self, strict=True)))
+            write(file, about=text, train=self.train, validation=self.validation, test=self.test)
 
     @staticmethod
     def load(path: str | Path, parts: Collection[str] = PARTS) -> Division:

@@ -119,7 +119,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise DataError(f"{file}: damaged ({e}); {_WAY_OUT}") from None
     if about.get("format") != FORMAT:
         raise DataError(
-            f"{path}: a store of the format {about.get('format')!r}, which this version of anipot "
+            f"{file}: a store of the format {about.get('format')!r}, which this version of anipot "
             f"does not read ({FORMAT!r}); pack it again"
         )
     if expected != _sum_of(about):
