@@ -82,7 +82,7 @@ def open_study(storage: str, name: str, **more: Any) -> optuna.study.Study:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """Exceptions of a storage (a database, or a file with its lock) that cannot be reached or read."""
+    """Exceptions of a storage (a database, or a file and its lock) that cannot be read."""
     from sqlalchemy.exc import SQLAlchemyError
 
     return (

@@ -276,7 +276,7 @@ def cutoff(shifts: tuple[float, ...], keyword: str) -> float:
 
 
 def element_count(constants: Mapping[str, tuple[float, ...]], length: int) -> int | None:
-    """Number of elements of an AEV of ``length`` columns with these constants; None if none fits."""
+    """Number of elements of an AEV of ``length`` columns with these constants, or None."""
     values = {**constants, "radial_cutoff": 2.0, "angular_cutoff": 1.0}
     terms = AEVSettings(elements=("H",), **values)  # type: ignore[arg-type]
     r, a = terms.radial_terms, terms.angular_terms
