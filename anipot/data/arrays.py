@@ -7,7 +7,6 @@ masked entries, rows of unequal length.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -131,17 +130,3 @@ def directions(pbc: Any, name: str = "pbc") -> np.ndarray:
     if array.shape not in ((), (1,), (3,)):
         raise DataError(f"{name} must be one truth value or three, and have shape {array.shape}")
     return np.broadcast_to(array, 3).copy()
-
-
-def check_shapes(given: Mapping[str, np.ndarray | None], m: int, a: int) -> None:
-    """Raise DataError unless the arrays have the shapes of ``m`` conformers with ``a`` atoms."""
-    shapes = {
-        "coordinates": (a, 3), "energies": (m,), "forces": (a, 3), "cells": (m, 3, 3),
-        "pbc": (m, 3), "stress": (m, 3, 3), "molecule": (m,),
-    }  # fmt: skip
-    for name, shape in shapes.items():
-        array = given[name]
-        if array is not None and array.shape != shape:
-            raise DataError(
-                f"{name} has shape {array.shape}, but {m} conformers with {a} atoms need {shape}"
-            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from anipot.data import shuffling
 from anipot.data.conformers import LABELS, Conformers, check_conformers
+from anipot.data.labels import per_atom
 from anipot.data.positions import resolved
 from anipot.elements import index_table, symbol_of
 from anipot.errors import DataError, SettingsError
@@ -48,6 +49,7 @@ class Batch:
     ``stress``       (B, 3, 3)     hartree/angstrom^3 float64; NaN where there is no label, or None
     ===============  ============  =================  ==========================================
 
+    ``labels`` holds further labels (``anipot.data.labels``) in the same order: by row if per atom.
     In float32, conformers far from the origin are moved there: see ``anipot.data.positions``.
     """
 
@@ -65,6 +67,7 @@ class Batch:
     energies: Tensor | None = None
     forces: Tensor | None = None
     stress: Tensor | None = None
+    labels: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -79,7 +82,8 @@ class Batch:
         moved: dict[str, Any] = {
             k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)
         }
-        return replace(self, **moved)
+        labels = {name: values.to(device) for name, values in self.labels.items()}
+        return replace(self, labels=labels, **moved)
 
     def sum_atoms(self, values: Tensor) -> Tensor:
         """(B,) float64: sum over the atoms of each conformer of ``values`` (N,), by row."""
@@ -179,11 +183,11 @@ class BatchLoader:
 
         def label(name: str) -> Tensor | None:
             """The values of a label, NaN where a conformer lacks it."""
-            values = getattr(conformers, name)
+            values = conformers.array(name)
             if name not in labels or values is None:
                 return None
             lacks = ~conformers.has(name)
-            if LABELS[name] == "A":
+            if per_atom(name):
                 lacks = np.repeat(lacks, conformers.n_atoms)
             # Data made by hand may have zeros there, which a loss would take for labels.
             if not np.isnan(values[lacks]).all():
@@ -192,6 +196,8 @@ class BatchLoader:
             return tensor(values)
 
         self._energies, self._forces, self._stress = map(label, ("energies", "forces", "stress"))
+        further = {name: label(name) for name in conformers.labels}
+        self._labels = {name: values for name, values in further.items() if values is not None}
         conformers.check_files()  # what was read of a store is what was checked when it was opened
 
     def __len__(self) -> int:
@@ -276,6 +282,10 @@ class BatchLoader:
             energies=None if self._energies is None else self._energies[index],
             forces=None if self._forces is None else self._forces[in_data].to(self.dtype),
             stress=None if self._stress is None else self._stress[index].double(),
+            labels={
+                name: values[in_data if per_atom(name) else index]
+                for name, values in self._labels.items()
+            },
         )
         return batch if self._home == self.device else batch.to(self.device)
 

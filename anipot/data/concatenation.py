@@ -1,4 +1,4 @@
-"""Several data sets as one: what the whole is called, and its arrays, piece by piece."""
+"""Several data sets as one, read in pieces."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from anipot.data.labels import ARRAYS, labels, per_atom
 from anipot.errors import DataError
 
 if TYPE_CHECKING:
@@ -15,17 +16,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("anipot")
 
-#: What stands for a value that a part lacks; everything else is NaN there.
+#: Values for arrays that a part lacks, if not NaN.
 _FILL = {"pbc": False, "cells": 0.0}
-
-#: Arrays with a row for each atom; the others have one for each conformer (offsets: one more).
-PER_ATOM = frozenset({"atomic_numbers", "coordinates", "forces"})
-
-#: Every array of a data set, in the order in which its hash takes them.
-ARRAYS = (
-    "atomic_numbers", "coordinates", "offsets", "molecule",
-    "energies", "forces", "cells", "pbc", "stress",
-)  # fmt: skip
 
 #: Rows of a piece: bounds the memory.
 PIECE = 1 << 20
@@ -35,7 +27,7 @@ class Joined:
     """Data sets one after the other, without a copy of them.
 
     ``about`` are the words of the whole (fields of Conformers that are no arrays), ``columns`` the
-    names of its arrays, of which ``masks`` are masks of labels that only some conformers have.
+    names of its arrays and of the masks (``mask_NAME``) of labels that only some conformers have.
     Molecules of equal name become one. Raises DataError when there is no part, when levels of
     theory are known and differ, or when some parts are grouped by molecule and others by formula.
     Where the level of theory of some parts is unknown, so is that of the whole, and a warning names
@@ -66,14 +58,13 @@ class Joined:
                 if all(p.file_units.get(kind) == unit for p in parts)
             },
         }
-        self.masks = [
-            label
-            for label in ("energies", "forces", "stress")
-            if any(getattr(p, label) is not None for p in parts)
-            and any(getattr(p, label) is None or not p.has(label).all() for p in parts)
+        more = sorted({name for p in parts for name in p.labels})
+        self.columns = [a for a in (*ARRAYS, *more) if any(p.array(a) is not None for p in parts)]
+        self.columns += [
+            f"mask_{name}"
+            for name in self.columns
+            if name in labels and not all(p.has(name).all() for p in parts)
         ]
-        there = [a for a in ARRAYS if any(getattr(p, a) is not None for p in parts)]
-        self.columns = there + [f"mask_{label}" for label in self.masks]
 
     def __len__(self) -> int:
         return sum(len(p) for p in self.parts)
@@ -86,8 +77,8 @@ class Joined:
         """Type and shape of an array of the whole."""
         if column.startswith("mask_"):
             return np.dtype(bool), (len(self),)
-        arrays = [a for p in self.parts if (a := getattr(p, column)) is not None]
-        rows = self.n_atoms if column in PER_ATOM else len(self) + (column == "offsets")
+        arrays = [a for p in self.parts if (a := p.array(column)) is not None]
+        rows = self.n_atoms if per_atom(column) else len(self) + (column == "offsets")
         return np.result_type(*(a.dtype for a in arrays)), (rows, *arrays[0].shape[1:])
 
     def pieces(self, column: str) -> Iterator[np.ndarray]:
@@ -103,8 +94,8 @@ class Joined:
             elif column == "offsets":
                 array = part.offsets[1:]
             else:
-                array = getattr(part, column)
-            rows = len(part.atomic_numbers) if column in PER_ATOM else len(part)
+                array = part.array(column)
+            rows = len(part.atomic_numbers) if per_atom(column) else len(part)
             if array is None:
                 fill = np.array(_FILL.get(column, np.nan), dtype)
                 array = np.broadcast_to(fill, (rows, *inner))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,7 +11,16 @@ import numpy as np
 
 from anipot import elements as el
 from anipot.data import arrays, selection, splits
-from anipot.data.concatenation import ARRAYS, Joined
+from anipot.data.concatenation import Joined
+from anipot.data.labels import (
+    ARRAYS,
+    check_shapes,
+    columns_of,
+    content_hash,
+    fields_of,
+    labels,
+    per_atom,
+)
 from anipot.data.npz_file import ABOUT, damaged, read_npz, write_npz
 from anipot.data.pieces import ROWS, atoms_of, in_pieces, runs
 from anipot.errors import DataError
@@ -43,7 +51,8 @@ class Conformers:
     ===================  ==========  ==================  =========================================
 
     A label that only some conformers have is NaN where it lacks, and ``masks[label]`` (M,) bool
-    says where it is there; a label without a mask is complete. ``grouped_by`` says what the
+    says where it is there; a label without a mask is complete. ``labels`` holds further labels by
+    name, as registered in ``anipot.data.labels``. ``grouped_by`` says what the
     groups of the file are: molecules, or only formulas (as in ANI-1x). ``level_of_theory`` and
     ``sources`` (file names) are what is known of the origin; ``dropped`` counts conformers of the
     files that were left out at reading because they lack the label. ``not_read`` names what the
@@ -72,6 +81,7 @@ class Conformers:
     dropped: int = 0
     not_read: tuple[str, ...] = ()
     file_units: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         def fix(name: str, value: object) -> None:
@@ -122,9 +132,14 @@ class Conformers:
             fix("pbc", np.ones((m, 3), dtype=bool))
         if self.cells is None and self.pbc is not None and np.any(self.pbc):
             raise DataError("pbc is true for some conformers, but there are no cells")
-        arrays.check_shapes({name: getattr(self, name) for name in ARRAYS}, m, a)
+        for name in self.labels:
+            if name in ARRAYS or name not in labels:
+                raise DataError(f"{name!r} is not registered in anipot.data.labels.labels")
+        further = {k: arrays.reals(v, k, keep_single=True) for k, v in self.labels.items()}
+        fix("labels", further)
+        check_shapes({name: self.array(name) for name in (*ARRAYS, *self.labels)}, m, a)
         for label, mask in self.masks.items():
-            if label not in LABELS or np.shape(mask) != (m,) or np.asarray(mask).dtype != bool:
+            if label not in labels or np.shape(mask) != (m,) or np.asarray(mask).dtype != bool:
                 raise DataError(f"masks[{label!r}] must be a label's mask, ({m},) bool")
 
     # ---- sizes -------------------------------------------------------------------------------
@@ -145,8 +160,7 @@ class Conformers:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        arrays = [v for v in vars(self).values() if isinstance(v, np.ndarray)]
-        return sum(a.nbytes for a in [*arrays, *self.masks.values()])
+        return sum(array.nbytes for array in columns_of(self).values())
 
     @property
     def periodic(self) -> bool:
@@ -179,19 +193,23 @@ class Conformers:
         """Whether the arrays are files mapped into memory (a store)."""
         return False
 
+    def array(self, name: str) -> np.ndarray | None:
+        """Return an array or a further label by its name; None without it."""
+        return getattr(self, name) if name in ARRAYS else self.labels.get(name)
+
     def has(self, label: str) -> np.ndarray:
-        """(M,) bool: which conformers have a label (``"energies"``, ``"forces"``, ``"stress"``).
+        """(M,) bool: which conformers have a label, such as ``"energies"`` or ``"forces"``.
 
         Read-only where all or none have it: one value that takes no memory for millions.
         """
         mask = self.masks.get(label)
-        if mask is None or getattr(self, label) is None:
-            return np.broadcast_to(getattr(self, label) is not None, len(self))
+        if mask is None or self.array(label) is None:
+            return np.broadcast_to(self.array(label) is not None, len(self))
         return mask
 
     def has_at(self, label: str, index: np.ndarray) -> np.ndarray:
         """(n,) bool: which of the conformers ``index`` (n,) have a label."""
-        if getattr(self, label) is None:
+        if self.array(label) is None:
             return np.zeros(len(index), dtype=bool)
         mask = self.masks.get(label)
         return np.ones(len(index), dtype=bool) if mask is None else mask[index]
@@ -258,25 +276,16 @@ class Conformers:
         else:
             atoms, offsets = atoms_of(self.offsets, index)
 
-        def per_conformer(array: np.ndarray | None) -> np.ndarray | None:
-            return None if array is None else array[index]
-
-        def per_atom(array: np.ndarray | None) -> np.ndarray | None:
-            return None if array is None else array[atoms]
+        def rows(name: str, array: np.ndarray | None) -> np.ndarray | None:
+            return None if array is None else array[atoms if per_atom(name) else index]
 
         # Parts of what has been checked are not checked again: this is done for every batch.
         part = object.__new__(Conformers)
         part.__dict__.update({f.name: getattr(self, f.name) for f in fields(Conformers)})
+        part.__dict__.update({n: rows(n, getattr(self, n)) for n in ARRAYS if n != "offsets"})
         part.__dict__.update(
-            atomic_numbers=self.atomic_numbers[atoms],
-            coordinates=self.coordinates[atoms],
             offsets=offsets,
-            energies=per_conformer(self.energies),
-            forces=per_atom(self.forces),
-            cells=per_conformer(self.cells),
-            pbc=per_conformer(self.pbc),
-            stress=per_conformer(self.stress),
-            molecule=self.molecule[index],
+            labels={name: rows(name, array) for name, array in self.labels.items()},
             masks={label: mask[index] for label, mask in self.masks.items()},
         )
         return part
@@ -306,29 +315,24 @@ class Conformers:
 
     @staticmethod
     def concatenate(parts: Sequence[Conformers]) -> Conformers:
-        """All conformers of several data sets, in order. Molecules of equal name become one.
+        """Return the conformers of several data sets, in order. Molecules of equal name become one.
 
-        A label that only some parts have gets a mask. Raises DataError when there is no part, when
-        levels of theory are known and differ, or when some parts are grouped by molecule and
-        others by formula. Where the level of theory of some parts is unknown, so is that of the
-        whole, and a warning names the files.
+        A label that only some parts have gets a mask. Raises DataError for no part, for different
+        levels of theory, or if only some parts are grouped by molecule. If some levels of theory
+        are unknown, so is that of the whole, and a warning names the files.
         """
         if len(parts) == 1:
             return parts[0]
         joined = Joined(parts)
-        arrays: dict[str, Any] = {c: np.concatenate(list(joined.pieces(c))) for c in joined.columns}
-        masks = {label: arrays.pop(f"mask_{label}") for label in joined.masks}
-        return Conformers(**arrays, **joined.about, masks=masks)
+        columns = {c: np.concatenate(list(joined.pieces(c))) for c in joined.columns}
+        return Conformers(**fields_of(columns), **joined.about)
 
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` file that ``load_dataset`` reads back without loss.
 
         Atomic: all or nothing. Raises SettingsError for another suffix.
         """
-        values = {f.name: getattr(self, f.name) for f in fields(Conformers)}
-        arrays = {n: v for n, v in values.items() if isinstance(v, np.ndarray)}
-        arrays |= {f"mask_{label}": mask for label, mask in self.masks.items()}
-        write_npz(Path(path), arrays, {name: values[name] for name in ABOUT})
+        write_npz(Path(path), columns_of(self), {name: getattr(self, name) for name in ABOUT})
 
     @staticmethod
     def load(path: str | Path) -> Conformers:
@@ -339,19 +343,16 @@ class Conformers:
             return Conformers(**found)
         except DataError as e:
             raise DataError(f"{path}: {e}") from e
-        except TypeError as e:  # an array of another name
+        except TypeError as e:  # an array is missing
             raise damaged(path, e) from e
 
     def content_hash(self) -> str:
         """sha256 of everything a training and its split depend on (not of names and sources)."""
-        digest = hashlib.sha256()
-        for name in ARRAYS:
-            digest.update(name.encode())
-            for k, piece in enumerate(self._pieces(name)):
-                if k == 0:
-                    digest.update(str(piece.dtype).encode())
-                digest.update(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)
-        return digest.hexdigest()
+        return content_hash(self._labels(), self._pieces)
+
+    def _labels(self) -> Sequence[str]:
+        """Names of the further labels; does not read them."""
+        return list(self.labels)
 
     def _atoms(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """All atoms in pieces: (number of the first conformer, atomic numbers, offsets)."""
@@ -363,7 +364,7 @@ class Conformers:
     def _pieces(self, name: str) -> Iterator[np.ndarray]:
         """An array in one piece or more; nothing where there is none."""
         self.check_files()
-        array = getattr(self, name)
+        array = self.array(name)
         if array is not None:
             yield array
 
@@ -384,10 +385,7 @@ class Conformers:
         return self.content_hash()
 
     def check_files(self) -> None:
-        """Raise DataError if files that are mapped here have changed since they were opened.
-
-        Called whenever conformers are read from them.
-        """
+        """Raise DataError if mapped files have changed since they were opened."""
 
 
 def check_conformers(given: object, who: str) -> None:

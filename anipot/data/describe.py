@@ -1,4 +1,4 @@
-"""describe: what a data set holds, in a dozen lines."""
+"""Summary of a data set."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def describe(conformers: Conformers) -> Summary:
         heavy_atoms=(min(heavy, default=0), max(heavy, default=0)),
         energy_range=energies,
         relative_range=relative,
-        labels={label: int(c.has(label).sum()) for label in LABELS},
+        labels={label: int(c.has(label).sum()) for label in (*LABELS, *c.labels)},
         periodic=periodic,
         dropped=c.dropped,
         not_read=c.not_read,

@@ -1,6 +1,4 @@
-"""Division: the training, validation and test conformers of a run, as options ask, kept with the
-run.
-"""
+"""Division: the training, validation and test conformers of a run."""
 
 from __future__ import annotations
 
@@ -64,11 +62,11 @@ class Division:
         return [data.take(index) for index in self]
 
     def groups_of(self, data: Conformers) -> np.ndarray | None:
-        """(M,) what stays together in this division: molecules, formulas, or nothing (None)."""
+        """Return the group (M,) of each conformer that stays in one part; None by conformer."""
         return grouped(data, self.by).groups(_unit(self.by))
 
     def describe(self) -> str:
-        """In a sentence, for people."""
+        """Return the division in one sentence."""
         sizes = ", ".join(f"{len(i):,} {p}" for p, i in zip(PARTS, self, strict=True))
         how = f"seed {self.seed}"
         if set(self.listed) == {"validation", "test"}:
@@ -81,33 +79,17 @@ class Division:
 
     def save(self, path: str | Path) -> None:
         """Write the indices as ``.npz`` (atomic)."""
-        about = json.dumps(
-            {
-                "by": self.by,
-                "seed": self.seed,
-                "data_hash": self.data_hash,
-                "listed": self.listed,
-                "fold": self.fold,
-                "isolated": self.isolated,
-            }
-        )
+        names = ("by", "seed", "data_hash", "listed", "fold", "isolated")
+        about = json.dumps({name: getattr(self, name) for name in names})
         # Millions of numbers are not worth the time that compressing them takes.
         write = np.savez if len(self.train) > splits.LARGE else np.savez_compressed
         with atomic_write(path) as temporary, temporary.open("wb") as file:
-            write(
-                file,
-                about=np.frombuffer(about.encode(), dtype=np.uint8),
-                train=self.train,
-                validation=self.validation,
-                test=self.test,
-            )
+            text = np.frombuffer(about.encode(), dtype=np.uint8)
+            write(file, about=text, train=self.train, validation=self.validation, test=self.test)
 
     @staticmethod
     def load(path: str | Path, parts: Collection[str] = PARTS) -> Division:
-        """Read what ``save`` wrote; parts that are not asked for are left empty.
-
-        Raises DataError for anything else.
-        """
+        """Read a file written by ``save``, other parts than ``parts`` empty, or raise DataError."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 about = json.loads(file["about"].tobytes())
@@ -124,7 +106,7 @@ class Division:
 
 
 def read_data(settings: DataSettings) -> Conformers:
-    """The conformers that the options select, from the files they name or the bundled data.
+    """Read the files of the options, or the bundled data, and select conformers.
 
     Logs a warning where energies look like another unit and none was given.
     """
@@ -151,14 +133,13 @@ def select(data: Conformers, settings: DataSettings) -> Conformers:
 def divide(data: Conformers, settings: DataSettings, isolated: bool = False) -> Division:
     """Divide ``data`` as the options say.
 
-    By molecule, lists of molecules for test and validation can be given; the bundled data has lists
-    of its own, used unless ``settings`` names others. What lists leave is divided at random, in the
-    proportions of the fractions. By formula, lists name formulas. With ``folds``, the test part is
-    the ``fold``-th of them, and ``validation`` a fraction of the rest. ``isolated``: isolated atoms
-    are left out of that and all put into the training part, where they become self energies.
-    Raises DataError when a part comes out empty, training lacks an element, or a molecule that the
-    caller listed has no conformer (of the bundled lists, a warning says so); SettingsError for
-    options that contradict each other or would change nothing.
+    By molecule (or formula), lists can name the molecules of the validation and test parts; the
+    bundled data comes with such lists. Other conformers are divided at random, in proportion to the
+    fractions. With ``folds``, the test part is fold number ``fold``, and ``validation`` a fraction
+    of the rest. With ``isolated``, all isolated atoms go to the training part, where they become
+    self energies. Raises DataError when a part is empty, training lacks an element, or a molecule
+    listed by the caller has no conformer (for the bundled lists, a warning); SettingsError for
+    options that contradict each other or have no effect.
     """
     by, seed = settings.split, settings.seed
     whole = data
@@ -207,7 +188,7 @@ def divide(data: Conformers, settings: DataSettings, isolated: bool = False) -> 
 
 
 def with_atoms(data: Conformers, indices: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Parts of ``data`` less its isolated atoms, as parts of all of it: the atoms are training."""
+    """Turn parts of ``data`` without isolated atoms into parts of all; atoms join the first."""
     single = isolated_atoms(data)
     rest = splits.nonzero(~single)
     train, *others = (rest[index] for index in indices)
@@ -215,7 +196,7 @@ def with_atoms(data: Conformers, indices: Sequence[np.ndarray]) -> list[np.ndarr
 
 
 def _check_fractions(settings: DataSettings, listed: Mapping[str, str], own: bool) -> None:
-    """Raise SettingsError for fractions that are too large, or that nothing would look at."""
+    """Raise SettingsError for fractions that exceed 1 in total or have no effect."""
     given = [n for n in PARTS if getattr(settings, n) != DataSettings.model_fields[n].default]
     idle = given if len(listed) == 2 else [n for n in given if n in listed]
     if settings.folds is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from anipot.data.labels import fields_of
 from anipot.errors import DataError, SettingsError
 from anipot.system.archive import BROKEN, open_archive
 from anipot.system.files import atomic_write
@@ -39,13 +40,13 @@ def read_npz(path: Path) -> dict[str, Any]:
     """Read the fields of Conformers. Raises DataError for any other file."""
     try:
         with open_archive(path) as archive:
-            fields: dict[str, Any] = {name: archive[name] for name in archive.headers}
-        about = json.loads(fields.pop("about").tobytes())
+            columns = {name: archive[name] for name in archive.headers}
+        about = json.loads(columns.pop("about").tobytes())
         if about.pop("format") != FORMAT:
             raise KeyError("format")
-        masks = {n[5:]: fields.pop(n) for n in list(fields) if n.startswith("mask_")}
-        for name, array in fields.items():
-            if array.dtype.kind not in _KINDS.get(name, "f"):
+        for name, array in columns.items():
+            kinds = "b" if name.startswith("mask_") else _KINDS.get(name, "f")
+            if array.dtype.kind not in kinds:
                 raise TypeError(f"{name!r} is of type {array.dtype}")
         if not isinstance(about["dropped"], int) or about["grouped_by"] not in _GROUPED_BY:
             raise ValueError(f"dropped {about['dropped']!r}, grouped {about['grouped_by']!r}")
@@ -54,7 +55,7 @@ def read_npz(path: Path) -> dict[str, Any]:
             about[name] = tuple(str(text) for text in about.get(name, ()))
         given = dict(about.get("file_units", {}))
         about["file_units"] = {str(kind): str(unit) for kind, unit in given.items()}
-        return {**fields, **about, "masks": masks}
+        return {**fields_of(columns), **about}
     except DataError as e:
         raise e if str(path) in str(e) else DataError(f"{path}: {e}") from e
     except (*BROKEN, AttributeError) as e:

@@ -1,4 +1,4 @@
-"""Packing: any data files become one store, file by file, in processes side by side."""
+"""Pack data files into one store, in several processes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from tqdm import tqdm
 from anipot.data.check import warn_of_labels
 from anipot.data.concatenation import Joined
 from anipot.data.conformers import Conformers
+from anipot.data.labels import check_column, fields_of
 from anipot.data.load import PathLike, read_file
 from anipot.data.mapping import ReadOptions, log
-from anipot.data.store import MANIFEST, check_column, is_store, seal
+from anipot.data.store import MANIFEST, is_store, seal
 from anipot.errors import DataError, SettingsError
 from anipot.system.files import damage_named, read_json
 
@@ -84,7 +85,7 @@ def pack(
 def _parts(
     sources: list[Path], work: Path, options: ReadOptions, workers: int, progress: bool
 ) -> list[Path]:
-    """The folder of each file's part; those of a packing that was killed are taken as they are."""
+    """Return the folder of each file's part; finished parts of a killed packing are kept."""
     parts = [work / _name(f, options) for f in sources]
     waiting = {p: f for p, f in zip(parts, sources, strict=True) if not (p / "part.json").exists()}
     workers = min(workers, max(len(waiting), 1))
@@ -94,7 +95,7 @@ def _parts(
     ) as bar:  # fmt: skip
         if workers == 1:
             for part, file in waiting.items():
-                _say(_read_part(file, part, options))
+                _log_again(_read_part(file, part, options))
                 bar.update()
             return parts
         # Fresh processes: a fork of one that has started threads may hang.
@@ -103,11 +104,11 @@ def _parts(
             jobs = [pool.submit(_read_part, f, p, options) for p, f in waiting.items()]
             try:
                 for job in as_completed(jobs):
-                    _say(job.result())
+                    _log_again(job.result())
                     bar.update()
             except BrokenProcessPool:
                 raise DataError(
-                    "a process that read a file has died, perhaps for want of memory; run the "
+                    "a process that read a file has died, perhaps out of memory; run the "
                     "command again with fewer workers: it goes on where it was"
                 ) from None
             finally:
@@ -116,11 +117,11 @@ def _parts(
 
 
 def _read_part(file: Path, part: Path, options: ReadOptions) -> Messages:
-    """Read one file into a folder of its own; what the reader had to say."""
+    """Read one file into the folder ``part``; return the log messages of the reader."""
     building = part.with_name(f"{part.name}.building")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
-    with _heard() as messages:
+    with _collected_log() as messages:
         conformers = read_file(
             file, options, lambda shape, dtype: array_on_disk(part.parent, shape, dtype)
         )
@@ -150,9 +151,8 @@ def _open_part(part: Path) -> Conformers:
         for column in columns:
             check_column(column)
         arrays = {c: np.load(part / f"{c}.npy", mmap_mode="r") for c in columns}
-        masks = {c.removeprefix("mask_"): arrays.pop(c) for c in columns if c.startswith("mask_")}
         about |= {name: tuple(about[name]) for name in ("molecule_names", "sources", "not_read")}
-        return Conformers(**arrays, **about, masks=masks)
+        return Conformers(**fields_of(arrays), **about)
 
 
 def _alike(parts: list[Conformers]) -> list[Conformers]:
@@ -186,7 +186,7 @@ def _write(joined: Joined, folder: Path, progress: bool) -> None:
 
 @contextmanager
 def _workplace(store: Path) -> Iterator[Path]:
-    """The folder in which a store comes to be; it stays only if the process is killed."""
+    """Folder in which a store is built; removed at the end, kept if the process is killed."""
     work = store.with_name(f".{store.name}.packing")
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("w") as lock:
@@ -207,15 +207,15 @@ def _workplace(store: Path) -> Iterator[Path]:
 
 
 def _name(file: Path, options: ReadOptions) -> str:
-    """A part's name: of the file as it is now, read with these options."""
+    """Name of a part, from the path, size and time of its file and the options."""
     stat = (file / MANIFEST if is_store(file) else file).stat()
     key = [str(file.resolve()), stat.st_size, stat.st_mtime_ns, options.model_dump()]
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
 
 
 @contextmanager
-def _heard() -> Iterator[Messages]:
-    """Collects what readers log: a process beside the first has nobody to tell it to."""
+def _collected_log() -> Iterator[Messages]:
+    """Collect the log messages of readers, for the main process to log."""
     messages: Messages = []
 
     class Listener(logging.Handler):
@@ -232,6 +232,6 @@ def _heard() -> Iterator[Messages]:
         log.propagate = before
 
 
-def _say(messages: Messages) -> None:
+def _log_again(messages: Messages) -> None:
     for level, text in messages:
         log.log(level, "%s", text)

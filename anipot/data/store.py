@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from anipot.data.concatenation import ARRAYS, PER_ATOM
 from anipot.data.conformers import Conformers
+from anipot.data.labels import check_column, content_hash, described, fields_of, per_atom
 from anipot.data.views import StoredConformers
 from anipot.errors import DataError
 from anipot.system.files import damage_named, read_json
@@ -36,14 +36,6 @@ BLOCK = 1 << 24
 
 #: Threads that read and sum: more would wait for the disk.
 READERS = 4
-
-UNITS = {
-    "coordinates": "angstrom",
-    "energies": "hartree",
-    "forces": "hartree/angstrom",
-    "cells": "angstrom",
-    "stress": "hartree/angstrom^3",
-}
 
 
 def is_store(path: Path) -> bool:
@@ -69,11 +61,9 @@ def open_store(path: str | Path, *, verify: bool = True) -> Conformers:
             raise DataError(f"{damaged}; {_WAY_OUT}")
     arrays = {name: _mapped(path / f"{name}.npy", of) for name, of in about["arrays"].items()}
     _check_shapes(path, about, arrays)
-    masks = {n.removeprefix("mask_"): arrays.pop(n) for n in list(arrays) if n.startswith("mask_")}
     try:
         fields = {
-            **arrays,
-            "masks": masks,
+            **fields_of(arrays),
             "molecule_names": tuple(about["molecule_names"]),
             "grouped_by": about["grouped_by"],
             "level_of_theory": about["level_of_theory"],
@@ -124,22 +114,22 @@ def read_manifest(path: Path) -> dict[str, Any]:
     file = path / MANIFEST
     try:
         about = read_json(file, DataError, _WAY_OUT)
-        told = about.pop("sha256")
+        expected = about.pop("sha256")
     except KeyError as e:
         raise DataError(f"{file}: damaged ({e}); {_WAY_OUT}") from None
     if about.get("format") != FORMAT:
         raise DataError(
-            f"{path}: a store of the format {about.get('format')!r}, which this version of anipot "
+            f"{file}: a store of the format {about.get('format')!r}, which this version of anipot "
             f"does not read ({FORMAT!r}); pack it again"
         )
-    if told != _sum_of(about):
+    if expected != _sum_of(about):
         raise DataError(f"{file}: damaged (its own sha256 does not fit); {_WAY_OUT}")
     with damage_named(file, DataError, _WAY_OUT):  # whoever wrote it can make a sum that fits
         _check_manifest(about)
     return about
 
 
-#: What the parts of ``store.json`` are.
+#: Types of the entries of ``store.json``.
 _KINDS = {
     "conformers": int, "atoms": int, "molecule_names": list, "grouped_by": str,
     "level_of_theory": str, "sources": list, "dropped": int, "content_sha256": str, "arrays": dict,
@@ -147,7 +137,7 @@ _KINDS = {
 
 
 def _check_manifest(about: dict[str, Any]) -> None:
-    """Raises an error for what no store says; names become names of files."""
+    """Raise an error for invalid entries: array names become file names."""
     for key, kind in _KINDS.items():
         if not isinstance(about[key], kind):
             raise ValueError(f"{key!r} is {about[key]!r:.200}")
@@ -161,14 +151,8 @@ def _check_manifest(about: dict[str, Any]) -> None:
             raise ValueError(f"{name!r}: there are not as many checksums as blocks")
 
 
-def check_column(name: str) -> None:
-    """Raises ValueError for a name that no array of a data set has."""
-    if name not in ARRAYS and name.removeprefix("mask_") not in ("energies", "forces", "stress"):
-        raise ValueError(f"there is no array {name!r:.200}")
-
-
 def damages(path: Path, about: dict[str, Any]) -> Iterator[str]:
-    """In words, each block whose checksum does not fit, in the order of files and blocks."""
+    """Yield a message for each block with a wrong checksum."""
     jobs = [
         (name, k, crc) for name, of in about["arrays"].items() for k, crc in enumerate(of["crc32"])
     ]
@@ -214,43 +198,35 @@ def seal(folder: Path, about: dict[str, Any], columns: Iterable[str]) -> None:
     """
     names = list(columns)
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
-    described = {}
+    entries = {}
     with ThreadPoolExecutor(READERS) as pool:
         for name, array in arrays.items():
             file = folder / f"{name}.npy"
             size = file.stat().st_size
             blocks = range(-(-size // BLOCK))
-            described[name] = {
+            entries[name] = {
                 "dtype": str(array.dtype),
                 "shape": list(array.shape),
                 "bytes": size,
-                "unit": UNITS.get(name),
+                "unit": described(name).unit,
                 "crc32": [s for s, _ in pool.map(lambda k, f=file: block_sum(f, k), blocks)],
             }
+    further = [name for name in names if not name.startswith("mask_")]
     manifest = {
         "format": FORMAT,
         "conformers": len(arrays["offsets"]) - 1,
         "atoms": len(arrays["atomic_numbers"]),
         **about,
-        "content_sha256": _content_hash(arrays),
-        "arrays": described,
+        "content_sha256": content_hash(
+            further, lambda name: [arrays[name]] if name in arrays else []
+        ),
+        "arrays": entries,
     }
     text = json.dumps({**manifest, "sha256": _sum_of(manifest)}, indent=1)
     with (folder / MANIFEST).open("w", encoding="utf-8") as out:
         out.write(text)  # to its last byte: a newline at the end could be lost unnoticed
         out.flush()
         os.fsync(out.fileno())
-
-
-def _content_hash(arrays: dict[str, np.ndarray]) -> str:
-    """``Conformers.content_hash`` of the arrays, before there are conformers."""
-    digest = hashlib.sha256()
-    for name in ARRAYS:
-        digest.update(name.encode())
-        if name in arrays:
-            digest.update(str(arrays[name].dtype).encode())
-            digest.update(arrays[name].reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
 
 
 def _sum_of(about: dict[str, Any]) -> str:
@@ -296,7 +272,7 @@ def _about_where(about: dict[str, Any], name: str, first: int, last: int) -> str
     """Which conformers (of the whole, about) lie in some bytes of an array with one row each."""
     of = about["arrays"][name]
     rows = of["shape"][0]
-    if name in PER_ATOM or not rows:
+    if not rows or per_atom(name):
         return ""
     row = int(np.prod(of["shape"][1:], dtype=np.int64)) * np.dtype(of["dtype"]).itemsize
     head = of["bytes"] - rows * row

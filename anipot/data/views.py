@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from anipot.data.concatenation import PER_ATOM
 from anipot.data.conformers import Conformers
+from anipot.data.labels import per_atom
 from anipot.data.npz_file import ABOUT
 from anipot.data.pieces import atoms_of
 from anipot.errors import DataError
@@ -101,11 +101,13 @@ class ConformersView(Conformers):
     def _pieces(self, name: str) -> Iterator[np.ndarray]:
         """An array of the view, a piece at a time; nothing where the base has none."""
         self.check_files()
-        array, offsets = getattr(self.base, name), self.base.offsets
+        array, offsets = self.base.array(name), self.base.offsets
         before = 0
-        for start in range(0, len(self), PIECE) if array is not None else ():
+        if array is None:
+            return
+        for start in range(0, len(self), PIECE):
             index = self.index[start : start + PIECE]
-            if name in PER_ATOM:
+            if per_atom(name):
                 yield array[atoms_of(offsets, index)[0]]
             elif name == "offsets":
                 own = np.cumsum(offsets[index + 1] - offsets[index]) + before
@@ -134,8 +136,8 @@ class ConformersView(Conformers):
 
     def has(self, label: str) -> np.ndarray:
         mask = self.base.masks.get(label)
-        if mask is None or getattr(self.base, label) is None:
-            return np.broadcast_to(getattr(self.base, label) is not None, len(self))
+        if mask is None or self.base.array(label) is None:
+            return np.broadcast_to(self.base.array(label) is not None, len(self))
         return mask[self.index]
 
     def has_at(self, label: str, index: np.ndarray) -> np.ndarray:
@@ -225,6 +227,13 @@ class ConformersView(Conformers):
     pbc = cached_property(lambda self: self._whole("pbc"))
     stress = cached_property(lambda self: self._whole("stress"))
     molecule = cached_property(lambda self: self._whole("molecule"))
+
+    @cached_property
+    def labels(self) -> dict[str, np.ndarray]:
+        return {name: self._whole(name) for name in self.base.labels}
+
+    def _labels(self) -> Sequence[str]:
+        return list(self.base.labels)
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
