@@ -77,7 +77,7 @@ class _Header(BaseModel):
     repulsion: dict[str, Any] | None = None
 
 
-def is_own(path: Path) -> bool:
+def is_anipot(path: Path) -> bool:
     """Whether a file claims to be a safetensors file, by its name or its first bytes."""
     if path.suffix == SUFFIX:
         return True
@@ -89,7 +89,7 @@ def is_own(path: Path) -> bool:
     return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < 2**27
 
 
-def write_own(members: Sequence[ANIModel], about: Mapping[str, Any], path: str | Path) -> Path:
+def write_anipot(members: Sequence[ANIModel], about: Mapping[str, Any], path: str | Path) -> Path:
     """Write one model, or the members of an ensemble, all or nothing; returns the path.
 
     Raises PotentialError for what is not plain data in ``about``, for weights that are not finite,
@@ -142,7 +142,7 @@ def write_own(members: Sequence[ANIModel], about: Mapping[str, Any], path: str |
     return path
 
 
-def read_own(path: str | Path, *, engine: str = "auto") -> Potential:
+def read_anipot(path: str | Path, *, engine: str = "auto") -> Potential:
     """Read a potential that anipot wrote: an ANIModel, or an ANIEnsemble where it has members.
 
     Raises PotentialError that names the file and what is wrong with it.

@@ -16,8 +16,8 @@ from torch import Tensor
 from anipot.aev.settings import AEVSettings
 from anipot.elements import parse_elements
 from anipot.errors import AnipotError, PotentialError
-from anipot.formats.state_dicts import CONSTANTS, StateDict, check_tensor, written
-from anipot.formats.torch_files import Unread
+from anipot.formats.state_dict.contents import CONSTANTS, StateDict, check_tensor, written
+from anipot.formats.state_dict.torch_file import Unread
 
 _CUTOFFS = {"Rcr": "radial_cutoff", "Rca": "angular_cutoff"}
 _LISTS = dict(list(CONSTANTS.items())[:6])
@@ -29,7 +29,7 @@ _ENERGIES = ("self_energies_train", "self_energies")
 _ACTIVATIONS = {"ReLU": "relu", "SiLU": "silu", "Tanh": "tanh", "Sigmoid": "sigmoid"}
 
 
-class Told(NamedTuple):
+class Description(NamedTuple):
     """What ``args`` and the names of classes say; None for what they do not."""
 
     elements: tuple[str, ...] | None
@@ -39,7 +39,7 @@ class Told(NamedTuple):
     assumed: list[str]
 
 
-def told_by_mlatom(file: StateDict) -> Told | None:
+def read_description(file: StateDict) -> Description | None:
     """What a file of MLatom says beside its weights; None for another file.
 
     Raises PotentialError, naming the key, for values that cannot be used.
@@ -76,7 +76,7 @@ def told_by_mlatom(file: StateDict) -> Told | None:
     if isinstance(learned, str) and learned not in ("energy", "y"):
         assumed.append(f"its property {learned[:40]!r} is a total energy")
     activation, note = _activation(file)
-    return Told(elements, aev, energies, activation, assumed + note)
+    return Description(elements, aev, energies, activation, assumed + note)
 
 
 def _activation(file: StateDict) -> tuple[str | None, list[str]]:

@@ -16,10 +16,10 @@ import torch
 
 from anipot.aev.computer import AEVComputer
 from anipot.errors import PotentialError, SettingsError
-from anipot.formats.bounded import inside, naming, read_text
 from anipot.formats.neurochem_constants import read_params, read_self_energies
-from anipot.formats.nnf import Budget, read_networks
+from anipot.formats.neurochem_networks import Budget, read_networks
 from anipot.formats.published import recognised
+from anipot.formats.safe_reading import inside, naming, read_text
 from anipot.networks.atomic import DTYPES
 from anipot.potential.ensemble import ANIEnsemble
 from anipot.potential.model import ANIModel

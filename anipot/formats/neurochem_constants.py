@@ -12,7 +12,7 @@ import numpy as np
 from anipot.aev.settings import AEVSettings
 from anipot.elements import parse_elements
 from anipot.errors import PotentialError
-from anipot.formats.bounded import naming, number, read_text, short
+from anipot.formats.safe_reading import naming, number, read_text, short
 from anipot.networks.self_energies import SelfEnergies
 
 #: More entries than any real list of constants has.

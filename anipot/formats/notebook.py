@@ -24,19 +24,20 @@ from anipot.aev.settings import AEVSettings
 from anipot.data.batches import Batch
 from anipot.data.conformers import Conformers
 from anipot.errors import DataError, PotentialError, SettingsError
-from anipot.formats.assembly import (
-    Found,
+from anipot.formats.mlatom import read_description
+from anipot.formats.safe_reading import naming
+from anipot.formats.state_dict.contents import pickled_text, read_state_dict
+from anipot.formats.state_dict.model import (
     GivenConstants,
     GivenEnergies,
+    ParsedModel,
     assemble,
     given_constants,
     names_elements,
     parse,
     self_energies_of,
 )
-from anipot.formats.layers import EPSILON, Side
-from anipot.formats.mlatom import told_by_mlatom
-from anipot.formats.state_dicts import naming, pickled_text, read_state_dict
+from anipot.formats.state_dict.networks import EPSILON, Side
 from anipot.networks.atomic import ACTIVATIONS
 from anipot.networks.self_energies import SelfEnergies
 from anipot.potential.base import Potential
@@ -104,8 +105,8 @@ def read_notebook(
         raise SettingsError(f"batch_norm must be 'before' or 'after', not {batch_norm!r}")
     output_unit = units.energy_unit(output_unit)
     file = read_state_dict(path)
-    with naming(path):
-        told = told_by_mlatom(file)
+    with naming(path, hints=True):
+        told = read_description(file)
         if told is not None:
             elements = told.elements if elements is None else elements
             aev = told.aev if aev is None else aev
@@ -180,7 +181,7 @@ class _Tried(NamedTuple):
 
 
 def _ask(
-    found: Found, choice: _Choice, energies: SelfEnergies | None, open_norm: str | None
+    found: ParsedModel, choice: _Choice, energies: SelfEnergies | None, open_norm: str | None
 ) -> None:
     """Raise PotentialError with the keywords to give, where the file leaves something open."""
     lacking = []
@@ -214,7 +215,7 @@ def _choices(given: _Choice, undecided: bool) -> list[_Choice]:
 
 
 def _try(
-    found: Found,
+    found: ParsedModel,
     choices: list[_Choice],
     energies: SelfEnergies | None,
     output_unit: str,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from anipot.elements import SYMBOLS
 from anipot.errors import PotentialError
-from anipot.formats.layers import Network
+from anipot.formats.state_dict.networks import Network
 
 _Path = tuple[str, ...]
 

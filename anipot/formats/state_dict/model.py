@@ -15,10 +15,10 @@ from anipot.aev.computer import AEVComputer
 from anipot.aev.settings import AEVSettings
 from anipot.elements import parse_elements, symbols_of
 from anipot.errors import PotentialError, SettingsError
-from anipot.formats.layers import Network, Side, find_networks
-from anipot.formats.module_names import arrange, order_is_lost, restored
 from anipot.formats.neurochem_constants import read_params
-from anipot.formats.state_dicts import CONSTANTS, cutoff, element_count, take_constants
+from anipot.formats.state_dict.contents import CONSTANTS, cutoff, element_count, take_constants
+from anipot.formats.state_dict.module_names import arrange, order_is_lost, restored
+from anipot.formats.state_dict.networks import Network, Side, find_networks
 from anipot.networks.atomic import AtomicNetworks
 from anipot.networks.self_energies import SelfEnergies
 from anipot.potential.base import Potential
@@ -38,7 +38,7 @@ GivenConstants = str | Path | Mapping[str, Any] | AEVSettings
 
 
 @dataclass(frozen=True)
-class Found:
+class ParsedModel:
     """What a state dict holds. ``members`` are networks in the order of the settings' elements.
 
     ``self_energies`` (E,) hartree are None where it has none. ``assumed`` says in prose what is not
@@ -98,7 +98,7 @@ def parse(
     angular_cutoff: float | None = None,
     aev: AEVSettings | None = None,
     in_order: bool = True,
-) -> Found:
+) -> ParsedModel:
     """Find AEV constants, networks and self energies in a state dict.
 
     ``elements`` in the order of the networks, where these have no names; cutoffs in angstrom, which
@@ -163,12 +163,12 @@ def parse(
         members = [[m[named.index(s)] for s in symbols] for m in members]
     settings = AEVSettings(elements=symbols, **values)
     if own is None:
-        return Found(settings, members, None, tuple(assumed))
+        return ParsedModel(settings, members, None, tuple(assumed))
     if own.numel() != count:
         intercept = "; an intercept cannot be represented" if own.numel() == count + 1 else ""
         raise PotentialError(f"{own.numel()} self energies for {count} elements{intercept}")
     energies = own.reshape(-1).double().numpy().copy()
-    return Found(settings, members, energies, tuple(assumed))
+    return ParsedModel(settings, members, energies, tuple(assumed))
 
 
 def _count(values: Mapping[str, Any], networks: list[Network]) -> int:
@@ -301,7 +301,7 @@ def self_energies_of(given: GivenEnergies, elements: tuple[str, ...]) -> SelfEne
 
 
 def assemble(
-    found: Found,
+    found: ParsedModel,
     networks: list[AtomicNetworks],
     energies: SelfEnergies,
     output_unit: str,

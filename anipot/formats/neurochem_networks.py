@@ -14,7 +14,7 @@ import torch
 
 from anipot.aev.settings import AEVSettings
 from anipot.errors import PotentialError
-from anipot.formats.bounded import MAX_TEXT, inside, is_number, naming, read_bytes, short
+from anipot.formats.safe_reading import MAX_TEXT, inside, is_number, naming, read_bytes, short
 from anipot.networks.atomic import AtomicNetworks
 
 #: NeuroChem's numbers of activations. 6 is none, and only the last layer has it.
