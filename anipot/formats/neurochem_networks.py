@@ -31,7 +31,7 @@ _ARRAY = re.compile(r"FILE:([^\[\]:]+)\[(\d{1,9})\]")
 
 @dataclass
 class Budget:
-    """How many weights a potential may still have."""
+    """Number of weights that a potential may still have."""
 
     left: int = field(default=MAX_WEIGHTS)
 
@@ -203,7 +203,7 @@ def _parse_layer(block: str, k: int, end: str) -> _Layer:
 
 
 def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Raw little-endian float32, row by row: an array of that shape."""
+    """Read raw little-endian float32 as an array of this shape."""
     with naming(path):
         size = 4 * math.prod(shape)
         content = read_bytes(path, size)

@@ -286,8 +286,8 @@ def _atomic_network(element: str, net: Any, output_unit: str, shift: float) -> n
     layers = [*network.get_submodule("layers").children(), network.get_submodule("final_layer")]
     network.to(next(net.parameters()).dtype)
     with torch.no_grad():
-        for layer, own in zip(layers, net.layers, strict=True):
-            for name, value in own.named_parameters():
+        for layer, source in zip(layers, net.layers, strict=True):
+            for name, value in source.named_parameters():
                 layer.get_parameter(name).copy_(value)
         scale = units.energy_to_hartree(output_unit)
         if scale != 1.0 or shift:

@@ -17,17 +17,13 @@ from torch import Tensor
 
 from anipot.aev.settings import AEVSettings
 from anipot.errors import PotentialError
+from anipot.formats.neurochem_constants import LISTS
 from anipot.formats.safe_reading import naming
 from anipot.formats.state_dict.torch_file import WAY_OUT, Unread, read_torch_file
 
-#: Names of the AEV's constants: of TorchANI up to 2.2, and after.
+#: Names of the AEV's constants: of TorchANI up to 2.2 (as in NeuroChem), and after.
 CONSTANTS = {
-    "EtaR": "radial_eta",
-    "ShfR": "radial_shifts",
-    "EtaA": "angular_eta",
-    "Zeta": "zeta",
-    "ShfA": "angular_shifts",
-    "ShfZ": "angle_shifts",
+    **LISTS,
     "radial.eta": "radial_eta",
     "radial.shifts": "radial_shifts",
     "angular.eta": "angular_eta",
@@ -226,7 +222,7 @@ def take_constants(tensors: dict[str, Tensor]) -> dict[str, tuple[float, ...]]:
             found[field] = written(field, tensors.pop(name).detach().reshape(-1).numpy())
     if not found:
         return {}
-    lacking = [old for old, field in list(CONSTANTS.items())[:6] if field not in found]
+    lacking = [old for old, field in LISTS.items() if field not in found]
     if lacking:
         raise PotentialError(f"of the constants of the AEV, {', '.join(lacking)} are missing")
     for name in list(tensors):
