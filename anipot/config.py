@@ -294,6 +294,9 @@ class TrainingSettings(Settings):
         0.0, ge=0, validate_default=True,
         description="weight of the mean loss of stress times volume per atom",
     )  # fmt: skip
+    loss_terms: dict[str, float] = Field(
+        default_factory=dict, description="weights of loss terms that you registered, by name"
+    )
     target_unit: str = Field("kcal/mol", description="unit of the loss: kcal/mol, hartree, eV ...")
     patience: int | None = Field(
         None, ge=1, description="epochs without a better one before stopping; none: half of epochs"

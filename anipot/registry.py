@@ -1,21 +1,22 @@
 """Registries: the extension points of the package.
 
-A network, an optimizer, a loss term, an AEV engine, a reader or a label registers under a name,
-either with a decorator or with an entry point of an installed package:
+An optimizer, a loss term, an AEV engine or a reader registers under a name, either with a decorator
+or with an entry point of an installed package:
 
-    @networks.register("mine")
-    class MyNetworks: ...
+    @optimizers.register("mine")
+    def my_optimizer(weights, settings): ...
 
     # pyproject.toml of another package
-    [project.entry-points."anipot.networks"]
-    mine = "my_package:MyNetworks"
+    [project.entry-points."anipot.optimizers"]
+    mine = "my_package:my_optimizer"
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
 from anipot.errors import SettingsError
@@ -34,6 +35,10 @@ class Registry(Generic[T]):
         self.kind, self.group = kind, group
         self._known: dict[str, T] = {}
 
+    @cached_property
+    def _offered(self) -> dict[str, EntryPoint]:
+        return {entry.name: entry for entry in entry_points(group=self.group)}
+
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that registers a class or function. Raises SettingsError for a name in use."""
 
@@ -49,10 +54,9 @@ class Registry(Generic[T]):
         """Raises SettingsError for an unknown name, with the nearest known ones."""
         if name in self._known:
             return self._known[name]
-        for entry in entry_points(group=self.group):
-            if entry.name == name:
-                self._known[name] = entry.load()
-                return self._known[name]
+        if name in self._offered:
+            self._known[name] = self._offered[name].load()
+            return self._known[name]
         near = difflib.get_close_matches(name, list(self), n=3, cutoff=0.6) or list(self)
         raise SettingsError(f"unknown {self.kind} {name!r}; known: {', '.join(near)}")
 
@@ -61,5 +65,4 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         """Names in order of registration, then those of entry points."""
-        offered = (entry.name for entry in entry_points(group=self.group))
-        return iter(dict.fromkeys([*self._known, *offered]))
+        return iter(dict.fromkeys([*self._known, *self._offered]))

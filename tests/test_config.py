@@ -206,7 +206,10 @@ def test_yaml_files_that_cannot_be_used(tmp_path):
 # ---- one owner of every default ----------------------------------------------------------------
 
 
-def test_every_training_option_reaches_the_trainer():
+def test_every_training_option_reaches_the_trainer(monkeypatch):
+    from anipot.training.losses import registered_terms
+
+    monkeypatch.setattr(registered_terms, "_known", {"a": print})
     model = ANIModel.create("HC", hidden=[4])
     assert ANITrainer(model).settings == TrainingSettings()
     other = {
@@ -216,7 +219,7 @@ def test_every_training_option_reaches_the_trainer():
         "freeze_layers": 1, "seed": 9, "device": "cpu", "aev_cache": "off",
         "threads": 1, "checkpoint_minutes": 1.0, "per_atom": True, "energy_weight": 2.0,
         "normalize_aevs": True, "cuda_graph": True, "precision": "tf32", "updates": 5,
-        "force_weight": 0.5, "stress_weight": 0.1,
+        "force_weight": 0.5, "stress_weight": 0.1, "loss_terms": {"a": 1.0},
     }  # fmt: skip
     assert set(other) == set(TrainingSettings.model_fields)
     settings = ANITrainer(model, **other).settings.model_dump()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import ase
@@ -19,8 +19,14 @@ from anipot.data.readers.extxyz import read_frames
 from anipot.data.readers.npz import read_npz
 from anipot.data.store import MANIFEST, is_store, open_store
 from anipot.errors import DataError
+from anipot.registry import Registry
 
 PathLike = str | os.PathLike[str]
+
+#: Readers by the ending of their files, such as ".mine": functions of path and ReadOptions that
+#: return Conformers, or raise DataError. HDF5 files and what ASE reads have readers of their own.
+readers: Registry[Callable[[Path, ReadOptions], Conformers]] = Registry("reader", "anipot.readers")
+readers.register(".npz")(read_npz)
 
 
 def load_dataset(
@@ -161,10 +167,10 @@ def _by_type(
             f"{path} is a single array; save coordinates, species and energies together with "
             "numpy.savez as an .npz file"
         )
+    if suffix in readers:
+        return readers[suffix](path, options)
     if suffix in (".h5", ".hdf5", ".hdf") or is_hdf5(path):
         return read_ani_hdf5(path, options, empty)
-    if suffix == ".npz":
-        return read_npz(path, options)
     return read_frames(path, options, carried)
 
 

@@ -26,7 +26,7 @@ from anipot.system.options import checked, read_yaml, to_yaml
 from anipot.training.ranks import ranks
 from anipot.training.targets import with_isolated_atoms
 from anipot.training.trainer import ANITrainer
-from anipot.training.updates import optimizers
+from anipot.training.updates import check_registered
 
 #: What a finished run holds, in the order in which it comes to be.
 CONTENTS = {
@@ -104,7 +104,7 @@ def new_run(
     """
     if folder is not None:
         _check_free(Path(folder))
-    optimizers[settings.training.optimizer]  # raises for an unknown one before any work
+    check_registered(settings.training)  # before any work
     with logged() as log:
         data = read_data(settings.data)
         division = divide(data, settings.data, settings.training.self_energies == "isolated")

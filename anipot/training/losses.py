@@ -14,6 +14,7 @@ from anipot.config import TrainingSettings
 from anipot.data.batches import Batch
 from anipot.data.conformers import LABELS, READ_AT_ONCE, Conformers
 from anipot.potential.outputs import Outputs
+from anipot.registry import Registry
 
 #: (predicted, reference) of one shape, the reference NaN where a conformer lacks the label.
 Pair = tuple[Tensor, Tensor]
@@ -55,13 +56,21 @@ PAIRS: dict[str, Callable[[Outputs, Batch, float], Pair]] = {
 }
 
 
+#: Loss terms by the names in the option ``loss_terms``: functions (outputs, batch, scale) that
+#: return the loss (B,) of each conformer, float64; ``scale`` is the target unit's value for a
+#: hartree. ``outputs.forces`` are computed if the function has an attribute ``derivatives = True``.
+registered_terms: Registry[Callable[[Outputs, Batch, float], Tensor]] = Registry(
+    "loss term", "anipot.loss_terms"
+)
+
+
 @dataclass(frozen=True)
 class Term:
-    """The part of a loss that one label has: ``weight`` times the mean over what is labelled.
+    """One term of a loss: ``weight`` times the mean over what is labelled.
 
     ``needs`` is the label (``"energies"``, ``"forces"``, ``"stress"``). The mean is over
     conformers, over the components of forces, or over those of stress. ``items`` of conformers
-    (B,) are how many of these each has, (B,) float64: none where it lacks the label.
+    (B,) is the number of these in each, (B,) float64: 0 where the label is missing.
     """
 
     needs: str
@@ -114,7 +123,28 @@ def loss_terms(
                 units.hartree_to(settings.target_unit),
             )
         )
+    for name, weight in settings.loss_terms.items():
+        terms.append(_registered(name, weight, device, units.hartree_to(settings.target_unit)))
     return terms
+
+
+def _registered(name: str, weight: float, device: torch.device, scale: float) -> Term:
+    """The term of a registered function, of which every conformer is one item."""
+    function = registered_terms[name]
+
+    def pair(outputs: Outputs, batch: Batch, scale: float) -> Pair:
+        losses = function(outputs, batch, scale)
+        return losses, torch.zeros_like(losses)
+
+    return Term(
+        "forces" if getattr(function, "derivatives", False) else "energies",
+        weight,
+        pair,
+        lambda error, n_atoms: error,
+        lambda index: torch.ones(len(index), dtype=torch.float64, device=device),
+        True,
+        scale,
+    )
 
 
 def _items(
@@ -170,6 +200,8 @@ def _shape(settings: TrainingSettings, label: str) -> Callable[[Tensor, Tensor],
 def loss_unit(settings: TrainingSettings) -> str:
     """Unit of the loss, for tables and axes; empty where it is a sum of several."""
     if set(weights(settings)) != {"energies"} or settings.energy_weight != 1.0:
+        return ""
+    if settings.loss_terms:
         return ""
     if settings.per_atom:
         return f"({settings.target_unit}/atom)^2"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from anipot.data.conformers import Conformers
-from anipot.data.load import load_dataset
+from anipot.data.load import load_dataset, readers
 from anipot.data.published.bundled import load_bundled
 from anipot.errors import DataError
 
@@ -54,3 +54,16 @@ def test_hdf5_is_known_by_its_content(tmp_path):
     path = tmp_path / "data.without-suffix"
     shutil.copy(bundled_path(), path)
     assert load_dataset(path).content_hash() == load_bundled().content_hash()
+
+
+def test_a_reader_is_registered_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "_known", dict(readers._known))
+
+    @readers.register(".points")
+    def read_points(path, options):
+        rows = np.loadtxt(path)
+        return Conformers(rows[:, 0].astype(int), rows[:, 1:], [0, len(rows)], energies=[-1.0])
+
+    (tmp_path / "a.points").write_text("1 0 0 0\n1 0 0 0.74\n")
+    data = load_dataset(tmp_path / "a.points")
+    assert data.formulas()[1] == ("H2",)

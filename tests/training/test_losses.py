@@ -17,7 +17,7 @@ from anipot.errors import DataError, SettingsError
 from anipot.networks.repulsion import Repulsion
 from anipot.potential.model import ANIModel
 from anipot.training.loop import TrainingLoop
-from anipot.training.losses import loss_terms, loss_unit
+from anipot.training.losses import loss_terms, loss_unit, registered_terms
 from anipot.training.trainer import ANITrainer
 
 KCAL = units.HARTREE_TO_KCALMOL
@@ -245,3 +245,28 @@ def test_a_repulsion_is_added_to_what_the_networks_learn():
     loop = TrainingLoop(model, settings, data, data)
     loss = float(loop.step(torch.arange(len(data))))
     assert loss == pytest.approx(expected_loss(loop, data), rel=1e-9)
+
+
+def test_a_loss_term_is_registered_in_a_few_lines(small, monkeypatch):
+    """The largest force of each molecule, in a loss of its own beside the energies."""
+    monkeypatch.setattr(registered_terms, "_known", {})
+
+    @registered_terms.register("largest_force")
+    def largest_force(outputs, batch, scale):
+        norms = outputs.forces.double().square().sum(1)
+        return norms.new_zeros(len(batch)).scatter_reduce(0, batch.conformer, norms, "amax")
+
+    largest_force.derivatives = True
+    model = ANIModel.create("HCNO", hidden=[4], seed=1, dtype="float64")
+    found = []
+    for weight in (0.0, 2.0):
+        settings = TrainingSettings(loss_terms={"largest_force": weight}, epochs=1)
+        loop = TrainingLoop(model, settings, small[0], small[1])
+        found.append(float(loop.step(torch.arange(9))))
+    predicted = evaluate_batch(model, model.batch(small[0].take(np.arange(9))), forces=True)
+    forces = predicted.forces * units.hartree_to("kcal/mol")
+    parts = np.split(forces, small[0].offsets[1:9])
+    largest = [(part**2).sum(1).max() for part in parts]
+    assert found[1] - found[0] == pytest.approx(2.0 * np.mean(largest), rel=1e-6)
+    with pytest.raises(SettingsError, match="unknown loss term 'smallest'"):
+        ANITrainer(model, loss_terms={"smallest": 1.0})
