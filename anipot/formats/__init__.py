@@ -2,5 +2,5 @@
 
 ``load`` tries the formats in turn: ``anipot_format`` (.safetensors), ``neurochem``,
 ``torchani_format`` (state dicts of TorchANI), ``notebook`` (other ``.pt`` files, with ``mlatom``).
-``published`` finds or fetches potentials by name. ``state_dict`` reads the tensors of ``.pt`` files.
+``published`` finds or fetches potentials by name. ``state_dict`` reads ``.pt`` files.
 """
