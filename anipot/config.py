@@ -47,7 +47,7 @@ def _elements(value: Any) -> Any:
 
 
 class ReadSettings(Settings):
-    """How data files are read: the one list of these options; none: find out from the file.
+    """Options of reading data files; by default everything is found out from the file.
 
     They are keywords of ``load_dataset``, options of a run, and options of the commands that read
     data.
@@ -253,7 +253,7 @@ class ModelSettings(Settings):
 
 
 class TrainingSettings(Settings):
-    """How a model is trained: the keywords of ``ANITrainer``."""
+    """Options of a training: the keywords of ``ANITrainer``."""
 
     batch_size: int = Field(64, ge=1, description="conformers in a batch")
     epochs: int | None = Field(
@@ -359,7 +359,7 @@ class TrainingSettings(Settings):
 
 
 class EnsembleSettings(Settings):
-    """How many potentials a run trains, and what they differ in."""
+    """Options of an ensemble: its size, and how its members differ."""
 
     members: int = Field(
         1, ge=1, le=1000, description="potentials to train, with seeds seed, seed + 1, ..."

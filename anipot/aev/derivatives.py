@@ -18,7 +18,7 @@ from anipot.data.batches import Batch
 
 
 class Kernels(NamedTuple):
-    """What an engine computes; N atoms by row, L = ``settings.length``. Autograd does not see it.
+    """The three functions of an engine; N atoms by row, L = ``settings.length``. No autograd.
 
     ``forward(settings, batch, coordinates, cells)``: (N, L) AEVs.
     ``backward(settings, batch, coordinates, cells, gradient, want_cells)``: gradients of

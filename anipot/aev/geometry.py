@@ -1,4 +1,4 @@
-"""What must hold of coordinates and cells before AEVs are computed, and cells made whole."""
+"""Checks of coordinates and cells before AEVs are computed, and completion of cells."""
 
 from __future__ import annotations
 

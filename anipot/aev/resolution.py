@@ -1,4 +1,4 @@
-"""How AEV settings resolve a data set: what shells and angles can tell its geometries apart by."""
+"""Resolution of a data set by AEV settings: shells and angles that distinguish its geometries."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Centre:
 
 @dataclass(frozen=True)
 class Resolution:
-    """What ``resolution`` found; ``str`` makes a table with what it means.
+    """Result of ``resolution``; ``str`` gives a table with explanations.
 
     ``conformers`` were looked at, of ``of``; ``lonely`` atoms, of conformers of three atoms or more
     or periodic ones, have fewer than two neighbours within the angular cutoff, and so no angle.
@@ -88,7 +88,7 @@ class Resolution:
 
     @property
     def warnings(self) -> list[str]:
-        """What stands in the way of telling geometries apart, in words; empty where nothing."""
+        """Reasons why geometries cannot be told apart, in words; empty if there are none."""
         s, found = self.settings, []
         first, second = s.radial_shifts[0], 2 * self.width
         near = [d for d in self.distances if d.nearest < first - second]
@@ -197,7 +197,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def resolution(
     settings: AEVSettings, conformers: Conformers, sample: int = 10_000, seed: int = 0
 ) -> Resolution:
-    """How ``settings`` resolve ``conformers``: distances, neighbours, columns that never vary.
+    """Measure how ``settings`` resolve ``conformers``: distances, neighbors, constant columns.
 
     At most ``sample`` conformers are looked at, drawn with ``seed``. Raises SettingsError for a
     sample of none, and DataError for no conformers and for an element that the settings lack.

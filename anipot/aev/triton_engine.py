@@ -150,7 +150,7 @@ def block_sizes(settings: AEVSettings) -> dict[str, int]:
 
 
 def constants(settings: AEVSettings, dtype: torch.dtype) -> dict[str, float]:
-    """What a kernel is compiled for, besides ``block_sizes``."""
+    """Compile-time constants of a kernel, besides ``block_sizes``."""
     return {
         "ELEMENTS": settings.n_elements,
         "PAIRS": _pairs(settings),

@@ -77,7 +77,7 @@ def _angular(c, rj, rk, eta, shift, zeta, cos_shift, sin_shift, SMALLEST: tl.con
 
 @triton.jit
 def _leg(given, c, fj, slope_j, fk, rj, value, by_r, by_cos):
-    """What the gradient by atom j has along the unit vectors to j and to k."""
+    """Component of the gradient by atom j along the unit vectors to j and to k."""
     along_j = given * value * (slope_j * fk + by_r * fj * fk)
     turning = 0.95 * given * value * by_cos * fj * fk / rj
     return along_j - turning * c, turning

@@ -91,7 +91,7 @@ def forces(
     threads: Threads = None,
     out: Out = None,
 ) -> None:
-    """What training on forces buys, for known and for new molecules, and in dynamics.
+    """Compare trainings with and without forces, for known and new molecules, and in dynamics.
 
     Trains on the bundled HCNO data, split by conformer and by molecule, on energies only and on
     energies and forces; then ten molecules that were never trained on move at 300 K with both.
@@ -117,7 +117,7 @@ def lennard_jones(
     threads: Threads = None,
     out: Out = None,
 ) -> None:
-    """What forces and stress teach: a Lennard-Jones cluster, and a crystal.
+    """Learn a Lennard-Jones cluster and a crystal from energies, forces and stress.
 
     Clusters are learnt from energies, and from energies and forces: errors against their number,
     and the learnt curve of a pair of atoms beside the true one. Crystals are learnt with and
@@ -146,7 +146,7 @@ def invariance(
     ] = None,
     out: Out = None,
 ) -> None:
-    """What must hold of any potential: the symmetries, forces, cutoffs and crystals, in numbers.
+    """Check properties every potential must have: symmetries, forces, cutoffs, crystals.
 
     The largest deviations over a conformer of each bundled molecule (and random clusters, for
     elements that the bundled data lacks), in float32 and in float64: size extensivity, permutation,
@@ -212,7 +212,7 @@ def explore(
     threads: Threads = None,
     out: Out = None,
 ) -> None:
-    """What is in a data set: composition, atomic environments, clusters, coverage.
+    """Explore a data set: composition, atomic environments, clusters, coverage.
 
     Energies against size and composition; principal components of AEVs; clusters of carbon
     environments beside their hybridisation; how far new environments are from those trained on,

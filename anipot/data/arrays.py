@@ -1,4 +1,4 @@
-"""What users give as arrays, made plain: one rule for numbers, atomic numbers and truth values.
+"""Conversion of arrays that users give: numbers, atomic numbers and truth values.
 
 Lists, numpy arrays of any byte order, layout and width, and tensors are converted once, where they
 come in. What has no clear meaning as numbers is refused: truth values, complex numbers, text,

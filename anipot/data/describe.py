@@ -84,7 +84,7 @@ class Summary:
 
 
 def describe(conformers: Conformers) -> Summary:
-    """What a data set holds: sizes, elements, energy range (hartree, kcal/mol), labels, memory."""
+    """Summarize a data set: sizes, elements, energy range (hartree, kcal/mol), labels, memory."""
     c = conformers
     energies = relative = None
     if c.energies is not None and c.has("energies").any():

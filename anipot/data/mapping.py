@@ -1,4 +1,4 @@
-"""What a file calls its arrays, the units it uses, and how a reader finds out.
+"""Names and units of the arrays in a file, and how readers find them out.
 
 Shared by all readers, so that every one of them takes the same keywords and answers a missing or an
 ambiguous key in the same words.

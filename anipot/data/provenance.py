@@ -19,7 +19,7 @@ from anipot.system.options import checked
 
 
 def provenance(data: Conformers, division: Division, settings: DataSettings) -> dict[str, Any]:
-    """What a saved potential tells of the data it was trained on: enough to divide it again."""
+    """Record the data of a training, so that ``divide_again`` can divide them again."""
     in_groups = grouped(data, division.by)
 
     def molecules(index: np.ndarray) -> list[str]:

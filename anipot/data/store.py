@@ -120,7 +120,7 @@ _WAY_OUT = "pack the store again, or copy it again from where it is whole"
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """What ``store.json`` says. Raises DataError unless it is whole and of this version."""
+    """Read ``store.json``. Raises DataError unless it is whole and of this version."""
     file = path / MANIFEST
     try:
         about = read_json(file, DataError, _WAY_OUT)

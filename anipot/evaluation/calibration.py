@@ -48,7 +48,7 @@ FEW = 30
 
 
 class Calibrated(BaseModel):
-    """What a potential's ``about["calibrated"]`` says; kcal/mol."""
+    """The entry ``about["calibrated"]`` of a potential, in kcal/mol."""
 
     largest_molecule_atoms: int = Field(ge=1)
     disagreement_kcalmol: float = Field(gt=0, allow_inf_nan=False)
@@ -165,7 +165,7 @@ def calibrate(
 
 
 def calibrated(potential: Potential) -> Calibrated | None:
-    """What is known of a potential's calibration; None where there was none.
+    """Return the calibration of a potential, or None.
 
     Raises PotentialError when what its file says of it is not understood.
     """

@@ -1,4 +1,4 @@
-"""What a potential is and what is known of it, as text for a terminal."""
+"""Description of a potential as text for a terminal."""
 
 from __future__ import annotations
 

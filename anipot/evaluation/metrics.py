@@ -1,4 +1,4 @@
-"""How wrong predicted energies are: MAE, RMSE, largest error and R^2, each with its N.
+"""Errors of predicted energies: MAE, RMSE, largest error and R^2, each with its N.
 
 Reports are in kcal/mol, those of crystals in eV and meV/atom. Total energies of molecules span
 hundreds of hartree because molecules differ in composition, so an R^2 of total energies is 1 to
@@ -168,7 +168,7 @@ class Evaluation:
 
     @property
     def scale(self) -> float:
-        """What a hartree is in ``unit``."""
+        """Value of a hartree in ``unit``."""
         return hartree_to(self.unit)
 
     @property

@@ -66,7 +66,7 @@ class VectorErrors:
         return float(np.divide(dot, product, out=np.zeros_like(dot), where=product > 0).mean())
 
     def suspicion(self, label: str) -> str | None:
-        """What is probably wrong with the reference ``"forces"`` or ``"stress"``, or None.
+        """Likely mistake in the reference ``"forces"`` or ``"stress"``, or None.
 
         Judged by the mean cosine (of stress: of all nine components) and by the factor that brings
         the reference closest to what was predicted.

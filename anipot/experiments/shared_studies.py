@@ -82,9 +82,7 @@ def open_study(storage: str, name: str, **more: Any) -> optuna.study.Study:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What a storage raises that cannot be reached (a data base, or a file and its lock), or that
-    holds what no anipot wrote.
-    """
+    """Exceptions of a storage (a database, or a file and its lock) that cannot be read."""
     from sqlalchemy.exc import SQLAlchemyError
 
     return (
@@ -101,7 +99,7 @@ def failures() -> tuple[type[Exception], ...]:
 
 
 def reason(error: Exception) -> str:
-    """What a storage says of its failure, in a line."""
+    """Error message of a storage, in one line."""
     found = error.__cause__ or error  # Optuna's own speaks of invalid data
     return f"{type(found).__name__}: {str(found).strip()}".split("\n")[0]
 
@@ -146,7 +144,7 @@ def absolute_storage(storage: str) -> str:
 
 
 def default_name(kind: str, identity: Any) -> str:
-    """What a study is called where nobody says: the same for the same on every machine."""
+    """Default name of a study: equal on all machines for equal settings."""
     text = json.dumps(identity, sort_keys=True)
     return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
@@ -163,16 +161,14 @@ def sign(trial: optuna.Trial) -> None:
 
 
 def machine() -> str:
-    """What this machine (or container) alone is called, in which a process has its number: several
-    can have one host name.
-    """
+    """Unique name of this machine or container, several of which may share a host name."""
     numbers = Path("/proc/self/ns/pid")
     within = os.readlink(numbers) if numbers.is_symlink() else ""
     return f"{socket.gethostname()} {uuid.getnode():x} {within}"
 
 
 def already_ended() -> AbstractContextManager[None]:
-    """What is done within it to a trial ends where another process has ended that trial."""
+    """Ignore that another process has ended the trial already."""
     return suppress(need_optuna().exceptions.UpdateFinishedTrialError)
 
 

@@ -248,7 +248,7 @@ class AtomicNetworks(nn.ModuleDict):
         return next(self.parameters()).dtype
 
     def options(self) -> dict[str, object]:
-        """What is needed to build these networks again, as plain data."""
+        """Options that build these networks again, as plain data."""
         nets = {e: net for e, net in self.items() if isinstance(net, AtomicNet)}
         first = next(iter(nets.values()))
         return {

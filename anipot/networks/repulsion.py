@@ -125,7 +125,7 @@ class Repulsion:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], elements: str | Iterable[str]) -> Repulsion:
-        """What ``to_dict`` gave, for the elements of the potential. SettingsError for another."""
+        """Make a repulsion from ``to_dict``, for the potential's elements. Raises SettingsError."""
         if not isinstance(values, dict) or set(values) != {"kind", "inner", "outer"}:
             raise SettingsError(f"a repulsion has kind, inner and outer, not {values!r}")
         if values["kind"] != "zbl":

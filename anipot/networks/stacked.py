@@ -98,7 +98,7 @@ def _output_activation(name: str) -> Activation:
 
 
 def shape_of(net: AtomicNet) -> tuple[object, ...]:
-    """What two networks must share to be evaluated in one stack."""
+    """Properties two networks must share to be evaluated in one stack."""
     return net.hidden, net.activation_name, net.output_activation
 
 

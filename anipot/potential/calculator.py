@@ -146,7 +146,7 @@ class ANICalculator(Calculator):
         self.__dict__.update(state, _lock=threading.RLock())
 
     def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
-        """What has changed since the last calculation, to the bit.
+        """List what has changed since the last calculation, to the bit.
 
         ASE's comparison within ``tol`` takes half as long as the energy of a small molecule.
         """

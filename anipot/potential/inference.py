@@ -143,7 +143,7 @@ class Evaluator:
 
     @property
     def _seeds(self) -> list[float]:
-        """What makes the gradient of each member's energies its share of the mean's forces."""
+        """Factors that turn the gradient of each member's energies into its share of the forces."""
         seeds: list[float] = (-self.scales / self.n_members).tolist()
         return seeds
 

@@ -35,7 +35,7 @@ def deviation(members: ArrayLike) -> np.ndarray:
 
 
 def disagreement(energy_std: ArrayLike, n_atoms: ArrayLike) -> np.ndarray:
-    """How far the members of an ensemble disagree, by the field's convention.
+    """Disagreement of the members of an ensemble: std / sqrt(N).
 
     The sample standard deviation of the energies over the members (ddof = 1), divided by the square
     root of the number of atoms, in the unit of ``energy_std``. Source: Smith, Nebgen, Lubbers,
@@ -47,7 +47,7 @@ def disagreement(energy_std: ArrayLike, n_atoms: ArrayLike) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model says of M conformers with A atoms; None where it was not asked for.
+    """Prediction for M conformers with A atoms; what was not asked for is None.
 
     ``energies`` (M,) hartree; ``forces`` (A, 3) hartree/angstrom in the order of the conformers'
     atoms; ``stress`` (M, 3, 3) hartree/angstrom^3 with ASE's sign (NaN where a conformer is not

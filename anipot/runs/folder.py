@@ -1,4 +1,4 @@
-"""What the folder of a run holds, read for a page."""
+"""Content of the folder of a run, read for its report."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class RunFolder:
 
     @staticmethod
     def way_out(folder: Path) -> str:
-        """What to do where run.json is damaged."""
+        """Advice for a damaged run.json."""
         return f"to write it again: anipot train --resume {folder}"
 
     @property
@@ -75,7 +75,7 @@ class RunFolder:
         return found
 
     def shown(self, evaluated: Conformers | None = None) -> dict[str, Any]:
-        """What templates ask for of the errors: groups, and worst conformers with structures.
+        """Errors for the templates: groups, and the worst conformers with structures.
 
         ``evaluated``: the conformers of the part; None: they are read again.
         """
@@ -105,7 +105,7 @@ class RunFolder:
 
 
 def files_in(folder: Path) -> list[str]:
-    """What there is beside the page, folders with a slash."""
+    """List the files beside the report, folders with a slash."""
     paths = [p for p in sorted(folder.iterdir()) if p.name != "report.html" and p.name[0] != "."]
     return [f"{p.name}/" if p.is_dir() else p.name for p in paths]
 

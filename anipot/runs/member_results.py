@@ -1,4 +1,4 @@
-"""What the training of an ensemble writes when its members are ready, and what it prints."""
+"""Files and output at the end of the training of an ensemble."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def resume_members(folder: str | Path) -> MembersRun:
 
 
 def member_division(division: Division, k: int, members: int, data: Conformers) -> Division:
-    """What member ``k`` of ``members`` trains and validates on, where each has its own fold.
+    """Division for member ``k`` of ``members``, where each validates on its own fold.
 
     Molecules stay together where they do in ``division``; its test part is in no fold. Raises
     DataError when the other folds lack an element.

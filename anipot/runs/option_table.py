@@ -71,7 +71,7 @@ def command(settings: RunSettings, n_train: int) -> str:
 
 
 def _defaults(settings: RunSettings, n_train: int) -> RunSettings:
-    """What a run that was given no option writes down: some defaults are found on the way."""
+    """Options of a run without any given: some defaults are found out on the way."""
     usual = RunSettings()
     size = settings.training.batch_size
     epochs = TrainingSettings(batch_size=size).resolved(n_train).epochs

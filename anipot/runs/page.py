@@ -56,7 +56,7 @@ _ASKS = {
 
 
 def asks(found: RunFolder) -> str:
-    """What the result of a run is an answer to."""
+    """The question that the result of a run answers."""
     group = "molecule" if found.results is None else found.results["grouped_by"]
     return _ASKS[found.run["data"]["split"]["by"]].format(group=group)
 
@@ -89,7 +89,7 @@ def try_run_page(folder: Path, evaluated: Conformers | None = None) -> None:
 
 @contextmanager
 def page_or_warning(folder: Path) -> Iterator[None]:
-    """What goes wrong with a page is a warning, which names the way to write it again."""
+    """Turn errors of a report into a warning that names the command to write it again."""
     try:
         yield
     except Exception as e:  # whatever it is, hours of training must not end in it

@@ -1,4 +1,4 @@
-"""What a training run writes into its folder when it ends, and what it prints."""
+"""Files and output at the end of a training run."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _scored(trainer: ANITrainer, part: Conformers) -> Evaluation:
 
 
 def errors_kcalmol(evaluation: Evaluation) -> dict[str, Any]:
-    """What a potential says of its errors: of energies in kcal/mol, of forces per angstrom."""
+    """Errors for the potential's ``about``: energies in kcal/mol, forces per angstrom."""
     values = evaluation.in_unit("kcal/mol").to_dict()
     return {**values["energy"], "forces": values["forces"]}
 

@@ -242,7 +242,7 @@ def reopened_run(folder: str | Path, data: Conformers | None = None) -> Iterator
 
 @contextmanager
 def _on_all_ranks(prepared: AbstractContextManager[Prepared]) -> Iterator[Prepared]:
-    """What the first rank prepares, on all; the others prepare, print and write nothing."""
+    """Prepare a run on the first rank and share it; the others print and write nothing."""
     if ranks().first:
         with prepared as first:
             ranks().tell((first.settings, first.folder, first.division))

@@ -80,7 +80,7 @@ def _check_bonds(pairs: np.ndarray, found: np.ndarray, given: Sequence[float]) -
 
 
 def _in_space(constraint: FixScaled, atoms: ase.Atoms) -> Any:
-    """What FixScaled is in a cell that stays as it is."""
+    """Convert FixScaled to Cartesian coordinates for a fixed cell."""
     mask, cell = constraint.mask, np.asarray(atoms.cell)
     if mask.all() or not mask.any():
         return FixAtoms(constraint.index if mask.any() else [])

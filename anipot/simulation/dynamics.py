@@ -40,7 +40,7 @@ from anipot.system.options import checked
 
 
 class MDSettings(Settings):
-    """How a molecular dynamics run goes."""
+    """Settings of a molecular dynamics run."""
 
     ensemble: Literal["nve", "nvt"] = Field("nve", description="nve: Verlet; nvt: Langevin")
     time: float = Field(1000.0, gt=0, description="length of the run, fs")
@@ -76,7 +76,7 @@ _FREE = {"time", "save_every", "max_temperature"}
 
 @dataclass(frozen=True, eq=False)
 class MDResult:
-    """What came of a run. ``rows`` are the lines of its log, from its very beginning.
+    """Result of a run. ``rows`` are the lines of its log from the beginning.
 
     ``drift``: fitted slope of the total energy, eV/atom/ps (None in nvt, where it means nothing,
     and for fewer than three rows). ``stopped``: "" for a run that reached its end, "interrupted",

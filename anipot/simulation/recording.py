@@ -1,4 +1,4 @@
-"""What a molecular dynamics run leaves behind: trajectory, log, and the file it goes on from.
+"""Files of a molecular dynamics run: trajectory, log and restart file.
 
 A run that was killed at any moment is cut back to its last restart point, so that what is written
 after going on is what would have been written without the interruption.

@@ -25,7 +25,7 @@ KINDS = {name.lower(): kind for name, kind in OPTIMIZERS.items()}
 
 @dataclass(frozen=True, eq=False)
 class Relaxed:
-    """What came of a relaxation; energies in eV, ``max_force`` in eV/angstrom.
+    """Result of a relaxation; energies in eV, ``max_force`` in eV/angstrom.
 
     ``atoms`` are a copy with energy, forces and, of a cell, stress. ``converged``: every force
     (with a cell, the stress too) fell below the threshold. ``problem`` is why the relaxation ended

@@ -1,4 +1,4 @@
-"""What studies share: a folder that holds the text, the figures and every number of one."""
+"""Basis of the studies: a folder with the text, the figures and every number of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in a data set, without and with labels: composition, environments, clusters, coverage.
+"""Explore a data set: composition, environments, clusters, coverage.
 
 Nothing here is told what carbon is. AEVs of all atoms are taken apart by principal components and
 clusters, and compared with what a chemist would say: an atom's number of bonded neighbours (four
@@ -35,8 +35,8 @@ from anipot.system.threads import threads as using_threads
 
 @dataclass(frozen=True)
 class Size:
-    """How much is looked at: conformers, environments of an element in PCA and in clusters, epochs
-    of the potential, widths and updates of the autoencoders.
+    """Size of the study: conformers, environments of an element in PCA and in clusters, epochs of
+    the potential, widths and updates of the autoencoders.
     """
 
     conformers: int = 10_000
@@ -92,7 +92,7 @@ def run(
 
 
 def learnt(result: Mapping[str, Any]) -> list[str]:
-    """What the numbers say."""
+    """Conclusions from the numbers."""
     said = []
     data = result["data"]
     if "rmse" in data:

@@ -19,7 +19,7 @@ from anipot.studies.explore_coverage import Parts
 def autoencoder(
     study: Study, parts: Parts, number: int, most: int, widths: Sequence[int], updates: int
 ) -> dict[str, Any]:
-    """What an autoencoder and PCA of equal width lose of environments that they have not seen.
+    """Compare the losses of an autoencoder and of PCA of equal width on held-out environments.
 
     Of one element; learnt from ``most`` environments at most.
     """
@@ -58,11 +58,11 @@ def autoencoder(
 def reconstruction(
     training: np.ndarray, held_out: Sequence[np.ndarray], width: int, steps: int, seed: int = 0
 ) -> dict[str, list[float]]:
-    """What PCA and an autoencoder of one width lose of each set of held-out AEVs (N, L): mean
-    squared error over that of the mean AEV of the training.
+    """Loss of PCA and of an autoencoder of one width on each set of held-out AEVs (N, L).
 
-    The autoencoder is L-64-width-64-L with SiLU, on the same AEVs as PCA; Adam, batches of 256, one
-    cycle of learning rate.
+    The loss is the mean squared error over that of the mean AEV of the training. The autoencoder
+    is L-64-width-64-L with SiLU, on the same AEVs as PCA; Adam, batches of 256, one cycle of the
+    learning rate.
     """
     mean = training.mean(0)
     # One scale for all columns, so that both minimise the same error.

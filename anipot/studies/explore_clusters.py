@@ -74,7 +74,7 @@ def principal(aevs: np.ndarray, components: int | None = None) -> tuple[np.ndarr
 
 
 def components_for(ratio: np.ndarray, share: float) -> int:
-    """How many components have that share of the variance."""
+    """Number of components with that share of the variance."""
     return min(int(np.searchsorted(np.cumsum(ratio), share)) + 1, len(ratio))
 
 

@@ -1,4 +1,4 @@
-"""How well a training set covers new conformers, and whether that tells the error there."""
+"""Coverage of new conformers by a training set, and its relation to errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Parts:
 
 
 def coverage(study: Study, parts: Parts, epochs: int, threads: int | None) -> dict[str, Any]:
-    """How far new environments are from the training's, and what that says of errors."""
+    """Distance of new environments from those of the training, and its relation to errors."""
     settings = AEVSettings.ani1x(parts.training.elements)
     training, new = environments(parts.training, settings), environments(parts.new, settings)
     away = distances(training, new)

@@ -1,4 +1,4 @@
-"""What a data set holds: composition, energies against size, correlations."""
+"""Overview of a data set: composition, energies against size, correlations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOURCE_CORRELATION = -0.965
 
 
 def overview(study: Study, data: Conformers) -> dict[str, Any]:
-    """What the data holds: composition, energies against size, correlations."""
+    """Overview of the data: composition, energies against size, correlations."""
     study.say(
         f"## The data\n\n{len(data):,} conformers of {len(np.unique(data.molecule))} "
         f"{data.grouped_by}s, {len(data.atomic_numbers):,} atoms."

@@ -158,7 +158,7 @@ def coverage(
 
 @styled
 def widths(found: Mapping[str, Mapping[str, Sequence[float]]], sets: Sequence[str]) -> Figure:
-    """What PCA and the autoencoder lose, against their width, for each set of held-out AEVs."""
+    """Plot the loss of PCA and autoencoder against their width, for each set of held-out AEVs."""
     figure = Figure(figsize=(2 * COLUMN, 2.4), layout="constrained")
     shown = [int(w) for w in found]
     for k, (axes, name) in enumerate(

@@ -1,4 +1,4 @@
-"""What training on forces buys, on molecules that the training has seen and on new ones.
+"""The benefit of training on forces, for known molecules and for new ones.
 
 Two potentials with the same networks learn the bundled HCNO data, one from energies alone and one
 from energies and forces, for about the same time. Their errors are compared on new conformers of
@@ -74,8 +74,8 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Size:
-    """How much is done: conformers of a molecule (none: all), epochs with forces, training
-    molecules of smaller trainings, molecules that move, runs of each, and how.
+    """Size of the study: conformers of a molecule (None: all), epochs with forces, molecules of the
+    smaller trainings, molecules that move, runs of each, and how they move.
     """
 
     per_molecule: int | None = None

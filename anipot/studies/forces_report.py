@@ -16,13 +16,13 @@ WANTED = 3.0
 
 
 def gain(pair: Mapping[str, Mapping[str, float]], what: str = "force_mae") -> float:
-    """How many times lower an error is with forces."""
+    """Factor by which an error is lower with forces."""
     without, with_forces = (pair[kind][what] for kind in TRAININGS)
     return without / with_forces
 
 
 def learnt(result: Mapping[str, Any]) -> list[str]:
-    """What the numbers say."""
+    """Conclusions from the numbers."""
     known, new = result["known_molecules"], result["new_molecules"]
     energies, with_forces = TRAININGS
     said = [
@@ -77,7 +77,7 @@ def learnt(result: Mapping[str, Any]) -> list[str]:
 
 
 def _changes(pair: Mapping[str, Mapping[str, float]]) -> str:
-    """What forces do to the errors of forces and of energies."""
+    """Effect of forces on the errors of forces and of energies."""
     said = []
     for name, what in (("force", "force_mae"), ("energy", "energy_mae")):
         ratio, after = gain(pair, what), list(pair.values())[1][what]
@@ -89,7 +89,7 @@ def _changes(pair: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _offsets(new: Mapping[str, Mapping[str, float]]) -> str:
-    """What relative energies beside energies say of new molecules."""
+    """Compare relative energies with energies of new molecules."""
     before, after = (new[kind] for kind in TRAININGS)
     ratio = before["relative_mae"] / after["relative_mae"]
     return (

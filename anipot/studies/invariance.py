@@ -1,4 +1,4 @@
-"""What must hold of any potential, measured: extensivity, symmetries, forces, cutoffs, crystals.
+"""Properties every potential must have: extensivity, symmetries, forces, cutoffs, crystals.
 
 No potential learns these; they are built in, or they are not. Each is measured as the largest
 deviation over many molecules, in float32 and in float64. A property that is built in deviates by
@@ -130,7 +130,7 @@ def judged(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def bars(check: str, dtype: str) -> tuple[float, float]:
-    """What may deviate: kcal/mol and kcal/mol/angstrom."""
+    """Allowed deviations: kcal/mol and kcal/mol/angstrom."""
     return LIMIT_BARS if check in LIMITS and dtype == "float64" else BARS[dtype]
 
 
@@ -171,7 +171,7 @@ def _verdict(row: Mapping[str, Any]) -> str:
 
 
 def learnt(rows: Mapping[str, Mapping[str, Any]], n: int) -> list[str]:
-    """What the numbers say."""
+    """Conclusions from the numbers."""
     failed = [check for check, row in rows.items() if not all(row["holds"].values())]
     said = []
     if failed:

@@ -1,4 +1,4 @@
-"""What must hold of any potential, whatever its weights: each check says by how much it does not.
+"""Checks that hold for any weights; each returns the deviation.
 
 A check takes a potential, the same in float64, molecules and a random generator, and gives a
 ``Deviation``: the largest over all molecules. Those of molecules are here.

@@ -1,4 +1,4 @@
-"""What must hold in crystals, whatever their cells are called and however many are looked at."""
+"""Checks of crystals: choice of the cell and number of cells must not matter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the study `invariance` looks at, and what a potential says of it."""
+"""Systems of the study `invariance`, and predictions for them."""
 
 from __future__ import annotations
 
@@ -131,5 +131,5 @@ def largest(values: np.ndarray) -> float:
 
 
 def between(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> Deviation:
-    """How far two answers of ``predicted`` are apart."""
+    """Largest difference between two results of ``predicted``."""
     return Deviation(largest(one[0] - other[0]), largest(one[1] - other[1]))

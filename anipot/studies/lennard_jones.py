@@ -1,4 +1,4 @@
-"""What forces and stress teach: a Lennard-Jones cluster and a Lennard-Jones crystal.
+"""The benefit of forces and stress: a Lennard-Jones cluster and a Lennard-Jones crystal.
 
 The cluster is that of the lectures: eight atoms, relaxed and rattled, learnt from energies and from
 energies and forces. The crystal, argon with a cutoff, is learnt with and without its stress.
@@ -362,5 +362,5 @@ def _between(ratios: Sequence[float]) -> str:
 
 
 def _lower(ratio: float) -> str:
-    """How an error compares, of which another is ``ratio`` times as large."""
+    """Describe an error, compared with another that is ``ratio`` times as large."""
     return f"{ratio:.1f} times lower" if ratio >= 1 else f"{1 / ratio:.1f} times higher"

@@ -367,7 +367,7 @@ def _report(study: Study, results: dict[str, Any]) -> None:
 
 
 def learnt(name: str, result: dict[str, Any]) -> list[str]:
-    """What the numbers of an element say."""
+    """Conclusions from the numbers of an element."""
     found, training = result["test"]["energy"], result["training"]["energy"]
     sentences = []
     others = {who: e[name] for who, e in PUBLISHED.items() if name in e}

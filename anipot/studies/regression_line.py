@@ -41,7 +41,7 @@ SOURCE_WIDE = {("none", RATE): ("diverges", "-"), ("none", 1e-4): ("0.998", "6.0
 
 
 def best_possible(noise: float, high: float) -> dict[str, float]:
-    """What the true line has: R^2, MSE and MAE, for x evenly spread from 0 to ``high``."""
+    """R^2, MSE and MAE of the true line, for x evenly spread from 0 to ``high``."""
     variance = SLOPE**2 * high**2 / 12
     return {
         "r2": variance / (variance + noise**2),

@@ -134,7 +134,7 @@ def curvature(x: np.ndarray) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Targets:
-    """What networks learn: (energy - self energies) x ``factor``."""
+    """Labels of the networks: (energy - self energies) x ``factor``."""
 
     own: SelfEnergies
     factor: float

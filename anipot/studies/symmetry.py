@@ -135,7 +135,7 @@ def _wanted() -> Iterable[tuple[str, str, str]]:
 def _trainings(
     study: Study, molecules: int, updates: int, seeds: int, threads: int | None
 ) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
-    """What is kept of each training, seed by seed."""
+    """Results of each training, seed by seed."""
     return {
         (feature, augmentation, label): [
             study.once(

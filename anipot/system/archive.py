@@ -35,7 +35,7 @@ _MOST_PACKED = 1100
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of a ``.npy`` file says of its array, and how long the header is."""
+    """Header of a ``.npy`` file: type and shape of its array, and its own length."""
 
     shape: tuple[int, ...]
     dtype: np.dtype

@@ -48,7 +48,7 @@ def _system_memory() -> int:
 
 
 def _container_memory() -> int:
-    """What is left of a container's or a cluster job's limit, which the system does not tell."""
+    """Memory left within the limit of a container or a cluster job."""
     folder = Path("/sys/fs/cgroup")
     try:
         limit = (folder / "memory.max").read_text().strip()

@@ -130,7 +130,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def _validator(headers: http.client.HTTPMessage) -> str:
-    """What tells two states of a thing apart: a strong ETag, else the date."""
+    """Identifier of a state of the file: a strong ETag, else the date."""
     etag = str(headers.get("ETag") or "")
     return etag if etag and not etag.startswith("W/") else str(headers.get("Last-Modified") or "")
 

@@ -194,7 +194,7 @@ def read_table(
     kind: type[AnipotError] = SettingsError,
     way_out: str = "",
 ) -> list[T]:
-    """What ``read`` makes of each line of a CSV file, given by the names of its first line.
+    """Read a CSV file; ``read`` maps each line, given by column name, to a result.
 
     Raises ``kind``, which names the file, the line and the ``way_out``, for what is no such table.
     """
@@ -216,8 +216,9 @@ def read_table(
 def damage_named(
     path: str | Path, kind: type[AnipotError] = SettingsError, way_out: str = ""
 ) -> Iterator[None]:
-    """What a damaged file, or one of another version, makes of the block is a ``kind`` that names
-    the file and the ``way_out``.
+    """Turn errors of the block into a ``kind`` that names the file and the ``way_out``.
+
+    For reading a file that may be damaged or of another version.
     """
     then = f"; {way_out}" if way_out else ""
     try:

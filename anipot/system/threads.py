@@ -1,4 +1,4 @@
-"""How many CPU threads a training uses."""
+"""Number of CPU threads of a training."""
 
 from __future__ import annotations
 

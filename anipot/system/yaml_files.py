@@ -108,7 +108,7 @@ for _kind, _pattern, _first in (
 
 
 def load_yaml(path: str | Path) -> Any:
-    """What a YAML file holds, read as people mean it (``NO`` is text, ``1e-3`` a number).
+    """Read a YAML file as people mean it (``NO`` is text, ``1e-3`` a number).
 
     Raises SettingsError, with the line, for a file that cannot be read.
     """
@@ -119,7 +119,7 @@ def load_yaml(path: str | Path) -> Any:
 
 
 def _in_words(error: yaml.YAMLError) -> str:
-    """What is wrong with a file, in a line."""
+    """Describe the error in a file, in one line."""
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         said = error.problem or error.context or "damaged"

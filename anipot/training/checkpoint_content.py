@@ -1,4 +1,4 @@
-"""What a checkpoint must hold: plain data held against data of the same form."""
+"""Checks of the content of a checkpoint against data of the same form."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def _seal(buffer: io.BytesIO) -> None:
 
 
 def _damage(buffer: io.BytesIO) -> str | None:
-    """What shows that a checkpoint is not as it was written, or None.
+    """Evidence that a checkpoint is not as it was written, or None.
 
     One without a checksum, from an older anipot, is held against those of the zip archive.
     """

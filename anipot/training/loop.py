@@ -219,7 +219,7 @@ class TrainingLoop:
             yield rate
 
     def _agreed(self, *wishes: bool) -> list[bool]:
-        """Whether any rank wishes each of these."""
+        """For each of ``wishes``, whether any rank has it."""
         if self.ranks.size == 1:
             return list(wishes)
         votes = torch.tensor(wishes, dtype=torch.int32, device=self.device)

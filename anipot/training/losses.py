@@ -91,7 +91,7 @@ class Term:
         return self.shape(error, batch.n_atoms).sum(dtype=torch.float64)
 
     def count(self, index: Tensor) -> Tensor:
-        """How much is labelled among the conformers ``index`` (a scalar; at least 1)."""
+        """Number of labelled items of the conformers ``index`` (a scalar; at least 1)."""
         return self.items(index).sum().clamp(min=1.0)
 
 
@@ -150,7 +150,7 @@ def _registered(name: str, weight: float, device: torch.device, scale: float) ->
 def _items(
     data: Conformers, label: str, device: torch.device, streams: bool
 ) -> Callable[[Tensor], Tensor]:
-    """How much of a label each of some conformers has; see ``Term``."""
+    """Number of labelled items of each conformer; see ``Term``."""
 
     def of(index: np.ndarray) -> Tensor:
         has = data.has_at(label, index)

@@ -52,7 +52,7 @@ class Ranks:
         return values
 
     def gather(self, value: Told) -> list[Told]:
-        """What each rank says, in their order (plain data)."""
+        """Collect a value of each rank, in their order (plain data)."""
         if self.size == 1:
             return [value]
         values = [value] * self.size
@@ -60,7 +60,7 @@ class Ranks:
         return values
 
     def tell(self, value: Told) -> Told:
-        """What the first rank says, for all (plain data); the others' own value counts nothing."""
+        """Return the first rank's value on all ranks (plain data)."""
         if self.size == 1:
             return value
         box = [value]
@@ -69,12 +69,12 @@ class Ranks:
 
 
 def started() -> int:
-    """How many processes ``torchrun`` has started, joined or not."""
+    """Number of processes that ``torchrun`` has started, joined or not."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def on_this_machine() -> int:
-    """How many of the joined processes share this machine and its memory."""
+    """Number of joined processes that share this machine and its memory."""
     size = ranks().size
     return min(size, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
 

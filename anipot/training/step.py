@@ -81,7 +81,7 @@ class TrainingStep:
         self._together = None
 
     def losses(self, index: Tensor, counts: Sequence[Tensor]) -> Iterator[Tensor]:
-        """What parts of the conformers ``index`` add to a loss of which ``counts`` are labelled."""
+        """Yield the contributions of parts of the conformers ``index`` to the loss."""
         for bits, members in self._parts(index):
             batch = self.loader.batch(members)
             outputs = self._outputs(batch, bits)
@@ -111,7 +111,7 @@ class TrainingStep:
             yield everything, index[rest]
 
     def _outputs(self, batch: Batch, bits: int) -> Outputs:
-        """What the networks say of a batch, in the unit of the loss."""
+        """Output of the networks for a batch, in the unit of the loss."""
         model = self.model
         here = self._elements(bits)
         if len(here.symbols) == len(model.elements):

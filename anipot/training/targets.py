@@ -21,8 +21,8 @@ def with_isolated_atoms(
     val: Conformers,
     elements: str | Sequence[str] | None = None,
 ) -> tuple[TrainingSettings, Conformers, Conformers]:
-    """What ``self_energies=isolated`` means: the options with self energies by element, and the
-    parts without the single atoms that these come from. Anything else is left as it is.
+    """Apply ``self_energies=isolated``: return options with self energies by element, and the parts
+    without the single atoms they come from. Other options are returned unchanged.
 
     ``elements`` are those of the model, by default those of the rest. Raises DataError for an
     element that has no isolated atom.

@@ -159,7 +159,7 @@ class ANITrainer:
             )
 
     def _check_labels(self, name: str, data: Conformers) -> None:
-        """What is trained on must be there: every conformer has some label, every label some."""
+        """Check that every conformer has some label, and every label some conformer."""
         if not data.has("energies").any():
             unread = ", ".join(data.not_read[:12])
             raise DataError(
@@ -205,7 +205,7 @@ class ANITrainer:
             )
 
     def _fingerprint(self, settings: TrainingSettings, train: Conformers, val: Conformers) -> str:
-        """What must be equal for a checkpoint to belong to this training."""
+        """Values that must be equal for a checkpoint to belong to this training."""
         repulsion = self.model.repulsion
         about = {
             "settings": settings.model_dump(exclude=MACHINE_OPTIONS),

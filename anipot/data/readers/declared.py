@@ -71,8 +71,10 @@ def kind_of_unit(name: str) -> str | None:
 
 
 class DeclaredUnits:
-    """What a file says of its units, place by place. Raises DataError where it contradicts itself
-    or a given option, and for a unit that is not known where no option replaces it.
+    """Units that a file declares, place by place.
+
+    Raises DataError if the file contradicts itself or a given option, and for an unknown unit
+    that no option replaces.
     """
 
     def __init__(self, name: str, options: ReadOptions) -> None:

@@ -153,7 +153,7 @@ def _constraints(fixed: np.ndarray) -> list[FixAtoms | FixScaled]:
 
 
 def _check_rest(rest: list[str], where: str, not_read: set[str]) -> None:
-    """What follows the atoms is velocities behind an empty line, or else atoms too many."""
+    """Check the lines after the atoms: velocities after an empty line, or too many atoms."""
     words = rest[0].split() if rest else []
     if words and words[0][:1].lower() not in ("l", "c", "d"):
         raise DataError(

@@ -1,4 +1,4 @@
-"""What the readers of text files share: decoded lines, numbers, elements, and the place of each."""
+"""Helpers of text file readers: decoded lines, numbers, elements, and their line numbers."""
 
 from __future__ import annotations
 

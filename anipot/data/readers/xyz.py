@@ -70,7 +70,7 @@ def read_xyz(path: Path) -> list[ase.Atoms]:
 
 
 def _atoms(frame: Frame) -> ase.Atoms:
-    """What the lines of a frame say."""
+    """Parse the atom lines of a frame."""
     comment, extended = frame.comment, is_extended(frame.comment)
     info: dict[str, Any] = {}
     pairs: dict[str, str | None] = {}

@@ -215,7 +215,7 @@ def looks_like_cell(comment: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def unit_of(key: str) -> str | None:
-    """What a key of a comment tells the unit of: energy, length ...; "all" for ``units``."""
+    """Quantity whose unit a key of a comment declares: energy, length ...; "all" for ``units``."""
     plain = key.lower().replace("-", "_").replace(" ", "_")
     if "unit" not in plain:
         return None
@@ -289,7 +289,7 @@ def _checked(text: str, kind: str) -> str:
 
 
 def _system(text: str) -> dict[str, str]:
-    """What ``units=`` says: a system (metal), or units of energy, length, force and stress."""
+    """Parse ``units=``: a unit system (metal), or units of energy, length, force and stress."""
     name = re.sub(r"[\s._-]", "", text.lower())
     if name in _SYSTEMS:
         return dict(zip(("energy", "length"), _SYSTEMS[name], strict=True))

@@ -1,4 +1,4 @@
-"""What a search has found: its trials, the best options, and files for what comes next."""
+"""Results of a search: trials, the best options, and files for the next steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search is made of: a base, the space of options to search, when to end; checked."""
+"""Settings of a search: a base, the space of options, when to end; checked."""
 
 from __future__ import annotations
 

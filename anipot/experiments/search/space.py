@@ -19,7 +19,7 @@ _BETWEEN = "between"
 
 
 def suggest(trial: optuna.Trial, space: Mapping[str, Range]) -> dict[str, Any]:
-    """What is to be tried: options by full name."""
+    """Draw the options of a trial, by full name."""
     for option, found in space.items():
         if found.values is not None:
             choices = [_plain(v) for v in found.values] + [_BETWEEN] * found.between

@@ -68,7 +68,7 @@ def sampler(settings: SearchSettings, draws: int) -> optuna.samplers.BaseSampler
 
 
 def identity(settings: SearchSettings) -> dict[str, Any]:
-    """What two commands must share to be one search: not paths, and not when they end."""
+    """Settings that two commands must share to join one search: no paths, no time limits."""
     found = settings.model_dump(mode="json", exclude={"minutes", "trials"})
     found["base"]["data"]["files"] = [Path(f).name for f in settings.base.data.files]
     return found

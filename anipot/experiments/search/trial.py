@@ -34,7 +34,7 @@ _KNOWN_AFTER = 4
 
 
 class Parts(NamedTuple):
-    """What a search looks at: the test part is not among it."""
+    """The data of a search: training and validation part, but not the test part."""
 
     train: Conformers
     validation: Conformers
@@ -164,7 +164,7 @@ def _twin(
 def _watch(
     trial: optuna.Trial, settings: SearchSettings, epochs: int, deadline: float
 ) -> Callable[[History], None]:
-    """What is done after each epoch; it raises where the training is to end."""
+    """Report to Optuna after each epoch; raises if the training is to end."""
     # Processor time is the same whatever else the machine does.
     first, signed = 0.0, time.monotonic()
     reported = 0

@@ -67,7 +67,7 @@ def further_folders(folder: Path) -> list[Path]:
 
 
 def stored_settings(folder: Path) -> TableSettings:
-    """What the table in a folder was begun with."""
+    """Return the settings with which the table in a folder was begun."""
     path = folder / OPTIONS
     if not path.exists():
         raise SettingsError(f"{folder} is not the folder of a table: it has no {OPTIONS}")
@@ -95,7 +95,7 @@ def tuning_folders(folder: Path, row: RowSettings, tune: TuneSettings) -> list[P
 def row_tuning(
     folder: Path, row: RowSettings, seeds: tuple[int, ...], tune: TuneSettings | None
 ) -> Tuning | None:
-    """What the runs that tune a row have found."""
+    """Return the results of the runs that tune a row."""
     if tune is None or row.settings is None:
         return None
     unit = loss_unit(row.settings.training)
@@ -139,7 +139,7 @@ def _row(
 
 
 def seed_result(folder: Path, seed: int, unit: str) -> SeedResult:
-    """What one run found, from the files that it wrote; ``unit`` is that of its losses."""
+    """Return the results of one run, from its files; ``unit`` is that of its losses."""
     outcome = read_outcome(folder)
     history = History(_epochs(folder / "metrics.csv"), loss_unit=unit)
     if outcome is None:
@@ -207,7 +207,7 @@ def _epochs(path: Path) -> list[EpochRecord]:
 
 
 def _about(rows: tuple[IterationRow, ...], reports: list[dict[str, Any]]) -> list[str]:
-    """What the rows share, in sentences."""
+    """Describe what the rows share, in sentences."""
     if not reports:
         return []
     report = reports[0]

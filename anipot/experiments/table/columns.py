@@ -1,4 +1,4 @@
-"""What stands in a table: its columns, as text for people, and its numbers as CSV."""
+"""Columns of a table, as text for people and as CSV."""
 
 from __future__ import annotations
 

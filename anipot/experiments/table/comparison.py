@@ -1,4 +1,4 @@
-"""What the differences between rows mean, held against the spread between seeds."""
+"""Comparison of rows: differences held against the spread between seeds."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def verdict(table: IterationTable, claim: Claim) -> str:
 
 @dataclass(frozen=True)
 class Effect:
-    """What changing one option from ``before`` to ``after`` did, where nothing else changed.
+    """Effect of changing one option from ``before`` to ``after``, all else being equal.
 
     ``pairs`` are of rows (after, before) that differ in that option alone.
     """
@@ -153,7 +153,7 @@ def varied(table: IterationTable) -> list[str]:
 
 
 def value_of(table: IterationTable, row: IterationRow, option: str) -> Any:
-    """What an option was given as for a row (epochs that updates decide are not given)."""
+    """Return an option as it was given for a row (epochs that updates decide are not given)."""
     section, key = option.split(".")
     return row.changes.get(option, table.base[section][key])
 

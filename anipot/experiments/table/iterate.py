@@ -274,7 +274,7 @@ def _prepare(folder: Path) -> tuple[list[RowSettings], tuple[int, ...], list[str
 
 
 def _told(folder: Path) -> str:
-    """How a run ended, in a line."""
+    """Describe how a run ended, in a line."""
     found = seed_result(folder, 0, "")
     name = f"{folder.parent.name}, {re.sub('^seed-', 'seed ', folder.name)}"
     if found.status in ("failed", "diverged"):

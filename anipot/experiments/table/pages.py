@@ -22,7 +22,7 @@ FIGURES = {
 
 
 def notes(table: IterationTable) -> list[str]:
-    """What one must know to read the table, a sentence or two each."""
+    """Notes needed to read the table, a sentence or two each."""
     n = len(table.seeds)
     several = f"mean ± sample standard deviation over {n} seeds" if n > 1 else "one seed each"
     return [

@@ -97,7 +97,7 @@ def ended(folder: Path) -> bool:
 
 
 def read_outcome(folder: Path) -> dict[str, Any] | None:
-    """How a run ended; None where it did not yet.
+    """Return how a run ended; None if it has not.
 
     Raises SettingsError for a file that does not say so.
     """
@@ -110,7 +110,7 @@ def read_outcome(folder: Path) -> dict[str, Any] | None:
 
 
 def outcome(found: dict[str, Any]) -> dict[str, Any]:
-    """What ``train`` writes of the end of a run, if it is that. Raises ValueError or KeyError."""
+    """Parse the outcome that ``train`` wrote. Raises ValueError or KeyError for anything else."""
     kinds = {"status": str, "reason": str, "again": bool}
     for key, kind in kinds.items():
         if not isinstance(found[key], kind):

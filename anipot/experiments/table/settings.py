@@ -1,4 +1,4 @@
-"""What a table is made of: a base, rows (or a grid) that change it, seeds; checked."""
+"""Settings of a table: a base, rows (or a grid) that change it, seeds; checked."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class BaseOptions(Settings):
 
 
 class Reported(Settings):
-    """What was published for a row."""
+    """Published numbers of a row."""
 
     mae: float | None = Field(None, description="MAE, kcal/mol")
     loss: float | None = Field(None, description="smallest loss, in the unit of the loss")

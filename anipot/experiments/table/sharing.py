@@ -91,7 +91,7 @@ def begin_sharing(
 
 
 def sharing_of(root: Path) -> Sharing | None:
-    """How a table in a folder is shared; None where it is not."""
+    """Return how a table in a folder is shared, or None."""
     if not (root / STORAGE).exists():
         return None
     about = _where(root)
@@ -110,7 +110,7 @@ def _where(root: Path) -> dict[str, Any]:
 
 
 def _identity(settings: TableSettings) -> dict[str, Any]:
-    """What two commands must share to be one table: not where the data lies."""
+    """Settings that two commands must share to join one table: not where the data are."""
     machines = {"base": {"training": MACHINE_OPTIONS}}
     found: dict[str, Any] = settings.model_dump(mode="json", exclude=machines)
     found["base"]["data"]["files"] = [Path(f).name for f in settings.base.data.files]
@@ -307,7 +307,7 @@ class SharedQueue(Queue):
         return folder.relative_to(self.root).as_posix()
 
     def _mark(self, folder: Path) -> str:
-        """What a run must have in common on all machines: conformers, their division, options."""
+        """Properties a run must have in common on all machines: conformers, division, options."""
         if folder not in self._marks:
             elsewhere = {"data": {"files"}, "training": MACHINE_OPTIONS}
             settings = run_settings(folder).model_dump(mode="json", exclude=elsewhere)

@@ -106,7 +106,7 @@ class SeedResult:
 
 @dataclass(frozen=True)
 class Tuning:
-    """How an option's value was chosen for a row: one run for each of ``values``, of one seed.
+    """Choice of an option for a row: one run for each of ``values``, with one seed.
 
     None of the runs was tested.
     """
@@ -182,7 +182,7 @@ class IterationRow:
 
     @property
     def marks(self) -> list[str]:
-        """What must be known of the row: diverged, failed, not run yet, still improving."""
+        """Notes on the row: diverged, failed, not run yet, still improving."""
         if self.reason:
             return ["failed"]
         found = {
@@ -239,7 +239,7 @@ class IterationTable:
 
     @property
     def base_row(self) -> IterationRow:
-        """What other rows are compared to: the first that changes nothing, else the first."""
+        """The row others are compared to: the first that changes nothing, else the first."""
         return next((row for row in self.rows if not row.changes and not row.reason), self.rows[0])
 
     @property

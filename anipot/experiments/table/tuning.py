@@ -1,4 +1,4 @@
-"""What the tuning of an option found before a table's runs, as text."""
+"""Results of tuning an option before the runs of a table, as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from anipot.report.markup import Row
 
 
 class Tried(NamedTuple):
-    """What was tried: headings, and a row of validation MAE with the place of the chosen one."""
+    """Values tried: headings, and a row of validation MAE with the index of the chosen one."""
 
     title: str
     heads: list[tuple[str, str]]
@@ -35,7 +35,7 @@ def tried(table: IterationTable) -> Tried | None:
 
 
 def tuning_notes(table: IterationTable) -> list[str]:
-    """What was tuned and how, and a sentence for each row whose best value is the last tried."""
+    """Describe the tuning, with a sentence for each row whose best value is the last tried."""
     found = [(row.name, row.tuning) for row in table.rows if row.tuning is not None]
     if not found:
         return []

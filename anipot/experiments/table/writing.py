@@ -1,4 +1,4 @@
-"""What a table writes into its folder, and what it prints."""
+"""Files and terminal output of a table."""
 
 from __future__ import annotations
 

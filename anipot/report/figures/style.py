@@ -1,4 +1,4 @@
-"""How anipot's figures look: sizes, colours, logarithmic axes, and text on them."""
+"""Style of the figures: sizes, colors, logarithmic axes, and text on them."""
 
 from __future__ import annotations
 

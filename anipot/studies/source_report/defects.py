@@ -14,7 +14,7 @@ from anipot.units import HARTREE_TO_KCALMOL
 
 
 class Defect(NamedTuple):
-    """What is wrong, and what was measured of it, in sentences."""
+    """A defect of the source, and its measured effect, in sentences."""
 
     title: str
     lines: list[str]

@@ -1,4 +1,4 @@
-"""What the protocol as-written writes and prints: its table, and the defects by numbers."""
+"""Files and output of the protocol as-written: its table, and the defects in numbers."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ COLUMNS = (
 
 
 def notes(table: NotebookTable) -> list[str]:
-    """What one must know to read the table."""
+    """Notes needed to read the table."""
     files = ", ".join(Path(source).name for source in table.data.sources)
     level = f", {table.data.level_of_theory}" if table.data.level_of_theory else ""
     return [

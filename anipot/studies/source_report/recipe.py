@@ -23,7 +23,7 @@ from anipot.units import HARTREE_TO_KCALMOL
 
 
 class FrozenBatches:
-    """What ``data.collate(batch_size).cache()`` gives: batches that no epoch shuffles (defect 10).
+    """The batches of ``data.collate(batch_size).cache()``, which no epoch shuffles (defect 10).
 
     Energies are those above the model's self energies, hartree.
     """

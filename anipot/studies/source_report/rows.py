@@ -1,4 +1,4 @@
-"""What the source's notebook leads to where its way of training is followed: runs, their table."""
+"""Runs that follow the notebook's way of training, and their table."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def train_as_written(settings: TableSettings, updates: int | None = None) -> Not
 
 
 class _Work:
-    """What the rows share: data in frozen batches, and the conformers for honest errors."""
+    """Inputs shared by the rows: data in frozen batches, and the conformers for honest errors."""
 
     def __init__(
         self, base: RunSettings, data: Conformers, division: Division, own: SelfEnergies
