@@ -165,7 +165,7 @@ def convert(
 def _values(hints: list[str]) -> dict[str, Any]:
     """Keywords of ``load`` from words such as activation=relu."""
     from anipot.data.load import load_dataset
-    from anipot.formats.bounded import number
+    from anipot.formats.safe_reading import number
     from anipot.system.yaml_files import parse_value
 
     values: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""anipot's own potential file: one self-describing safetensors file, of a model or an ensemble.
+"""anipot's potential file: self-describing safetensors, of a model or an ensemble.
 
 Tensors: ``networks.<member>.<element>.<layer>.weight`` (out, in) and ``.bias`` (out,), and
 ``self_energies`` (K, E) float64 hartree, a row a member. Everything else is JSON under the key
@@ -53,7 +53,7 @@ class _Networks(BaseModel):
 
 
 class _Member(BaseModel):
-    """Properties in which members of an ensemble may differ; ``about`` of a model is empty."""
+    """Properties of one member; ``about`` is empty for a single model."""
 
     model_config = ConfigDict(extra="forbid")
     networks: _Networks
@@ -64,7 +64,7 @@ class _Member(BaseModel):
 
 
 class _Header(BaseModel):
-    """Required content of the JSON in a file."""
+    """The JSON of a file."""
 
     model_config = ConfigDict(extra="forbid")
     format: str
@@ -77,7 +77,7 @@ class _Header(BaseModel):
     repulsion: dict[str, Any] | None = None
 
 
-def is_own(path: Path) -> bool:
+def is_anipot(path: Path) -> bool:
     """Whether a file claims to be a safetensors file, by its name or its first bytes."""
     if path.suffix == SUFFIX:
         return True
@@ -89,11 +89,11 @@ def is_own(path: Path) -> bool:
     return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < 2**27
 
 
-def write_own(members: Sequence[ANIModel], about: Mapping[str, Any], path: str | Path) -> Path:
-    """Write one model, or the members of an ensemble, all or nothing; returns the path.
+def write_anipot(members: Sequence[ANIModel], about: Mapping[str, Any], path: str | Path) -> Path:
+    """Write one model or the members of an ensemble atomically; return the path.
 
-    Raises PotentialError for what is not plain data in ``about``, for weights that are not finite,
-    and for another suffix than ``.safetensors``.
+    Raises PotentialError if ``about`` is not plain data, a weight is not finite, or the suffix is
+    not ``.safetensors``.
     """
     path = Path(path)
     if path.suffix != SUFFIX:
@@ -142,7 +142,7 @@ def write_own(members: Sequence[ANIModel], about: Mapping[str, Any], path: str |
     return path
 
 
-def read_own(path: str | Path, *, engine: str = "auto") -> Potential:
+def read_anipot(path: str | Path, *, engine: str = "auto") -> Potential:
     """Read a potential that anipot wrote: an ANIModel, or an ANIEnsemble where it has members.
 
     Raises PotentialError that names the file and what is wrong with it.
@@ -177,10 +177,10 @@ def read_own(path: str | Path, *, engine: str = "auto") -> Potential:
 def _read_header(text: str) -> _Header:
     values = json.loads(text)
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        told = values if isinstance(values, dict) else {}
+        fields = values if isinstance(values, dict) else {}
         raise PotentialError(
-            f"written as {told.get('format')!r} by anipot {told.get('anipot_version')}; this is "
-            f"anipot {__version__}, which reads {FORMAT!r}"
+            f"written as {fields.get('format')!r} by anipot {fields.get('anipot_version')}; this "
+            f"is anipot {__version__}, which reads {FORMAT!r}"
         )
     header = _Header(**values)
     if header.units != UNITS:
@@ -192,24 +192,30 @@ def _read_header(text: str) -> _Header:
 
 def _build(header: _Header, tensors: dict[str, Tensor], engine: str) -> Potential:
     settings = AEVSettings(**header.aev)
-    own = tensors.pop("self_energies", None)
+    rows = tensors.pop("self_energies", None)
     shape = (len(header.members), settings.n_elements)
-    if own is None or own.dtype != torch.float64 or tuple(own.shape) != shape:
+    if rows is None or rows.dtype != torch.float64 or tuple(rows.shape) != shape:
         raise PotentialError(f"self_energies are missing, or not {shape} in float64")
     aev = AEVComputer(settings, engine)
     repulsion = None
     if header.repulsion is not None:
         repulsion = Repulsion.from_dict(header.repulsion, settings.elements)
     members = []
-    for k, told in enumerate(header.members):
-        if not set(told.trained) <= set(settings.elements):
-            raise PotentialError(f"trained for {told.trained}, but it has {settings.elements}")
-        networks = _networks(k, told.networks, settings, DTYPES[header.dtype], tensors)
-        energies = SelfEnergies(settings.elements, own[k].numpy().copy(), told.self_energies_note)
-        about = told.about if len(header.members) > 1 else header.about
+    for k, entry in enumerate(header.members):
+        if not set(entry.trained) <= set(settings.elements):
+            raise PotentialError(f"trained for {entry.trained}, but it has {settings.elements}")
+        networks = _networks(k, entry.networks, settings, DTYPES[header.dtype], tensors)
+        energies = SelfEnergies(settings.elements, rows[k].numpy().copy(), entry.self_energies_note)
+        about = entry.about if len(header.members) > 1 else header.about
         members.append(
             ANIModel(
-                aev, networks, energies, told.output_unit, about, tuple(told.trained), repulsion
+                aev,
+                networks,
+                energies,
+                entry.output_unit,
+                about,
+                tuple(entry.trained),
+                repulsion,
             )
         )
     if tensors:
@@ -218,13 +224,17 @@ def _build(header: _Header, tensors: dict[str, Tensor], engine: str) -> Potentia
 
 
 def _networks(
-    k: int, told: _Networks, settings: AEVSettings, dtype: torch.dtype, tensors: dict[str, Tensor]
+    k: int,
+    entry: _Networks,
+    settings: AEVSettings,
+    dtype: torch.dtype,
+    tensors: dict[str, Tensor],
 ) -> AtomicNetworks:
     """The networks of member ``k``; its weights are taken out of ``tensors``."""
     # Without memory until the shapes are known to be those of the tensors in the file; and without
     # random weights, which would move the caller's random state.
     with torch.device("meta"):
-        networks = AtomicNetworks(settings.elements, settings.length, **told.model_dump())
+        networks = AtomicNetworks(settings.elements, settings.length, **entry.model_dump())
     networks.to(dtype)
     weights: dict[str, Tensor] = {}
     for name, like in networks.state_dict().items():
@@ -269,6 +279,6 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float)):
         return value
     raise PotentialError(
-        f"what is told about a potential must be numbers, texts, lists or dictionaries, not "
+        f"the description of a potential must be numbers, texts, lists or dictionaries, not "
         f"{type(value).__name__} ({value!r})"
     )

@@ -1,9 +1,8 @@
-"""Saved potentials: one file a format, and ``load``, which recognises them all."""
+"""Load saved potentials: ``load`` recognises the format of a file, in the order of ``_FORMATS``."""
 
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,11 @@ from anipot.aev.computer import load_engine
 from anipot.data.published.bundled import bundled_path
 from anipot.errors import AnipotError, DataError, PotentialError, SettingsError
 from anipot.formats import published
-from anipot.formats.bounded import not_understood
+from anipot.formats.anipot_format import is_anipot, read_anipot
+from anipot.formats.neurochem import is_neurochem, read_neurochem
+from anipot.formats.notebook import is_notebook, read_notebook
+from anipot.formats.safe_reading import not_understood
+from anipot.formats.torchani_format import is_torchani, read_torchani
 from anipot.networks.atomic import DTYPES
 from anipot.potential.base import Potential
 
@@ -25,22 +28,18 @@ SHIPPED = {"anipot-hcno": "anipot-hcno.safetensors"}
 
 
 class _Format(NamedTuple):
-    what: str
-    module: str
-    recognise: str
-    read: str
+    title: str
+    recognise: Callable[[Path], bool]
+    read: Callable[..., Potential]
 
 
-#: In the order in which they are tried. Their modules are imported when they are needed.
+#: In the order in which they are tried.
 _FORMATS = (
-    _Format("anipot's own files (.safetensors)", "anipot_format", "is_own", "read_own"),
-    _Format("NeuroChem's .info files and folders", "neurochem", "is_neurochem", "read_neurochem"),
-    _Format(
-        "state dicts of TorchANI's models", "torchani_format", "is_torchani_state_dict",
-        "read_torchani",
-    ),
-    _Format("state dicts of notebooks and of MLatom", "notebook", "is_notebook", "read_notebook"),
-)  # fmt: skip
+    _Format("anipot's own files (.safetensors)", is_anipot, read_anipot),
+    _Format("NeuroChem's .info files and folders", is_neurochem, read_neurochem),
+    _Format("state dicts of TorchANI's models", is_torchani, read_torchani),
+    _Format("state dicts of notebooks and of MLatom", is_notebook, read_notebook),
+)
 
 
 def load(
@@ -48,33 +47,31 @@ def load(
 ) -> Potential:
     """Load a potential, ready for use (evaluation mode, on the CPU).
 
-    ``name_or_path`` is a name ("ani1x", "ani1ccx", "ani2x", or "anipot-hcno", which comes with
-    anipot) or a file or folder: of anipot's own, of a run of ``anipot train``, of NeuroChem, or a
-    state dict that TorchANI, MLatom or a notebook saved. A ``Path`` is never a
-    name. ``dtype`` ("float32", "float64") changes the precision of the networks; by default it
-    is that of the file. ``hints`` say what some formats do not hold, such as ``activation=`` of a
-    notebook's networks; see the module of the format.
+    ``name_or_path`` is a name ("ani1x", "ani1ccx", "ani2x" or "anipot-hcno") or a path: a file
+    saved by anipot, the folder of a run of ``anipot train``, files of NeuroChem, or a state dict
+    saved by TorchANI, MLatom or a notebook. A ``Path`` is never taken as a name. ``dtype``
+    ("float32", "float64") is the precision of the networks; default: as in the file. ``hints`` are
+    keyword arguments of the format's reader for values that its files do not hold, for example
+    ``activation=`` of a notebook's networks (see ``formats/notebook.py``).
 
-    Raises PotentialError that names the file and what is wrong with it, and SettingsError for an
-    engine that is not available and for a hint that the format does not take.
+    Raises PotentialError with the file and the reason, and SettingsError for an engine that is not
+    available or a hint that the format does not take.
     """
     if dtype is not None and dtype not in DTYPES:
         raise SettingsError(f"unknown precision dtype={dtype!r}; known: {', '.join(DTYPES)}")
     load_engine(engine)  # before all the work
     path, found = _find(name_or_path)
-    module = importlib.import_module(f"anipot.formats.{found.module}")
-    read: Callable[..., Potential] = getattr(module, found.read)
     known = [
         name
-        for name, p in inspect.signature(read).parameters.items()
+        for name, p in inspect.signature(found.read).parameters.items()
         if p.kind is p.KEYWORD_ONLY and name not in ("engine", "dtype")
     ]
     for name in hints:
         if name not in known:
             takes = f"they take {', '.join(known)}" if known else "they say everything themselves"
-            raise SettingsError(f"{path}: {name}= is no hint for {found.what}; {takes}")
+            raise SettingsError(f"{path}: {name}= is no hint for {found.title}; {takes}")
     try:
-        potential = read(path, engine=engine, **hints)
+        potential = found.read(path, engine=engine, **hints)
     except AnipotError:
         raise
     except Exception as e:  # of a file that is damaged or made by hand
@@ -83,7 +80,7 @@ def load(
 
 
 def _find(name_or_path: str | Path) -> tuple[Path, _Format]:
-    """The file or folder that is meant, and its format."""
+    """Return the file or folder to read, and its format."""
     path = Path(name_or_path)
     if isinstance(name_or_path, str):
         path = _named(name_or_path) or path
@@ -107,17 +104,16 @@ def _find(name_or_path: str | Path) -> tuple[Path, _Format]:
             f"{path} is the state of a training (anipot train --resume), not a potential; {name}"
         )
     for known in _FORMATS:
-        module = importlib.import_module(f"anipot.formats.{known.module}")
-        if getattr(module, known.recognise)(path):
+        if known.recognise(path):
             return path, known
     is_ = f"a folder without a {IN_RUN} or NeuroChem's files" if path.is_dir() else "no potential"
     raise PotentialError(
-        f"{path} is {is_}; anipot reads {'; '.join(f.what for f in _FORMATS)}; and folders of runs"
+        f"{path} is {is_}; anipot reads {'; '.join(f.title for f in _FORMATS)}; and folders of runs"
     )
 
 
 def _named(name: str) -> Path | None:
-    """The files of a potential that is known by name; None for another name."""
+    """Return the file of a potential known by name; None for any other name."""
     if name.lower() in SHIPPED:
         try:
             return bundled_path(SHIPPED[name.lower()])
@@ -127,7 +123,7 @@ def _named(name: str) -> Path | None:
 
 
 def _unknown(path: Path) -> str:
-    """Why nothing can be loaded from a path that does not exist."""
+    """Return the error message for a path that does not exist."""
     if path.suffix or len(path.parts) > 1:
         return f"{path}: there is no such file"
     names = [*published.NAMES, *SHIPPED]

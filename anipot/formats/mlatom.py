@@ -1,4 +1,6 @@
-"""Settings in MLatom's model files: ``{"network", "args", "nn", "AEV_computer", ...}``.
+"""Read the description in files of MLatom's ANI models.
+
+Such a file is a dictionary ``{"network", "args", "nn", "AEV_computer", ...}``.
 
 ``nn`` is a state dict, ``args`` a dictionary with the constants of the AEV, the elements in their
 order and the self energies (hartree). The other entries are pickled objects and stay unread; only
@@ -16,11 +18,9 @@ from torch import Tensor
 from anipot.aev.settings import AEVSettings
 from anipot.elements import parse_elements
 from anipot.errors import AnipotError, PotentialError
-from anipot.formats.state_dicts import CONSTANTS, StateDict, check_tensor, written
-from anipot.formats.torch_files import Unread
-
-_CUTOFFS = {"Rcr": "radial_cutoff", "Rca": "angular_cutoff"}
-_LISTS = dict(list(CONSTANTS.items())[:6])
+from anipot.formats.neurochem_constants import CUTOFFS, LISTS
+from anipot.formats.state_dict.contents import StateDict, check_tensor, written
+from anipot.formats.state_dict.torch_file import Unread
 
 #: In the order in which MLatom itself looks for them.
 _ENERGIES = ("self_energies_train", "self_energies")
@@ -29,8 +29,8 @@ _ENERGIES = ("self_energies_train", "self_energies")
 _ACTIVATIONS = {"ReLU": "relu", "SiLU": "silu", "Tanh": "tanh", "Sigmoid": "sigmoid"}
 
 
-class Told(NamedTuple):
-    """Settings given by ``args`` and class names; None if not given."""
+class Description(NamedTuple):
+    """Contents of ``args`` and of the names of classes; None where they hold nothing."""
 
     elements: tuple[str, ...] | None
     aev: AEVSettings | None
@@ -39,13 +39,13 @@ class Told(NamedTuple):
     assumed: list[str]
 
 
-def told_by_mlatom(file: StateDict) -> Told | None:
-    """Return the settings in a file of MLatom; None for another file.
+def read_description(file: StateDict) -> Description | None:
+    """Return the description in a file of MLatom; None for any other file.
 
     Raises PotentialError, naming the key, for values that cannot be used.
     """
     args = file.beside.get("args")
-    if not isinstance(args, Mapping) or not {"species_order", *_LISTS} & set(args):
+    if not isinstance(args, Mapping) or not {"species_order", *LISTS} & set(args):
         return None
     elements = aev = energies = None
     assumed = ["an MLatom model: energies in hartree"]
@@ -53,13 +53,13 @@ def told_by_mlatom(file: StateDict) -> Told | None:
         try:
             elements = parse_elements([_element(e) for e in _list(args, "species_order")])
         except (AnipotError, TypeError, ValueError) as e:
-            raise PotentialError(f"args['species_order']: {_reason(e)}") from None
-    if lacking := [k for k in (*_CUTOFFS, *_LISTS) if k not in args]:
-        if len(lacking) < len(_CUTOFFS) + len(_LISTS):
+            raise PotentialError(f"args['species_order']: {str(e) or type(e).__name__}") from None
+    if lacking := [k for k in (*CUTOFFS, *LISTS) if k not in args]:
+        if len(lacking) < len(CUTOFFS) + len(LISTS):
             raise PotentialError(f"args lacks {', '.join(lacking)} of the constants of the AEV")
     else:
-        lists = {name: written(name, _numbers(args, k)) for k, name in _LISTS.items()}
-        cutoffs = {name: round(_number(args, k), 7) for k, name in _CUTOFFS.items()}
+        lists = {name: written(name, _numbers(args, k)) for k, name in LISTS.items()}
+        cutoffs = {name: round(_number(args, k), 7) for k, name in CUTOFFS.items()}
         try:
             aev = AEVSettings(elements or ("H",), **lists, **cutoffs)  # type: ignore[arg-type]
         except AnipotError as e:
@@ -76,11 +76,11 @@ def told_by_mlatom(file: StateDict) -> Told | None:
     if isinstance(learned, str) and learned not in ("energy", "y"):
         assumed.append(f"its property {learned[:40]!r} is a total energy")
     activation, note = _activation(file)
-    return Told(elements, aev, energies, activation, assumed + note)
+    return Description(elements, aev, energies, activation, assumed + note)
 
 
 def _activation(file: StateDict) -> tuple[str | None, list[str]]:
-    """The activation that unread modules are of, if they are all of one that anipot has."""
+    """Return the activation of all unread modules (None if unknown), and a note on it."""
     prefix = "torch.nn.modules.activation."
     found = [c.removeprefix(prefix) for c in file.classes if c.startswith(prefix)]
     if len(found) != 1:
@@ -99,7 +99,7 @@ def _has(state: Any, key: str, value: Any) -> bool:
 
 
 def _modules(value: Any, depth: int = 12) -> Iterator[Unread]:
-    """The unread objects in a value, and those in them."""
+    """Yield the unread objects in a value, recursively."""
     if depth and isinstance(value, Unread):
         yield value
         value = value.state
@@ -121,7 +121,7 @@ def _list(args: Mapping[Any, Any], key: str) -> list[Any]:
 
 
 def _element(value: Any) -> str | int:
-    """A symbol or an atomic number, which MLatom has as a text, too."""
+    """Return a symbol or an atomic number, which may be written as text."""
     if isinstance(value, str):
         return int(value) if value.isascii() and value.isdigit() else value
     if isinstance(value, int) and not isinstance(value, bool):
@@ -130,7 +130,7 @@ def _element(value: Any) -> str | int:
 
 
 def _numbers(args: Mapping[Any, Any], key: str) -> np.ndarray:
-    """A tensor or list of numbers, flat."""
+    """Return a tensor or list of numbers as a flat array."""
     value = args[key]
     wrong = PotentialError(
         f"args[{key!r}] is no list of numbers; where the file was made, put one in its place "
@@ -154,7 +154,3 @@ def _number(args: Mapping[Any, Any], key: str) -> float:
     if len(values) != 1:
         raise PotentialError(f"args[{key!r}] has {len(values)} numbers instead of one")
     return float(str(values[0]))
-
-
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__

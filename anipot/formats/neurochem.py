@@ -16,10 +16,10 @@ import torch
 
 from anipot.aev.computer import AEVComputer
 from anipot.errors import PotentialError, SettingsError
-from anipot.formats.bounded import inside, naming, read_text
 from anipot.formats.neurochem_constants import read_params, read_self_energies
-from anipot.formats.nnf import Budget, read_networks
+from anipot.formats.neurochem_networks import Budget, read_networks
 from anipot.formats.published import recognised
+from anipot.formats.safe_reading import inside, naming, read_text
 from anipot.networks.atomic import DTYPES
 from anipot.potential.ensemble import ANIEnsemble
 from anipot.potential.model import ANIModel
@@ -58,7 +58,7 @@ def read_neurochem(
         raise SettingsError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype}")
     found = _locate(Path(path))
     settings = read_params(found.params)
-    own = read_self_energies(found.self_energies, settings.elements)
+    energies = read_self_energies(found.self_energies, settings.elements)
     try:
         aev = AEVComputer(settings, engine)
     except SettingsError as e:
@@ -67,7 +67,7 @@ def read_neurochem(
     members = []
     for folder in found.members:
         networks = read_networks(folder / "networks", settings, budget).to(dtype)
-        members.append(ANIModel(aev, networks, own, "hartree", trained=settings.elements))
+        members.append(ANIModel(aev, networks, energies, "hartree", trained=settings.elements))
     origin = recognised(found.params.parent)
     about = {"format": "NeuroChem", **(origin.about if origin else {})}
     if found.single:
@@ -118,7 +118,7 @@ def _infos(folder: Path) -> list[Path]:
 
 
 def _only(folder: Path, pattern: str, above: bool = False) -> Path:
-    """The one file of that pattern in a folder, or else in the folder above."""
+    """Return the only file of this pattern in a folder, or else in the folder above."""
     folders = [folder, folder.resolve().parent] if above else [folder]
     for place in folders:
         found = sorted(place.glob(pattern))
@@ -153,6 +153,3 @@ def _from_info(path: Path) -> _Located:
                 f"there; missing: {missing[0]}"
             )
     return _Located(params, self_energies, members, False)
-
-
-# ---- constants and self energies -----------------------------------------------------------------

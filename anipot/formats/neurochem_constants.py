@@ -12,14 +12,15 @@ import numpy as np
 from anipot.aev.settings import AEVSettings
 from anipot.elements import parse_elements
 from anipot.errors import PotentialError
-from anipot.formats.bounded import naming, number, read_text, short
+from anipot.formats.safe_reading import naming, number, read_text, short
 from anipot.networks.self_energies import SelfEnergies
 
 #: More entries than any real list of constants has.
 MAX_LIST = 1000
 
-_SCALARS = {"Rcr": "radial_cutoff", "Rca": "angular_cutoff"}
-_LISTS = {
+#: Names of the constants in AEVSettings, by their names in NeuroChem.
+CUTOFFS = {"Rcr": "radial_cutoff", "Rca": "angular_cutoff"}
+LISTS = {
     "EtaR": "radial_eta",
     "ShfR": "radial_shifts",
     "EtaA": "angular_eta",
@@ -30,35 +31,35 @@ _LISTS = {
 
 
 def read_params(path: Path) -> AEVSettings:
-    """``Key = value`` a line: the constants with the digits in the file; other keys are ignored."""
+    """Read the AEV constants from lines ``Key = value``; other keys are ignored."""
     with naming(path):
         raw: dict[str, str] = {}
         for line in read_text(path).splitlines():
             key, equals, value = line.partition("=")
             key = key.strip()
-            if not equals or key not in {*_SCALARS, *_LISTS, "Atyp"}:
+            if not equals or key not in {*CUTOFFS, *LISTS, "Atyp"}:
                 continue
             if key in raw:
                 raise PotentialError(f"{key} is there twice")
             raw[key] = value.strip()
-        lacking = [k for k in (*_SCALARS, *_LISTS, "Atyp") if k not in raw]
+        lacking = [k for k in (*CUTOFFS, *LISTS, "Atyp") if k not in raw]
         if lacking:
             raise PotentialError(f"{', '.join(lacking)} missing")
         lists = {}
-        for key in (*_LISTS, "Atyp"):
+        for key in (*LISTS, "Atyp"):
             if not re.fullmatch(r"\[[^\[\]]*\]", raw[key]):
                 raise PotentialError(f"{key} must be a list in brackets, but is {short(raw[key])}")
             lists[key] = [item.strip() for item in raw[key][1:-1].split(",")]
             if len(lists[key]) > MAX_LIST:
                 raise PotentialError(f"{key} has {len(lists[key]):,} entries; {MAX_LIST} at most")
-        values: dict[str, Any] = {n: number(raw[key], key) for key, n in _SCALARS.items()}
-        for key, name in _LISTS.items():
+        values: dict[str, Any] = {n: number(raw[key], key) for key, n in CUTOFFS.items()}
+        for key, name in LISTS.items():
             values[name] = tuple(number(v, key) for v in lists[key])
         return AEVSettings(parse_elements(lists["Atyp"]), **values)
 
 
 def read_self_energies(path: Path, elements: tuple[str, ...]) -> SelfEnergies:
-    """``H,0=-0.600952980000`` a line, hartree. Symbols decide, not the index behind them."""
+    """Read self energies (hartree) from lines ``H,0=-0.60095``; the index is ignored."""
     with naming(path):
         energies: dict[str, float] = {}
         for k, line in enumerate(read_text(path).splitlines(), start=1):

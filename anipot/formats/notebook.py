@@ -24,19 +24,20 @@ from anipot.aev.settings import AEVSettings
 from anipot.data.batches import Batch
 from anipot.data.conformers import Conformers
 from anipot.errors import DataError, PotentialError, SettingsError
-from anipot.formats.assembly import (
-    Found,
+from anipot.formats.mlatom import read_description
+from anipot.formats.safe_reading import naming
+from anipot.formats.state_dict.contents import pickled_text, read_state_dict
+from anipot.formats.state_dict.model import (
     GivenConstants,
     GivenEnergies,
+    ParsedModel,
     assemble,
     given_constants,
     names_elements,
     parse,
     self_energies_of,
 )
-from anipot.formats.layers import EPSILON, Side
-from anipot.formats.mlatom import told_by_mlatom
-from anipot.formats.state_dicts import naming, pickled_text, read_state_dict
+from anipot.formats.state_dict.networks import EPSILON, Side
 from anipot.networks.atomic import ACTIVATIONS
 from anipot.networks.self_energies import SelfEnergies
 from anipot.potential.base import Potential
@@ -75,13 +76,13 @@ def read_notebook(
 ) -> Potential:
     """Read the state dict of a notebook's model, ready for use on the CPU.
 
-    What the file does not hold:
+    Arguments for what the file does not hold:
 
     - ``elements`` in the order of the networks, if these are numbered; H C N O for four networks;
     - ``activation`` of the hidden layers, and ``output_activation``, if the networks end in one;
     - ``self_energies`` in hartree, by symbol or in the order of the elements;
-    - ``output_unit`` in which the networks speak;
-    - cutoffs in angstrom; by default, where the evenly spaced shifts lead (5.2 and 3.5 for ANI-1x);
+    - ``output_unit``: unit of the network output;
+    - cutoffs in angstrom; by default one step beyond the last shift (5.2 and 3.5 for ANI-1x);
     - ``batch_norm`` "before" or "after" the activation, where the names of layers do not tell;
     - ``aev`` for a file of networks alone: "ani1x", "ani2x", a ``.params`` file of NeuroChem,
       AEVSettings, or a dictionary of all its constants, named as in AEVSettings or in ``.params``.
@@ -104,13 +105,13 @@ def read_notebook(
         raise SettingsError(f"batch_norm must be 'before' or 'after', not {batch_norm!r}")
     output_unit = units.energy_unit(output_unit)
     file = read_state_dict(path)
-    with naming(path):
-        told = told_by_mlatom(file)
-        if told is not None:
-            elements = told.elements if elements is None else elements
-            aev = told.aev if aev is None else aev
-            self_energies = told.self_energies if self_energies is None else self_energies
-            activation = told.activation if activation is None else activation
+    with naming(path, hints=True):
+        mlatom = read_description(file)
+        if mlatom is not None:
+            elements = mlatom.elements if elements is None else elements
+            aev = mlatom.aev if aev is None else aev
+            self_energies = mlatom.self_energies if self_energies is None else self_energies
+            activation = mlatom.activation if activation is None else activation
         in_order = isinstance(aev, AEVSettings)
         if isinstance(aev, str | Path | Mapping):
             given_aev = given_constants(aev)
@@ -136,7 +137,7 @@ def read_notebook(
         choice = _Choice(activation, output_activation, batch_norm)
         if data is None:
             _ask(found, choice, energies, open_norm)
-    assumed = [*found.assumed, *file.assumed, *(told.assumed if told else [])]
+    assumed = [*found.assumed, *file.assumed, *(mlatom.assumed if mlatom else [])]
     about: dict[str, Any] = {"source": f"state dict of a notebook, {path.name}"}
     if data is not None:
         sample = _sample(data, found.settings.elements)
@@ -159,7 +160,7 @@ def read_notebook(
 
 
 class _Choice(NamedTuple):
-    """Properties of networks that a state dict does not hold: None if not given."""
+    """Properties of the networks that a state dict does not hold; None if not given."""
 
     activation: str | None
     output_activation: str | None
@@ -180,7 +181,7 @@ class _Tried(NamedTuple):
 
 
 def _ask(
-    found: Found, choice: _Choice, energies: SelfEnergies | None, open_norm: str | None
+    found: ParsedModel, choice: _Choice, energies: SelfEnergies | None, open_norm: str | None
 ) -> None:
     """Raise PotentialError with the keywords to give, where the file leaves something open."""
     lacking = []
@@ -201,7 +202,7 @@ def _ask(
 
 
 def _choices(given: _Choice, undecided: bool) -> list[_Choice]:
-    """Choices to try, the simplest first."""
+    """Return the choices to try, the simplest first."""
     activations = [given.activation] if given.activation else list(ACTIVATIONS)
     sides: list[Side | None] = [given.side]
     if undecided:
@@ -214,7 +215,7 @@ def _choices(given: _Choice, undecided: bool) -> list[_Choice]:
 
 
 def _try(
-    found: Found,
+    found: ParsedModel,
     choices: list[_Choice],
     energies: SelfEnergies | None,
     output_unit: str,
@@ -235,9 +236,11 @@ def _try(
             if not np.isfinite(left).all():
                 continue
             rest = replace(sample, energies=left)
-            own = SelfEnergies.fit(rest, found.settings.elements) if energies is None else energies
-            error = np.abs(left - own.of(sample)).mean() * units.HARTREE_TO_KCALMOL
-            tried.append(_Tried(choice, own, float(error)))
+            shifts = (
+                SelfEnergies.fit(rest, found.settings.elements) if energies is None else energies
+            )
+            error = np.abs(left - shifts.of(sample)).mean() * units.HARTREE_TO_KCALMOL
+            tried.append(_Tried(choice, shifts, float(error)))
     return tried
 
 
@@ -254,7 +257,7 @@ def _sample(data: Conformers, elements: tuple[str, ...]) -> Conformers:
 
 
 def _findings(tried: list[_Tried], best: _Tried, fitted: bool, sample: Conformers) -> list[str]:
-    """Describe what was found from data."""
+    """Return notes on what was determined from data."""
     n = f"{len(sample):,} conformers of the data"
     others = sorted((t for t in tried if t is not best), key=lambda t: t.error)
     words = (

@@ -39,7 +39,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Published:
-    """A published potential: what it is called, and what is known of it."""
+    """Names, level of theory and citation of a published potential."""
 
     name: str
     title: str
@@ -54,7 +54,7 @@ class Published:
 
     @property
     def about(self) -> dict[str, Any]:
-        """Description of a published potential."""
+        """Metadata of a potential read from these files."""
         return {
             "name": self.title,
             "level_of_theory": self.level_of_theory,
@@ -115,8 +115,8 @@ def cache_folders() -> list[Path]:
     """The folders in which potentials are looked for and kept, in this order, without repeats:
     ``$ANIPOT_CACHE``, ``$XDG_CACHE_HOME/anipot``, ``~/.cache/anipot``."""
     found = []
-    if own := os.environ.get(CACHE_VARIABLE):
-        found.append(Path(own).expanduser())
+    if given := os.environ.get(CACHE_VARIABLE):
+        found.append(Path(given).expanduser())
     if xdg := os.environ.get("XDG_CACHE_HOME"):
         found.append(Path(xdg) / "anipot")
     with suppress(RuntimeError):  # no home
@@ -187,8 +187,8 @@ def _sums(potential: Published) -> dict[str, str]:
     """sha256 of each file of a potential by its name, with ``/``."""
     text = Path(__file__).with_name("published_sums.txt").read_text(encoding="ascii")
     pairs = (line.split() for line in text.splitlines())
-    own = (f"{potential.folder}/", f"{potential.folder}.info")
-    return {name: digest for digest, name in pairs if name.startswith(own)}
+    prefixes = (f"{potential.folder}/", f"{potential.folder}.info")
+    return {name: digest for digest, name in pairs if name.startswith(prefixes)}
 
 
 def _check(potential: Published, cache: Path, info: bool = True) -> None:

@@ -20,8 +20,9 @@ from torch import nn
 from anipot import units
 from anipot.aev.torchani_engine import torchani_computer
 from anipot.errors import PotentialError, SettingsError
-from anipot.formats.assembly import GivenEnergies, assemble, parse, self_energies_of
-from anipot.formats.state_dicts import naming, pickled_text, read_state_dict
+from anipot.formats.safe_reading import naming
+from anipot.formats.state_dict.contents import pickled_text, read_state_dict
+from anipot.formats.state_dict.model import GivenEnergies, assemble, parse, self_energies_of
 from anipot.networks.atomic import AtomicNet, Gaussian, make_activation
 from anipot.networks.self_energies import SelfEnergies
 from anipot.potential.base import Potential
@@ -34,7 +35,7 @@ _NETWORK = rb"neural_networks\.(members\.)?(\d+\.)?(atomics\.)?[A-Z][a-z]?\."
 # ---- files ---------------------------------------------------------------------------------------
 
 
-def is_torchani_state_dict(path: Path) -> bool:
+def is_torchani(path: Path) -> bool:
     """Whether a file holds the state dict of a whole TorchANI model, of version 1 or 2."""
     text = pickled_text(path)
     return bool(text and b"energy_shifter.self_energies" in text and re.search(_NETWORK, text))
@@ -64,7 +65,7 @@ def read_torchani(
     path = Path(path)
     file = read_state_dict(path)
     tensors = file.tensors
-    with naming(path):
+    with naming(path, hints=True):
         for name in tensors:
             if extra := re.match(r"potentials\.(?!nnp\.)(\w+)\.", name):
                 raise PotentialError(_extra(extra[1]))
@@ -285,8 +286,8 @@ def _atomic_network(element: str, net: Any, output_unit: str, shift: float) -> n
     layers = [*network.get_submodule("layers").children(), network.get_submodule("final_layer")]
     network.to(next(net.parameters()).dtype)
     with torch.no_grad():
-        for layer, own in zip(layers, net.layers, strict=True):
-            for name, value in own.named_parameters():
+        for layer, source in zip(layers, net.layers, strict=True):
+            for name, value in source.named_parameters():
                 layer.get_parameter(name).copy_(value)
         scale = units.energy_to_hartree(output_unit)
         if scale != 1.0 or shift:

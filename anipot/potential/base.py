@@ -124,11 +124,11 @@ class Potential(nn.Module):
 
         ``about`` is added to the description of the potential (level of theory, metrics, ...).
         """
-        from anipot.formats.anipot_format import write_own
+        from anipot.formats.anipot_format import write_anipot
 
         # The file of one member is that of a model, which has a single description.
         only = self.models[0].about if len(self.models) == 1 else {}
-        return write_own(self.models, {**only, **self.about, **about}, path)
+        return write_anipot(self.models, {**only, **self.about, **about}, path)
 
     def to_torchani(self) -> Any:
         """Return the potential as a TorchANI 2 model; see ``anipot.formats.torchani_format``."""

@@ -22,7 +22,7 @@ from anipot.data.division import Division
 from anipot.errors import SettingsError, TrainingError
 from anipot.evaluation.calibration import Calibration
 from anipot.evaluation.metrics import Evaluation
-from anipot.formats.anipot_format import read_own
+from anipot.formats.anipot_format import read_anipot
 from anipot.potential.ensemble import ANIEnsemble
 from anipot.runs.member_results import write_member_results
 from anipot.runs.run import Prepared, new_run, reopened_run, resume_run, run_settings
@@ -115,7 +115,7 @@ def _train_members(run: Prepared) -> MembersRun:
                 f"{part} MAE {e['energy']['mae']:.3f} {e['unit']}" for part, e in errors.items()
             ]
         print(f"member {k + 1} of {len(folders)}: {', '.join(told)}")
-    members = [read_own(member / "potential.safetensors") for member in folders]
+    members = [read_anipot(member / "potential.safetensors") for member in folders]
     ensemble = ANIEnsemble(m.models[0] for m in members).eval()
     found = write_member_results(settings, folder, data, division, ensemble, folders)
     return MembersRun(folder, ensemble, *found)

@@ -11,7 +11,7 @@ from torch import nn
 import anipot
 from anipot.aev.settings import AEVSettings
 from anipot.errors import PotentialError, SettingsError
-from anipot.formats.assembly import given_constants
+from anipot.formats.state_dict.model import given_constants
 
 PARAMS = """TM = 1
 Rcr = 4.6000e+00

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from anipot.aev.settings import AEVSettings
 from anipot.errors import PotentialError
-from anipot.formats.assembly import Found, parse
-from anipot.formats.module_names import order_is_lost
+from anipot.formats.state_dict.model import ParsedModel, parse
+from anipot.formats.state_dict.module_names import order_is_lost
 
 AEV = {e: AEVSettings.cover(e, 3.0, 2.5, 2, 1, 2) for e in ("H", "HC", "HCNO", "OCH")}
 State = dict[str, Tensor]
@@ -32,11 +32,11 @@ def linear(path: str, a: int, b: int) -> State:
     return {f"{path}.weight": torch.randn(b, a), f"{path}.bias": torch.randn(b)}
 
 
-def read(state: State, elements: str = "HCNO", wish: str | None = None) -> Found:
+def read(state: State, elements: str = "HCNO", wish: str | None = None) -> ParsedModel:
     return parse(state, aev=AEV[elements], elements=wish)
 
 
-def firsts(found: Found) -> list[list[str]]:
+def firsts(found: ParsedModel) -> list[list[str]]:
     """The name of the first layer of each network, by member and element."""
     return [[n.path for n in member] for member in found.members]
 

@@ -25,7 +25,7 @@ from anipot.aev.settings import AEVSettings
 from anipot.data.conformers import Conformers
 from anipot.errors import DataError, PotentialError, SettingsError
 from anipot.formats.notebook import is_notebook, read_notebook
-from anipot.formats.torchani_format import is_torchani_state_dict
+from anipot.formats.torchani_format import is_torchani
 from anipot.potential.ensemble import ANIEnsemble
 from anipot.potential.model import ANIModel
 
@@ -193,7 +193,7 @@ def test_the_potential_says_what_the_notebook_says(kind, tmp_path):
     model = notebook(NETWORKS[kind])
     path = saved(model, tmp_path / "model.pt")
     assert is_notebook(path)
-    assert not is_torchani_state_dict(path)
+    assert not is_torchani(path)
     potential = read_notebook(path, activation="relu", self_energies=SELF_ENERGIES)
     assert potential.aev.settings == AEVSettings.ani1x()
     assert potential.trained == potential.elements == tuple("HCNO")
@@ -561,7 +561,7 @@ def test_a_changed_byte_is_refused_or_harmless(data, small, tmp_path_factory):
         changed[place] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.getbasetemp() / "changed.pt"
     path.write_bytes(changed)
-    is_torchani_state_dict(path)
+    is_torchani(path)
     is_notebook(path)
     try:
         potential = read_notebook(path, activation="relu", self_energies=SELF_ENERGIES)

@@ -19,7 +19,7 @@ from anipot.data.conformers import Conformers
 from anipot.errors import PotentialError, SettingsError
 from anipot.formats.torchani_format import (
     from_torchani,
-    is_torchani_state_dict,
+    is_torchani,
     read_torchani,
     to_torchani,
 )
@@ -261,7 +261,7 @@ def test_a_state_dict_is_the_model(wrap, members, aev, tmp_path):
     models = [new_model(seed=k, aev=aev, hidden=[5, 4, 3]) for k in range(members)]
     potential = ANIEnsemble(models) if members > 1 else models[0]
     path = saved(to_torchani(potential), tmp_path / "m.pt", wrap)
-    assert is_torchani_state_dict(path)
+    assert is_torchani(path)
     again = anipot.load(path)
     conformers = molecules()
     assert again.aev.settings == potential.aev.settings
@@ -282,7 +282,7 @@ def test_state_dicts_of_the_first_torchani(tmp_path):
     assert "neural_networks.0.H.6.weight" in state
     path = tmp_path / "old.pt"
     torch.save(state, path, _use_new_zipfile_serialization=False)
-    assert is_torchani_state_dict(path)
+    assert is_torchani(path)
     again = read_torchani(path)
     conformers = molecules()
     assert np.array_equal(again.predict(conformers).energies, ensemble.predict(conformers).energies)

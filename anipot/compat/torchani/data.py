@@ -330,12 +330,12 @@ def _with_indices(places: Mapping[str, int], sample: Sample) -> Sample:
 
 def _without(values: Mapping[Any, float], intercept: float, sample: Sample) -> Sample:
     try:
-        own = sum((values[s] for s in sample["species"]), intercept)
+        subtracted = sum((values[s] for s in sample["species"]), intercept)
     except KeyError as e:
         raise DataError(
             f"subtract_self_energies: no self energy of {e}; there are those of {list(values)}"
         ) from None
-    return {**sample, "energies": sample["energies"] - own}
+    return {**sample, "energies": sample["energies"] - subtracted}
 
 
 def _pinned(batch: Sample) -> Sample:

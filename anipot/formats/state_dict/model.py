@@ -1,4 +1,4 @@
-"""Models rebuilt from the tensors of a state dict, TorchANI's or a notebook's."""
+"""Build potentials from the tensors of a state dict, of TorchANI, MLatom or a notebook."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from anipot.aev.computer import AEVComputer
 from anipot.aev.settings import AEVSettings
 from anipot.elements import parse_elements, symbols_of
 from anipot.errors import PotentialError, SettingsError
-from anipot.formats.layers import Network, Side, find_networks
-from anipot.formats.module_names import arrange, order_is_lost, restored
-from anipot.formats.neurochem_constants import read_params
-from anipot.formats.state_dicts import CONSTANTS, cutoff, element_count, take_constants
+from anipot.formats.neurochem_constants import CUTOFFS, read_params
+from anipot.formats.state_dict.contents import CONSTANTS, cutoff, element_count, take_constants
+from anipot.formats.state_dict.module_names import arrange, order_is_lost, restored
+from anipot.formats.state_dict.networks import Network, Side, find_networks
 from anipot.networks.atomic import AtomicNetworks
 from anipot.networks.self_energies import SelfEnergies
 from anipot.potential.base import Potential
@@ -29,7 +29,7 @@ from anipot.potential.model import ANIModel
 GivenEnergies = Mapping[str, float] | Sequence[float] | np.ndarray | SelfEnergies
 
 #: Names of constants in ``.params`` files, and those that are one value and not a list.
-_FIELDS = {**CONSTANTS, "Rcr": "radial_cutoff", "Rca": "angular_cutoff", "Atyp": "elements"}
+_FIELDS = {**CONSTANTS, **CUTOFFS, "Atyp": "elements"}
 _SUFFIX = ".params"
 _SINGLE = ("elements", "radial_cutoff", "angular_cutoff")
 
@@ -38,11 +38,11 @@ GivenConstants = str | Path | Mapping[str, Any] | AEVSettings
 
 
 @dataclass(frozen=True)
-class Found:
-    """Content of a state dict. ``members`` are networks in the order of the settings' elements.
+class ParsedModel:
+    """Contents of a state dict; the networks of each member in the order of the elements.
 
-    ``self_energies`` (E,) hartree are None where it has none. ``assumed`` says in prose what is not
-    in it and was assumed.
+    ``self_energies`` (E,) hartree, None if there are none. ``assumed``: notes on values that are
+    not in the file and were assumed.
     """
 
     settings: AEVSettings
@@ -52,7 +52,7 @@ class Found:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision of the weights: the highest of any."""
+        """Highest precision of any weight."""
         tensors = (
             t for m in self.members for n in m for x in n.modules for t in x.tensors.values()
         )
@@ -64,7 +64,7 @@ class Found:
         output_activation: str | None = None,
         side: Side | None = None,
     ) -> list[AtomicNetworks]:
-        """The networks of every member, with what a state dict does not hold."""
+        """Build the networks of every member; a state dict does not hold their activations."""
         assert activation is not None
         result = []
         elements = self.settings.elements
@@ -98,7 +98,7 @@ def parse(
     angular_cutoff: float | None = None,
     aev: AEVSettings | None = None,
     in_order: bool = True,
-) -> Found:
+) -> ParsedModel:
     """Find AEV constants, networks and self energies in a state dict.
 
     ``elements`` in the order of the networks, where these have no names; cutoffs in angstrom, which
@@ -108,12 +108,12 @@ def parse(
     """
     tensors = dict(tensors)
     constants = take_constants(tensors)
-    own: Tensor | None = None
+    saved_energies: Tensor | None = None
     numbers: Tensor | None = None
     for name in list(tensors):
         last = name.split(".")[-1]
         if last == "self_energies":
-            own = tensors.pop(name)
+            saved_energies = tensors.pop(name)
         elif last == "atomic_numbers":
             numbers = tensors.pop(name)
         elif last == "conv_tensor":
@@ -162,17 +162,21 @@ def parse(
     if lost and named is not None:  # back from the order of the names
         members = [[m[named.index(s)] for s in symbols] for m in members]
     settings = AEVSettings(elements=symbols, **values)
-    if own is None:
-        return Found(settings, members, None, tuple(assumed))
-    if own.numel() != count:
-        intercept = "; an intercept cannot be represented" if own.numel() == count + 1 else ""
-        raise PotentialError(f"{own.numel()} self energies for {count} elements{intercept}")
-    energies = own.reshape(-1).double().numpy().copy()
-    return Found(settings, members, energies, tuple(assumed))
+    if saved_energies is None:
+        return ParsedModel(settings, members, None, tuple(assumed))
+    if saved_energies.numel() != count:
+        intercept = (
+            "; an intercept cannot be represented" if saved_energies.numel() == count + 1 else ""
+        )
+        raise PotentialError(
+            f"{saved_energies.numel()} self energies for {count} elements{intercept}"
+        )
+    energies = saved_energies.reshape(-1).double().numpy().copy()
+    return ParsedModel(settings, members, energies, tuple(assumed))
 
 
 def _count(values: Mapping[str, Any], networks: list[Network]) -> int:
-    """The number of elements, which the length of the AEV tells."""
+    """Return the number of elements, from the length of the AEV."""
     constants = {k: v for k, v in values.items() if not k.endswith("cutoff")}
     for network in networks:
         if network.inputs != networks[0].inputs:
@@ -195,39 +199,41 @@ def _count(values: Mapping[str, Any], networks: list[Network]) -> int:
 
 
 def _symbols(
-    told: tuple[str, ...] | None,
+    named: tuple[str, ...] | None,
     count: int,
     elements: str | Iterable[str] | None,
     numbers: Tensor | None,
     assumed: list[str],
     lost: bool,
 ) -> tuple[str, ...]:
-    """The elements in the order of the AEV. ``told`` are those in the names of the networks, which
-    stand in that order unless it is ``lost``."""
+    """Return the elements in the order of the AEV.
+
+    ``named``: elements in the names of the networks, in that order unless it is ``lost``.
+    """
     saved = None if numbers is None else tuple(symbols_of(numbers.reshape(-1).tolist()))
     wish = None if elements is None else parse_elements(elements)
-    if lost and told is not None:
+    if lost and named is not None:
         order = saved or wish
         if order is None and count > 1:
             raise PotentialError(
-                f"its tensors are sorted by name ({' '.join(told)}), and the order of the elements "
-                "in the AEV is lost; give elements= in that order"
+                f"its tensors are sorted by name ({' '.join(named)}), and the order of the "
+                "elements in the AEV is lost; give elements= in that order"
             )
-        if order is not None and sorted(order) == sorted(told):
-            told = order
+        if order is not None and sorted(order) == sorted(named):
+            named = order
     if saved is not None:
-        if told is not None and saved != told:
+        if named is not None and saved != named:
             raise PotentialError(
                 f"its atomic numbers are those of {' '.join(saved)}, but its networks are for "
-                f"{' '.join(told)}"
+                f"{' '.join(named)}"
             )
-        told = saved
-    if told is not None and wish is not None and wish != told:
+        named = saved
+    if named is not None and wish is not None and wish != named:
         raise PotentialError(
-            f"its networks are for {' '.join(told)}, in this order, but elements= says "
+            f"its networks are for {' '.join(named)}, in this order, but elements= says "
             f"{' '.join(wish)}"
         )
-    result = told or wish
+    result = named or wish
     if result is None and count == 4:
         result = ("H", "C", "N", "O")
         assumed.append("elements H C N O, in this order")
@@ -244,14 +250,14 @@ def _symbols(
 
 
 def names_elements(given: str | Path | Mapping[str, Any]) -> bool:
-    """Whether what stands for constants says elements and their order, too."""
+    """Whether the constants given include the elements."""
     if isinstance(given, Mapping):
         return bool({"elements", "Atyp"} & set(given))
     return isinstance(given, Path) or given.endswith(_SUFFIX)
 
 
 def given_constants(given: str | Path | Mapping[str, Any]) -> AEVSettings:
-    """The constants meant by a name, a ``.params`` file, or a dictionary with all of them.
+    """Return the AEV constants of a name, a ``.params`` file or a dictionary.
 
     Raises SettingsError for an unknown name and constants that make no AEV, PotentialError for a
     file that cannot be read.
@@ -278,7 +284,7 @@ def given_constants(given: str | Path | Mapping[str, Any]) -> AEVSettings:
 
 
 def self_energies_of(given: GivenEnergies, elements: tuple[str, ...]) -> SelfEnergies:
-    """Self energies of ``elements``. Raises SettingsError where some are lacking."""
+    """Return self energies of ``elements``. Raises SettingsError if some are missing."""
     if isinstance(given, SelfEnergies):
         given = dict(zip(given.elements, given.values.tolist(), strict=True))
     if isinstance(given, Mapping):
@@ -301,14 +307,14 @@ def self_energies_of(given: GivenEnergies, elements: tuple[str, ...]) -> SelfEne
 
 
 def assemble(
-    found: Found,
+    found: ParsedModel,
     networks: list[AtomicNetworks],
     energies: SelfEnergies,
     output_unit: str,
     about: dict[str, Any],
     engine: str,
 ) -> Potential:
-    """The potential, in evaluation mode: an ANIModel, or an ANIEnsemble of several members."""
+    """Return an ANIModel, or an ANIEnsemble of several members, in evaluation mode."""
     aev = AEVComputer(found.settings, engine)
     elements = found.settings.elements
     members = [ANIModel(aev, n, energies, output_unit, trained=elements) for n in networks]

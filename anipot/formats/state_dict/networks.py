@@ -1,4 +1,4 @@
-"""Networks in a state dict: found by order and shape of its tensors, with batch norm folded.
+"""Find the networks in a state dict by order and shape of its tensors, and fold batch norms.
 
 A state dict holds no program. What is known: tensors stand in the order in which the modules were
 made, every network reads an AEV and gives one value, and the numbers in the names of an
@@ -82,7 +82,7 @@ class Network:
         return any(m.norm for m in self.modules)
 
     def undecided(self) -> str | None:
-        """The batch norm that may stand before or after an activation, for all that names say."""
+        """Return the first batch norm whose names do not tell its side of the activation."""
         for k, module in enumerate(self.modules):
             if module.norm and self._side(k) is None:
                 return module.path
@@ -122,7 +122,7 @@ class Network:
         return result
 
     def _side(self, k: int) -> Side | None:
-        """Where the batch norm ``k`` stands, as far as names tell."""
+        """Return the side of batch norm ``k``; None if the names do not tell."""
         if not any(not m.norm for m in self.modules[:k]):
             return "after"  # it reads the AEV: there is no layer before it
         if k + 1 == len(self.modules):
@@ -135,7 +135,7 @@ class Network:
 
 
 def _gap(first: str, second: str) -> int | None:
-    """Modules without tensors between two of one ``nn.Sequential``; None where names do not say."""
+    """Number of modules without tensors between two in an ``nn.Sequential``; None if unknown."""
     a, b = first.rpartition("."), second.rpartition(".")
     if a[0] != b[0] or not (a[2].isdigit() and b[2].isdigit()):
         return None

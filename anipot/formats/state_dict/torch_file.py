@@ -1,4 +1,4 @@
-"""Files of ``torch.save``: what is in them, without running anything.
+"""Read files of ``torch.save`` without running any code in them.
 
 Tensors, numbers, texts, lists and dictionaries are read (torch's ``weights_only``). Every other
 object becomes an ``Unread``: a mark that it is there, of which nothing was imported or called.
@@ -33,7 +33,7 @@ _MOST_CLASSES = 1000
 
 
 class Unread:
-    """An object in a file that was not read. ``arguments`` and ``state`` are plain data of it."""
+    """Stands for a pickled object that was not read; ``arguments`` and ``state`` are its data."""
 
     name = ""
 
@@ -58,7 +58,7 @@ class TorchFile(NamedTuple):
 
 
 def read_torch_file(path: Path) -> TorchFile:
-    """Read a file of ``torch.save``, on the CPU; no code in it is run.
+    """Return the contents of a file of ``torch.save``, on the CPU; no code in it is run.
 
     The checksums of its zip archive are checked, where torch has written any. Raises PotentialError
     with the reason (and not the file) for what is damaged or cannot be read.
@@ -87,7 +87,7 @@ def read_torch_file(path: Path) -> TorchFile:
 
 
 def _check_archive(path: Path) -> tuple[str, ...]:
-    """Check a zip archive, and return the full names of classes that are not torch's tensors."""
+    """Check a zip archive; return the full names of classes other than torch's tensors."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     if any("/code/" in x.filename for x in entries):
@@ -112,7 +112,7 @@ def _mark(name: str) -> type[Unread]:
 
 
 def _scalar(dtype: Any, raw: Any = None) -> Any:
-    """A text or number that numpy wrote; Unread for any other."""
+    """Return a text or number written by numpy; Unread for other values."""
     kind = dtype.arguments[0] if isinstance(dtype, Unread) and dtype.arguments else None
     if isinstance(kind, str) and isinstance(raw, bytes):
         if re.fullmatch(r"U\d{1,4}", kind):

@@ -14,7 +14,7 @@ import torch
 
 from anipot.aev.settings import AEVSettings
 from anipot.errors import PotentialError
-from anipot.formats.bounded import MAX_TEXT, inside, is_number, naming, read_bytes, short
+from anipot.formats.safe_reading import MAX_TEXT, inside, is_number, naming, read_bytes, short
 from anipot.networks.atomic import AtomicNetworks
 
 #: NeuroChem's numbers of activations. 6 is none, and only the last layer has it.
@@ -203,7 +203,7 @@ def _parse_layer(block: str, k: int, end: str) -> _Layer:
 
 
 def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Raw little-endian float32, row by row: an array of that shape."""
+    """Read raw little-endian float32 as an array of this shape."""
     with naming(path):
         size = 4 * math.prod(shape)
         content = read_bytes(path, size)

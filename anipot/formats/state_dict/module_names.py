@@ -1,7 +1,7 @@
-"""Do the names in a state dict agree with the networks that its shapes suggest?
+"""Sort the networks of a state dict by member and element, and check their names.
 
-``layers`` finds networks by the shapes of their layers alone, and a branch beside a network (a skip
-connection, a second head) has shapes that fit, too. The names of the modules say what belongs
+``networks`` finds networks by the shapes of their layers alone, but a branch beside a network (a
+skip connection, a second head) can have fitting shapes. The names of the modules say what belongs
 together: every network must be all that stands under one name, networks of different elements must
 differ in one part of that name (``1.0.``, ``1.1.`` or ``1.H.``, ``1.C.``), and members of an
 ensemble in one part before it.
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from anipot.elements import SYMBOLS
 from anipot.errors import PotentialError
-from anipot.formats.layers import Network
+from anipot.formats.state_dict.networks import Network
 
 _Path = tuple[str, ...]
 
@@ -177,7 +177,7 @@ def _symbol(part: str) -> str | None:
 
 
 def _symbols(keys: Sequence[str]) -> tuple[str, ...] | None:
-    """The elements that all keys name, each once; None where they do not."""
+    """Return the elements if every key names a different one, else None."""
     found = [s for key in keys if (s := _symbol(key)) is not None]
     return tuple(found) if len(set(found)) == len(keys) else None
 
@@ -221,7 +221,7 @@ def _beside(networks: list[Network], heads: list[_Path] | None) -> PotentialErro
 
 
 def _check_chain(network: Network) -> None:
-    """Refuse what is a chain of layers by its shapes, but not by its names."""
+    """Raise PotentialError if the names contradict a plain chain of layers."""
     layers = [m for m in network.modules if not m.norm]
     for layer in layers:
         words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", layer.path)
@@ -247,11 +247,11 @@ def _check_chain(network: Network) -> None:
 
 
 def _check_order(network: Network) -> None:
-    """Refuse layers that could change places where neither order nor numbers tell theirs."""
-    seen: dict[tuple[int, ...], str] = {}
+    """Raise PotentialError if the order of layers with equal shapes is unknown."""
+    first: dict[tuple[int, ...], str] = {}
     for layer in network.modules:
         shape = tuple(layer.tensors["running_mean" if layer.norm else "weight"].shape)
-        other = seen.setdefault(shape, layer.path)
+        other = first.setdefault(shape, layer.path)
         parts = zip(other.split("."), layer.path.split("."), strict=False)
         differing = next(((a, b) for a, b in parts if a != b), None)
         if differing is not None and _numbers(differing) is None:

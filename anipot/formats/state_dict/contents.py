@@ -1,15 +1,13 @@
-"""State dicts in files of ``torch.save``: read without running anything.
+"""Tensors of a state dict in a ``torch.save`` file, and the AEV constants among them.
 
-What is common to TorchANI's and to notebooks': the file, and the constants of the AEV in it, which
-both versions of TorchANI name in their own way. The networks are the business of ``layers``.
+Shared by the formats of TorchANI, notebooks and MLatom. ``networks`` finds the networks.
 """
 
 from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,18 +16,14 @@ import torch
 from torch import Tensor
 
 from anipot.aev.settings import AEVSettings
-from anipot.errors import AnipotError, PotentialError, SettingsError
-from anipot.formats.bounded import not_understood
-from anipot.formats.torch_files import WAY_OUT, Unread, read_torch_file
+from anipot.errors import PotentialError
+from anipot.formats.neurochem_constants import LISTS
+from anipot.formats.safe_reading import naming
+from anipot.formats.state_dict.torch_file import WAY_OUT, Unread, read_torch_file
 
-#: Names of the AEV's constants: of TorchANI up to 2.2, and after.
+#: Names of the AEV's constants: of TorchANI up to 2.2 (as in NeuroChem), and after.
 CONSTANTS = {
-    "EtaR": "radial_eta",
-    "ShfR": "radial_shifts",
-    "EtaA": "angular_eta",
-    "Zeta": "zeta",
-    "ShfA": "angular_shifts",
-    "ShfZ": "angle_shifts",
+    **LISTS,
     "radial.eta": "radial_eta",
     "radial.shifts": "radial_shifts",
     "angular.eta": "angular_eta",
@@ -49,9 +43,9 @@ _GLANCE = 1 << 22
 
 
 def pickled_text(path: Path) -> bytes | None:
-    """The pickle in a file of ``torch.save``, as it is; None for another kind of file.
+    """Return the pickle bytes of a ``torch.save`` file; None for another kind of file.
 
-    Of a zip file that is cut short, nothing (``b""``). Never raises.
+    Returns ``b""`` for a zip file that is cut short. Never raises.
     """
     try:
         if not path.is_file():
@@ -76,9 +70,11 @@ def pickled_text(path: Path) -> bytes | None:
 
 
 class StateDict(NamedTuple):
-    """``tensors`` by name, in their order; ``beside`` is what else a dictionary around them has;
-    ``unread`` are the keys of objects there that were not read, ``classes`` their classes; ``key``
-    is that of the state dict, ``others`` are those of state dicts that were not taken."""
+    """Tensors by name, in their order, and the dictionary around them.
+
+    ``beside``: other entries of that dictionary. ``unread``: keys of pickled objects that were not
+    read; ``classes``: their classes. ``key``: key of this state dict; ``others``: keys of others.
+    """
 
     tensors: dict[str, Tensor]
     beside: dict[str, Any]
@@ -89,7 +85,7 @@ class StateDict(NamedTuple):
 
     @property
     def assumed(self) -> list[str]:
-        """Describe the assumptions made for what could not be read."""
+        """Notes for the user on contents that were not used."""
         assumed = []
         if self.others:
             assumed.append(f"the weights in {self.key!r}, and not in {', '.join(self.others)}")
@@ -110,7 +106,7 @@ def read_state_dict(path: str | Path) -> StateDict:
     objects among the tensors, and for numbers that are not finite.
     """
     path = Path(path)
-    with naming(path):
+    with naming(path, hints=True):
         contents, classes = read_torch_file(path)
         key, tensors = _weights_in(contents, classes)
         beside = {} if key is None else {k: v for k, v in contents.items() if k != key}
@@ -125,7 +121,7 @@ def read_state_dict(path: str | Path) -> StateDict:
 
 
 def _has_unread(value: Any, depth: int = 4) -> bool:
-    """Whether there are objects in a value that were not read."""
+    """Whether a value contains objects that were not read."""
     if isinstance(value, Mapping) and depth:
         return any(_has_unread(v, depth - 1) for v in value.values())
     if isinstance(value, list | tuple) and depth:
@@ -144,7 +140,7 @@ def _has_weights(values: dict[str, Tensor]) -> bool:
 
 
 def _weights_in(contents: Any, classes: tuple[str, ...]) -> tuple[Any, dict[str, Tensor]]:
-    """The state dict in what a file holds, and its key there; None where it is the whole."""
+    """Return the key of the state dict (None if it is the whole file) and its tensors."""
 
     def whole(values: Mapping[Any, Any], found: dict[str, Tensor]) -> dict[str, Tensor]:
         if objects := [str(k) for k, v in values.items() if isinstance(v, Unread)]:
@@ -187,7 +183,7 @@ def _weights_in(contents: Any, classes: tuple[str, ...]) -> tuple[Any, dict[str,
 
 
 def check_tensor(name: str, tensor: Tensor) -> None:
-    """Refuse what is no ordinary tensor of finite numbers."""
+    """Raise PotentialError unless this is an ordinary tensor of finite numbers."""
     if not name.isprintable() or len(name) > 200:
         raise PotentialError(f"it has a tensor with the name {name[:50]!a}, which is none")
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
@@ -202,19 +198,6 @@ def check_tensor(name: str, tensor: Tensor) -> None:
         raise PotentialError(f"{name} is in {kind}; only float32 and float64 can be read")
     if not torch.isfinite(tensor).all():
         raise PotentialError(f"{name} holds numbers that are not finite")
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Errors of the block are PotentialErrors that name the file, once."""
-    try:
-        yield
-    except AnipotError as e:
-        kind = SettingsError if isinstance(e, SettingsError) else PotentialError
-        message = str(e)
-        raise kind(message if message.startswith(f"{path}: ") else f"{path}: {message}") from None
-    except Exception as e:  # whatever a file made by hand makes of those who read it
-        raise PotentialError(f"{path}: {not_understood(e)}") from e
 
 
 # ---- constants of the AEV ------------------------------------------------------------------------
@@ -239,7 +222,7 @@ def take_constants(tensors: dict[str, Tensor]) -> dict[str, tuple[float, ...]]:
             found[field] = written(field, tensors.pop(name).detach().reshape(-1).numpy())
     if not found:
         return {}
-    lacking = [old for old, field in list(CONSTANTS.items())[:6] if field not in found]
+    lacking = [old for old, field in LISTS.items() if field not in found]
     if lacking:
         raise PotentialError(f"of the constants of the AEV, {', '.join(lacking)} are missing")
     for name in list(tensors):
@@ -250,7 +233,7 @@ def take_constants(tensors: dict[str, Tensor]) -> dict[str, tuple[float, ...]]:
 
 
 def written(field: str, values: np.ndarray) -> tuple[float, ...]:
-    """The numbers that constants were written as, before they were rounded to float32."""
+    """Return the decimal constants from which float32 values were rounded."""
     if values.dtype != np.float32:
         return tuple(values.tolist())
     for settings in (AEVSettings.ani1x(), AEVSettings.ani2x()):
@@ -276,7 +259,7 @@ def cutoff(shifts: tuple[float, ...], keyword: str) -> float:
 
 
 def element_count(constants: Mapping[str, tuple[float, ...]], length: int) -> int | None:
-    """Number of elements of an AEV of ``length`` columns with these constants, or None."""
+    """Return the number of elements for which the AEV has ``length`` columns, or None."""
     values = {**constants, "radial_cutoff": 2.0, "angular_cutoff": 1.0}
     terms = AEVSettings(elements=("H",), **values)  # type: ignore[arg-type]
     r, a = terms.radial_terms, terms.angular_terms
