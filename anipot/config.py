@@ -7,7 +7,7 @@ command line are the fields of these classes.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -166,10 +166,6 @@ class DataSettings(ReadSettings, DataFiles):
         return value
 
 
-#: The names of ``anipot.networks.atomic.ACTIVATIONS``; a wrong one is refused before any work.
-Activation = Literal["relu", "celu", "gelu", "silu", "tanh", "sigmoid", "gaussian"]
-
-
 #: Options of a model that are keywords of ``AEVSettings.cover``, which owns their defaults.
 COVER_OPTIONS = (
     "radial_cutoff",
@@ -211,11 +207,12 @@ class ModelSettings(Settings):
     hidden: list[PositiveInt] | dict[str, list[PositiveInt]] | None = Field(
         None, description="hidden widths, for all elements or by element; none: ANI-1x's"
     )
-    activation: Activation = Field("celu", description=" ".join(get_args(Activation)))
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout in the hidden layers")
-    output_activation: Activation | None = Field(
-        None, description="activation of the output, if any"
+    network: str = Field("mlp", description="mlp, or a network that you registered")
+    activation: str = Field(
+        "celu", description="relu, celu, gelu, silu, tanh, sigmoid, gaussian, or a registered one"
     )
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout in the hidden layers")
+    output_activation: str | None = Field(None, description="activation of the output, if any")
     output_dropout: bool = Field(False, description="dropout before the output, too")
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of the networks")
     output_unit: str = Field("kcal/mol", description="unit in which the networks speak")

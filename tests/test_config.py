@@ -7,10 +7,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anipot import config
 from anipot.config import DataSettings, ModelSettings, RunSettings, TrainingSettings
 from anipot.errors import SettingsError
-from anipot.networks.atomic import ACTIVATIONS
 from anipot.potential.model import ANIModel
 from anipot.system.options import checked, read_yaml, to_yaml, with_words
 from anipot.training.trainer import ANITrainer
@@ -38,7 +36,6 @@ def run_settings(*words: str) -> RunSettings:
         (["epochs=1.5"], ["'training.epochs'", "1.5"]),
         (["learning_rate=-1"], ["'training.learning_rate'", "greater than 0"]),
         (["learning_rate=.inf"], ["'training.learning_rate'"]),
-        (["activation=relo"], ["'model.activation'", "'relu'", "'relo'"]),
         (["hidden=a,b"], ["'model.hidden'", "160,128,96"]),
         (["hidden=128,0"], ["'model.hidden'"]),
         (["model.elements=HXq"], ["'model.elements'", "'Xq'"]),
@@ -238,10 +235,6 @@ def test_every_reading_option_is_one_of_load_dataset():
     for name in [*reading, "length_unit", "high_energy"]:
         assert name in known
         assert DataSettings.model_fields[name].default == known[name].default
-
-
-def test_activations_are_those_of_the_networks():
-    assert set(config.get_args(config.Activation)) == set(ACTIVATIONS)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ class _Networks(BaseModel):
     dropout: float
     output_activation: str | None
     output_dropout: bool
+    network: str = "mlp"
 
 
 class _Member(BaseModel):
@@ -132,7 +133,11 @@ def write_anipot(members: Sequence[ANIModel], about: Mapping[str, Any], path: st
         about=_plain(about),
         repulsion=None if members[0].repulsion is None else members[0].repulsion.to_dict(),
     )
-    text = json.dumps(header.model_dump(), sort_keys=True)
+    values = header.model_dump()
+    for member in values["members"]:
+        if member["networks"]["network"] == "mlp":  # as in files of version 0.1.0
+            del member["networks"]["network"]
+    text = json.dumps(values, sort_keys=True)
     # One key only: safetensors writes several in no fixed order, and equal potentials are to be
     # equal files.
     metadata = {"anipot": f"{_digest(text, tensors)} {text}"}

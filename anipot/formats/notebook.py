@@ -38,7 +38,7 @@ from anipot.formats.state_dict.model import (
     self_energies_of,
 )
 from anipot.formats.state_dict.networks import EPSILON, Side
-from anipot.networks.atomic import ACTIVATIONS
+from anipot.networks.atomic import activations
 from anipot.networks.self_energies import SelfEnergies
 from anipot.potential.base import Potential
 
@@ -99,8 +99,8 @@ def read_notebook(
     """
     path = Path(path)
     for name in (activation, output_activation):
-        if name is not None and name not in ACTIVATIONS:
-            raise SettingsError(f"unknown activation {name!r}; known: {', '.join(ACTIVATIONS)}")
+        if name is not None and name not in activations:
+            raise SettingsError(f"unknown activation {name!r}; known: {', '.join(activations)}")
     if batch_norm not in (None, "before", "after"):
         raise SettingsError(f"batch_norm must be 'before' or 'after', not {batch_norm!r}")
     output_unit = units.energy_unit(output_unit)
@@ -186,7 +186,7 @@ def _ask(
     """Raise PotentialError with the keywords to give, where the file leaves something open."""
     lacking = []
     if choice.activation is None:
-        lacking.append(f"activation='relu' (or {', '.join(a for a in ACTIVATIONS if a != 'relu')})")
+        lacking.append(f"activation='relu' (or {', '.join(a for a in activations if a != 'relu')})")
     if energies is None:
         example = ", ".join(f"{e!r}: ..." for e in found.settings.elements)
         lacking.append(f"self_energies={{{example}}} in hartree")
@@ -203,14 +203,14 @@ def _ask(
 
 def _choices(given: _Choice, undecided: bool) -> list[_Choice]:
     """Return the choices to try, the simplest first."""
-    activations = [given.activation] if given.activation else list(ACTIVATIONS)
+    tried = [given.activation] if given.activation else list(activations)
     sides: list[Side | None] = [given.side]
     if undecided:
         sides = ["before", "after"]
     outputs = [given.output_activation] if given.output_activation else [None, "the same"]
     return [
         _Choice(activation, activation if output == "the same" else output, side)
-        for output, side, activation in itertools.product(outputs, sides, activations)
+        for output, side, activation in itertools.product(outputs, sides, tried)
     ]
 
 

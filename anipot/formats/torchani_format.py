@@ -272,7 +272,8 @@ def _atomic_network(element: str, net: Any, output_unit: str, shift: float) -> n
     """TorchANI's network of one element; ``shift`` hartree are added to what it gives."""
     from torchani.nn import AtomicNetwork, TightCELU
 
-    assert isinstance(net, AtomicNet)
+    if not isinstance(net, AtomicNet):
+        raise SettingsError(f"the network of {element} is none that TorchANI has")
     if net.output_activation is not None:
         raise SettingsError(
             f"the network of {element} has an activation of its output, {net.output_activation}, "

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from anipot.errors import SettingsError
+from anipot.registry import Registry
 
 #: Precisions of networks, by name.
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -33,22 +34,33 @@ class CELU(nn.Module):
         return torch.ops.aten.elu(x, 0.1, 1.0, 10.0)
 
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "celu": CELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "gaussian": Gaussian,
-}
+#: Activations by the name of the option ``activation``: functions that return a module.
+activations: Registry[Callable[[], nn.Module]] = Registry("activation", "anipot.activations")
+for _name, _kind in {
+    "relu": nn.ReLU, "celu": CELU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid, "gaussian": Gaussian,
+}.items():  # fmt: skip
+    activations.register(_name)(_kind)
 
 
 def make_activation(name: str) -> nn.Module:
-    """The activation of that name. Raises SettingsError for a name that is not known."""
-    if name not in ACTIVATIONS:
-        raise SettingsError(f"unknown activation {name!r}; known: {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]()
+    """Return the activation of that name. Raises SettingsError for an unknown name."""
+    return activations[name]()
+
+
+#: Networks by the name of the option ``network``, besides "mlp": functions (aev_length, hidden,
+#: activation, dropout) that return a module from AEVs (n, aev_length) to atomic energies (n,).
+#: ``activation`` is the name of one; see ``make_activation``.
+networks: Registry[Callable[[int, tuple[int, ...], str, float], nn.Module]] = Registry(
+    "network", "anipot.networks"
+)
+
+
+def check_networks(network: str, activation: str) -> None:
+    """Raise SettingsError for a network or an activation that is not registered."""
+    activations[activation]
+    if network != "mlp":
+        networks[network]
 
 
 class NormalizedLinear(nn.Linear):
@@ -178,6 +190,42 @@ class AtomicNet(nn.Module):
                 layer.bias.zero_()
 
 
+class RegisteredNet(nn.Module):
+    """A network that was registered in ``networks``, with the interface of AtomicNet.
+
+    It is evaluated by autograd. ``normalize_aevs`` and ``freeze_layers`` need an AtomicNet.
+    """
+
+    def __init__(
+        self, kind: str, aev_length: int, hidden: Sequence[int], activation: str, dropout: float
+    ) -> None:
+        super().__init__()
+        self.kind, self.aev_length, self.hidden = kind, aev_length, tuple(hidden)
+        self.activation_name, self.dropout = activation, dropout
+        self.output_activation, self.output_dropout = None, False
+        self.net = networks[kind](aev_length, self.hidden, activation, dropout)
+
+    def forward(self, aevs: Tensor, columns: Tensor | None = None) -> Tensor:
+        """Atomic energies (n,). ``columns``: those of the whole AEV that are given."""
+        if columns is not None:
+            whole = aevs.new_zeros(len(aevs), self.aev_length)
+            aevs = whole.index_copy(1, columns, aevs)
+        found: Tensor = self.net(aevs)
+        return found.reshape(len(aevs))
+
+    def fold(self) -> None:
+        """There is nothing to fold."""
+
+    def initialize(self, generator: torch.Generator) -> None:
+        """Draw fresh weights with the ``reset_parameters`` of all layers that have one."""
+        seed = int(torch.randint(2**31, (), generator=generator))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for module in self.net.modules():
+                if callable(reset := getattr(module, "reset_parameters", None)):
+                    reset()
+
+
 def _narrow(layer: nn.Module, x: Tensor, columns: Tensor) -> Tensor:
     """A linear layer on some columns of its input, where the others are zero."""
     assert isinstance(layer, nn.Linear)
@@ -187,7 +235,8 @@ def _narrow(layer: nn.Module, x: Tensor, columns: Tensor) -> Tensor:
 class AtomicNetworks(nn.ModuleDict):
     """The networks of a model, by symbol, in the model's order of elements.
 
-    ``hidden`` is a list of widths for all elements or a mapping from symbol to widths.
+    ``hidden`` is a list of widths for all elements or a mapping from symbol to widths; ``network``
+    is "mlp" (``AtomicNet``) or the name of a registered one.
     """
 
     def __init__(
@@ -199,7 +248,10 @@ class AtomicNetworks(nn.ModuleDict):
         dropout: float = 0.0,
         output_activation: str | None = None,
         output_dropout: bool = False,
+        network: str = "mlp",
     ) -> None:
+        if network != "mlp" and (output_activation or output_dropout):
+            raise SettingsError("output_activation and output_dropout need network=mlp")
         if isinstance(hidden, Mapping):
             lacking = [e for e in elements if e not in hidden]
             extra = [e for e in hidden if e not in elements]
@@ -212,14 +264,16 @@ class AtomicNetworks(nn.ModuleDict):
             widths = {e: tuple(hidden[e]) for e in elements}
         else:
             widths = {e: tuple(hidden) for e in elements}
+        output = (output_activation, output_dropout)
         super().__init__(
             {
-                e: AtomicNet(
-                    aev_length, widths[e], activation, dropout, output_activation, output_dropout
-                )
+                e: AtomicNet(aev_length, widths[e], activation, dropout, *output)
+                if network == "mlp"
+                else RegisteredNet(network, aev_length, widths[e], activation, dropout)
                 for e in elements
             }
         )
+        self.network = network
 
     def forward(self, aevs: Tensor, counts: Sequence[int]) -> Tensor:
         """Atomic energies (N,) of AEVs (N, length) sorted by element, ``counts`` atoms of each.
@@ -232,14 +286,14 @@ class AtomicNetworks(nn.ModuleDict):
     def fold(self) -> None:
         """Make ordinary layers of those that normalize AEVs, the same functions."""
         for net in self.values():
-            assert isinstance(net, AtomicNet)
+            assert isinstance(net, AtomicNet | RegisteredNet)
             net.fold()
 
     def initialize(self, seed: int) -> None:
         """Fresh weights for all networks, a function of the seed."""
         generator = torch.Generator().manual_seed(seed)
         for net in self.values():
-            assert isinstance(net, AtomicNet)
+            assert isinstance(net, AtomicNet | RegisteredNet)
             net.initialize(generator)
 
     @property
@@ -249,9 +303,11 @@ class AtomicNetworks(nn.ModuleDict):
 
     def options(self) -> dict[str, object]:
         """Options that build these networks again, as plain data."""
-        nets = {e: net for e, net in self.items() if isinstance(net, AtomicNet)}
+        nets = {e: n for e, n in self.items() if isinstance(n, AtomicNet | RegisteredNet)}
         first = next(iter(nets.values()))
+        kind = {} if self.network == "mlp" else {"network": self.network}
         return {
+            **kind,
             "hidden": {e: list(net.hidden) for e, net in nets.items()},
             "activation": first.activation_name,
             "dropout": first.dropout,

@@ -67,6 +67,11 @@ def available() -> bool:
     return True
 
 
+def compiled(net: AtomicNet) -> bool:
+    """Whether the library has the network's activations."""
+    return net.activation_name in _KINDS and (net.output_activation or "") in _KINDS
+
+
 class Weights:
     """Weights of one element's networks in K members of equal shape, as the library reads them.
 

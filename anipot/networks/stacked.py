@@ -8,13 +8,14 @@ on the order they want.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from anipot.errors import SettingsError
-from anipot.networks.atomic import AtomicNet
+from anipot.networks.atomic import AtomicNet, RegisteredNet, make_activation
 
 # ---- activations and their slopes ----------------------------------------------------------------
 
@@ -77,9 +78,22 @@ CELU_SCALE = 10.0
 
 
 def _activation(name: str) -> Activation:
-    if name not in ACTIVATIONS:
-        raise SettingsError(f"activation {name!r} has no fast evaluation: {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]
+    return ACTIVATIONS.get(name) or _by_autograd(make_activation(name))
+
+
+def _by_autograd(module: nn.Module) -> Activation:
+    """A registered activation, whose slope autograd finds."""
+
+    def activation(z: Tensor, slope: bool) -> tuple[Tensor, Tensor | None]:
+        if not slope:
+            return module(z), None
+        with torch.enable_grad():
+            x = z.detach().requires_grad_()
+            y = module(x)
+            (d,) = torch.autograd.grad(y.sum(), x)
+        return y.detach(), d
+
+    return activation
 
 
 def _output_activation(name: str) -> Activation:
@@ -97,9 +111,9 @@ def _output_activation(name: str) -> Activation:
 # ---- networks ------------------------------------------------------------------------------------
 
 
-def shape_of(net: AtomicNet) -> tuple[object, ...]:
+def shape_of(net: AtomicNet | RegisteredNet) -> tuple[object, ...]:
     """Properties two networks must share to be evaluated in one stack."""
-    return net.hidden, net.activation_name, net.output_activation
+    return type(net), net.hidden, net.activation_name, net.output_activation
 
 
 class Stack:
@@ -207,7 +221,49 @@ class Stack:
             torch.bmm(g.transpose(0, 1), self._first.view(k, g.shape[2], -1), out=by_member)
 
 
-def group_alike(members: Sequence[Sequence[AtomicNet]]) -> list[list[int]]:
+class AutogradStack:
+    """As ``Stack``, for registered networks: by autograd, one after another."""
+
+    def __init__(
+        self, nets: Sequence[RegisteredNet], columns: Tensor | None, seeds: Sequence[float]
+    ) -> None:
+        self.n_members, self.seeds, self._columns = len(nets), tuple(seeds), columns
+        self._nets = [copy.deepcopy(net).eval().requires_grad_(False) for net in nets]
+
+    def __call__(
+        self, x: Tensor, gradient: Tensor | None = None, by_member: Tensor | None = None
+    ) -> Tensor:
+        want = gradient is not None or by_member is not None
+        energies = []
+        if gradient is not None:
+            gradient.zero_()
+        for k, (net, seed) in enumerate(zip(self._nets, self.seeds, strict=True)):
+            with torch.set_grad_enabled(want):
+                own = x.detach().requires_grad_(want)
+                found = net(own, self._columns)
+                total = found.sum() * seed
+            energies.append(found.detach())
+            if want:
+                (slope,) = torch.autograd.grad(total, own)
+                if gradient is not None:
+                    gradient += slope
+                if by_member is not None:
+                    by_member[k] = slope
+        return torch.stack(energies)
+
+
+def make_stack(
+    nets: Sequence[AtomicNet | RegisteredNet], columns: Tensor | None, seeds: Sequence[float]
+) -> Stack | AutogradStack:
+    """Return the stack of networks that are alike (see ``shape_of``)."""
+    plain = [net for net in nets if isinstance(net, AtomicNet)]
+    if len(plain) == len(nets):
+        return Stack(plain, columns, seeds)
+    registered = [net for net in nets if isinstance(net, RegisteredNet)]
+    return AutogradStack(registered, columns, seeds)
+
+
+def group_alike(members: Sequence[Sequence[AtomicNet | RegisteredNet]]) -> list[list[int]]:
     """Members (each the networks of a model) whose networks have equal shapes, in groups."""
     groups: dict[tuple[object, ...], list[int]] = {}
     for k, nets in enumerate(members):

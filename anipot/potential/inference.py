@@ -27,9 +27,9 @@ from anipot.aev.computer import ElementSubset
 from anipot.data.batches import Batch, BatchLoader, check_known, chunks
 from anipot.data.conformers import Conformers, check_conformers
 from anipot.errors import DataError, SettingsError
-from anipot.networks.atomic import AtomicNet
-from anipot.networks.native import Weights
-from anipot.networks.stacked import Stack, group_alike
+from anipot.networks.atomic import AtomicNet, RegisteredNet
+from anipot.networks.native import Weights, compiled
+from anipot.networks.stacked import AutogradStack, Stack, group_alike, make_stack
 from anipot.potential.outputs import strain_gradient
 from anipot.potential.prediction import Prediction, deviation
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 #: What ``Prediction`` has for each conformer; the rest it has for each atom.
 _PER_CONFORMER = frozenset({"stress", "energy_std"})
+
+AnyStack = Stack | AutogradStack
 
 #: Rows times members that go through the networks at once, so that what the backward pass needs
 #: stays in the cache.
@@ -99,9 +101,9 @@ class Evaluator:
         self.known = tuple(
             e for e in first.elements if all(e in (m.trained or m.elements) for m in members)
         )
-        self._networks: list[list[AtomicNet]] = []
+        self._networks: list[list[AtomicNet | RegisteredNet]] = []
         for m in members:
-            nets = [net for net in m.networks.values() if isinstance(net, AtomicNet)]
+            nets = [n for n in m.networks.values() if isinstance(n, AtomicNet | RegisteredNet)]
             assert len(nets) == len(m.networks)
             self._networks.append(nets)
         self._groups = group_alike(self._networks)
@@ -109,7 +111,7 @@ class Evaluator:
         #: place of each member among the outputs of all groups
         self._order = np.argsort(members_in_order).tolist()
         self._aev = first.aev
-        self._subsets: dict[tuple[int, ...], tuple[ElementSubset, list[list[Stack]]]] = {}
+        self._subsets: dict[tuple[int, ...], tuple[ElementSubset, list[list[AnyStack]]]] = {}
 
     def check_known(self, conformers: Conformers) -> None:
         """Raise DataError for an atom whose network is not there, or not trained, in a member."""
@@ -117,7 +119,7 @@ class Evaluator:
 
     # ---- networks ----------------------------------------------------------------------------
 
-    def subset(self, elements: Sequence[int]) -> tuple[ElementSubset, list[list[Stack]]]:
+    def subset(self, elements: Sequence[int]) -> tuple[ElementSubset, list[list[AnyStack]]]:
         """AEVs of batches with these elements (indices, rising), and the networks on them.
 
         Networks are ordered by element, then by group of members that are alike.
@@ -129,7 +131,7 @@ class Evaluator:
                 aevs,
                 [
                     [
-                        Stack(
+                        make_stack(
                             [self._networks[k][e] for k in group],
                             aevs.columns,
                             [seeds[k] for k in group],
@@ -149,16 +151,19 @@ class Evaluator:
 
     def small(self, aevs: ElementSubset) -> list[Weights] | None:
         """Weights for ``SmallNetworks``, by element; None where members differ in shape."""
-        if len(self._groups) > 1:
-            return None
-        return [
-            Weights([nets[e] for nets in self._networks], aevs.columns, self._seeds)
+        nets = [
+            [net for members in self._networks if isinstance(net := members[e], AtomicNet)]
             for e in aevs.indices
         ]
+        if len(self._groups) > 1 or not all(len(n) == self.n_members for n in nets):
+            return None
+        if not all(compiled(n[0]) for n in nets):
+            return None
+        return [Weights(n, aevs.columns, self._seeds) for n in nets]
 
     def networks(
         self,
-        stacks: list[Stack],
+        stacks: list[AnyStack],
         x: Tensor,
         gradient: Tensor | None = None,
         by_member: Tensor | None = None,

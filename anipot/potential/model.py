@@ -108,6 +108,7 @@ class ANIModel(Potential):
             wanted.dropout,
             wanted.output_activation,
             wanted.output_dropout,
+            wanted.network,
         )
         networks.initialize(seed)
         return cls(

@@ -20,8 +20,7 @@ from anipot.data.positions import NEAR, check_resolved, near_origin
 from anipot.errors import DataError
 from anipot.networks.native import SmallNetworks, available
 from anipot.networks.repulsion import Contact, RepulsionStepper
-from anipot.networks.stacked import Stack
-from anipot.potential.inference import Evaluator
+from anipot.potential.inference import AnyStack, Evaluator
 from anipot.potential.outputs import strain_gradient
 from anipot.potential.prediction import deviation, disagreement
 
@@ -120,7 +119,7 @@ class Stepper:
         parts = list(zip(weights, rows, strict=True))
         return SmallNetworks(parts, aev.aev, aev.gradient, self._out)
 
-    def _stacked(self, stacks: list[list[Stack]], aev: PreparedAEV) -> Callable[[], None]:
+    def _stacked(self, stacks: list[list[AnyStack]], aev: PreparedAEV) -> Callable[[], None]:
         evaluator, out = self._evaluator, self._out
         blocks = [
             (stacks[place], aev.aev[rows], aev.gradient[rows], out[:, rows])

@@ -18,6 +18,7 @@ from anipot.elements import parse_elements
 from anipot.errors import DataError, SettingsError, TrainingError
 from anipot.evaluation.history import History
 from anipot.evaluation.metrics import Evaluation
+from anipot.networks.atomic import check_networks
 from anipot.potential.model import ANIModel
 from anipot.runs.log import logged
 from anipot.runs.results import write_results
@@ -104,7 +105,9 @@ def new_run(
     """
     if folder is not None:
         _check_free(Path(folder))
-    check_registered(settings.training)  # before any work
+    # Before any work.
+    check_registered(settings.training)
+    check_networks(settings.model.network, settings.model.activation)
     with logged() as log:
         data = read_data(settings.data)
         division = divide(data, settings.data, settings.training.self_energies == "isolated")

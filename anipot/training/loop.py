@@ -309,7 +309,10 @@ class TrainingLoop:
         """Freeze the layers that are to stay as they are; returns what is trained."""
         frozen = self.settings.freeze_layers
         for symbol, net in self.model.networks.items():
-            assert isinstance(net, AtomicNet)
+            if not isinstance(net, AtomicNet):
+                if frozen:
+                    raise SettingsError("freeze_layers needs network=mlp")
+                continue
             if frozen >= len(net.layers):
                 raise SettingsError(
                     f"freeze_layers={frozen} leaves nothing to train: the network of {symbol} has "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from anipot.data.batches import BatchLoader
+from anipot.errors import SettingsError
 from anipot.networks.atomic import AtomicNet
 from anipot.potential.model import ANIModel
 from anipot.training.aev_cache import CHUNK, AEVSource
@@ -35,6 +36,7 @@ def normalize_inputs(model: ANIModel, loader: BatchLoader, aevs: AEVSource) -> N
     means, squares = sums / counts.clamp(min=1)[:, None]
     spreads = (squares - means.square()).clamp(min=0).sqrt().amax(1)
     for net, mean, spread in zip(model.networks.values(), means, spreads.tolist(), strict=True):
-        assert isinstance(net, AtomicNet)
+        if not isinstance(net, AtomicNet):
+            raise SettingsError("normalize_aevs needs network=mlp")
         if spread > 1e-6:  # less is rounding
             net.normalize(mean, spread, same=bool(model.trained))

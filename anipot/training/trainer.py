@@ -208,7 +208,10 @@ class ANITrainer:
         """Values that must be equal for a checkpoint to belong to this training."""
         repulsion = self.model.repulsion
         about = {
-            "settings": settings.model_dump(exclude=MACHINE_OPTIONS),
+            # Without what version 0.1.0 did not have, so that its checkpoints fit.
+            "settings": settings.model_dump(
+                exclude=MACHINE_OPTIONS | (set() if settings.loss_terms else {"loss_terms"})
+            ),
             "aev": self.model.aev.settings.to_dict(),
             "networks": self.model.networks.options(),
             "output_unit": self.model.output_unit,

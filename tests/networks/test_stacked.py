@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anipot.errors import SettingsError
 from anipot.networks import native
-from anipot.networks.atomic import ACTIVATIONS, AtomicNet
+from anipot.networks.atomic import AtomicNet, activations
 from anipot.networks.native import AVX2, BASE, BEST, SmallNetworks, Weights
 from anipot.networks.stacked import Stack, group_alike
 
@@ -81,7 +81,7 @@ WAYS = [
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", activations)
 def test_outputs_and_gradients_are_autograds(way, dtype, activation):
     columns = torch.arange(1, 19, 2)
     for hidden in [(), (5,), (20, 17, 33)]:
@@ -115,7 +115,7 @@ def test_gradients_by_member(hidden):
 def test_large_inputs_of_the_exponentials_stay_finite(way):
     """Where exp would overflow, or its argument is beyond the exponents of floats."""
     columns = torch.arange(19)
-    for activation in ACTIVATIONS:
+    for activation in activations:
         nets = make((6,), activation, None, torch.float32)
         x = 1e4 * torch.randn(5, 19, generator=torch.Generator().manual_seed(0))
         expected_out, by_member = truth(nets, x, columns)
@@ -187,7 +187,7 @@ def test_a_stale_library_is_no_library(monkeypatch, tmp_path):
 def test_celu_has_an_exact_backward_in_double():
     """torch.celu's backward takes 1 / alpha in single precision: wrong by 1e-8."""
     x = torch.linspace(-1, 1, 41, dtype=torch.float64, requires_grad=True)
-    (gradient,) = torch.autograd.grad(ACTIVATIONS["celu"]()(x).sum(), x)
+    (gradient,) = torch.autograd.grad(activations["celu"]()(x).sum(), x)
     exact = torch.where(x > 0, 1.0, torch.exp(10 * x))
     torch.testing.assert_close(gradient, exact.detach(), rtol=1e-14, atol=0)
 

@@ -18,7 +18,7 @@ from anipot.data.load import load_dataset
 from anipot.data.pack import pack
 from anipot.elements import numbers_of
 from anipot.errors import DataError, SettingsError
-from anipot.networks.atomic import ACTIVATIONS
+from anipot.networks.atomic import activations
 from anipot.networks.self_energies import SelfEnergies
 from anipot.potential.ensemble import ANIEnsemble
 from anipot.potential.inference import Evaluator, chunks
@@ -66,7 +66,7 @@ def assert_prediction(found, expected, rtol: float) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", activations)
 def test_predictions_are_those_of_autograd(engine, activation):
     for output in (None, activation):
         model = make(activation=activation, output_activation=output, engine=engine, dropout=0.2)
