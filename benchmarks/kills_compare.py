@@ -178,7 +178,9 @@ def write_trials(folder: Path) -> None:
         for name in optuna.get_all_study_names(backend):
             for t in optuna.load_study(study_name=name, storage=backend).trials:
                 found.append({
-                    "number": t.number, "params": t.params, "state": t.state.name,
+                    # Those of a trial that was killed before it drew them are given.
+                    "params": {**t.system_attrs.get("fixed_params", {}), **t.params},
+                    "number": t.number, "state": t.state.name,
                     "value": t.value, "counts": storage.counts(t),
                     "why": t.user_attrs.get(storage.INTERRUPTED, ""),
                     "repeats": storage.REPEATS in t.user_attrs,
@@ -240,7 +242,9 @@ def search_differences(
         if len(trials) > len(last):
             found.append(f"{len(trials) - len(last)} trials are gone")
     for o, n in killed.items():
-        if o != "{}" and n < 2 and o not in options:
+        # It may have been killed before it drew all of its options.
+        again = any(json.loads(o).items() <= json.loads(c).items() for c in options)
+        if o != "{}" and n < 2 and not again:
             found.append(f"{o} was killed once, and not tried again")
     if any(t["state"] in ("RUNNING", "WAITING") and t["counts"] for t in last):
         found.append("a trial is still running")
