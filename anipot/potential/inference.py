@@ -1,13 +1,11 @@
 """Evaluator: energies and their derivatives of trained networks, without autograd.
 
-Three steps, none of which keeps a graph: AEVs (native engine), networks forward and backward for
-all members of an ensemble at once, and the vector-Jacobian product of the AEVs that turns the
-networks' gradient into forces and stress. Where the native engine is not in use, the first and the
-last step go through autograd; the numbers are the same.
+Three steps without a graph: AEVs (native engine), networks forward and backward for all members of
+an ensemble at once, and the vector-Jacobian product of the AEVs, which turns the networks' gradient
+into forces and stress. With another engine the first and the last step use autograd.
 
-Columns of the AEV that belong to elements which do not occur in a batch are zero. They are left out
-exactly: the AEVs are computed with settings for the elements present, and the first layer's weights
-are cut to their columns.
+Columns of the AEV that belong to elements absent from a batch are zero. They are left out exactly:
+AEVs are computed for the elements present, and first layers are cut to their columns.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from anipot.experiments.table.sharing import _where
 
 from anipot.config import RunSettings
 from anipot.errors import AnipotError
@@ -13,7 +14,6 @@ from anipot.experiments.table.collecting import load_table, stored_settings
 from anipot.experiments.table.report_page import write_table_page
 from anipot.experiments.table.runs import read_outcome
 from anipot.experiments.table.settings import read_parts, table_settings
-from anipot.experiments.table.sharing import _where
 from anipot.runs.page import write_run_page
 from anipot.runs.run import run_settings, start_run
 from anipot.system.files import damage_named
