@@ -216,9 +216,9 @@ class Conformers:
 
     # ---- parts -------------------------------------------------------------------------------
 
-    def replaced(self, **fields_: Any) -> Conformers:
-        """Return a copy with other values of some fields, such as ``energies=``, in memory."""
-        return Conformers(**{f.name: getattr(self, f.name) for f in fields(Conformers)} | fields_)
+    def replaced(self, **changes: Any) -> Conformers:
+        """Return a copy with other values of some fields; a part of a store becomes arrays."""
+        return Conformers(**{f.name: getattr(self, f.name) for f in fields(Conformers)} | changes)
 
     def take(self, indices: np.ndarray | Sequence[int] | slice) -> Conformers:
         """Return the conformers at ``indices`` (or where a (M,) bool array is true), in that order.

@@ -67,8 +67,12 @@ class StoredConformers(Conformers):
         return self._grouped(index, names)
 
     def _grouped(self, molecule: np.ndarray, names: tuple[str, ...]) -> StoredConformers:
-        grouped = {"molecule": molecule, "molecule_names": names, "grouped_by": "formula"}
-        return StoredConformers.of({**_fields(self), **grouped}, None, self.check_files)
+        return self.replaced(molecule=molecule, molecule_names=names, grouped_by="formula")
+
+    def replaced(self, **changes: Any) -> StoredConformers:
+        """As ``Conformers.replaced``; other fields stay on the disk."""
+        known = {f.name: getattr(self, f.name) for f in fields(Conformers)}
+        return StoredConformers.of(known | changes, None, self.check_files)
 
 
 class ConformersView(Conformers):
@@ -238,7 +242,3 @@ class ConformersView(Conformers):
     @property
     def masks(self) -> dict[str, np.ndarray]:
         return {label: mask[self.index] for label, mask in self.base.masks.items()}
-
-
-def _fields(conformers: Conformers) -> dict[str, Any]:
-    return {f.name: getattr(conformers, f.name) for f in fields(Conformers)}

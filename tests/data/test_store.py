@@ -396,3 +396,17 @@ def test_a_description_that_is_none_is_refused(packed, change):
     with_sum(packed, change)
     with pytest.raises(DataError, match=r"store\.json: damaged.*pack the store again"):
         open_store(packed)
+
+
+def test_other_values_of_a_field_leave_the_rest_on_the_disk(packed, views):
+    store = load_dataset(packed)
+    changed = store.replaced(energies=np.arange(len(store), dtype=float))
+    assert changed.mapped
+    assert changed.streams
+    assert isinstance(changed.coordinates.base, np.memmap) or isinstance(
+        changed.coordinates, np.memmap
+    )
+    np.testing.assert_array_equal(changed.take(np.arange(5)).energies, np.arange(5.0))
+    assert changed.content_hash() != store.content_hash()
+    with pytest.raises(DataError, match=r"use data\.replaced"):
+        dataclasses.replace(store.take(np.arange(20)), dropped=1)

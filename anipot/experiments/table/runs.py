@@ -127,6 +127,8 @@ def train(folder: Path) -> bool:
     It prints into its log alone. A failure is its outcome, and no error. Raises DataError when the
     data is no longer that of the table.
     """
+    if ended(folder):  # by another process, since this one looked
+        return True
     settings = run_settings(folder)
     data = data_of(settings.data)
     if Division.load(folder / "split.npz").data_hash != data.content_hash():
