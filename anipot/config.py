@@ -7,9 +7,10 @@ command line are the fields of these classes.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -20,6 +21,7 @@ from pydantic import (
 
 from anipot import units
 from anipot.elements import parse_elements
+from anipot.registry import names
 
 #: Updates that a training makes unless the number of epochs is given, and the least and most
 #: epochs.
@@ -29,6 +31,17 @@ DEFAULT_EPOCHS = (20, 500)
 
 #: Options of a training that say where and how it runs, and not what comes out of it.
 MACHINE_OPTIONS = {"device", "threads", "aev_cache", "checkpoint_minutes", "cuda_graph"}
+
+
+_ACTIVATIONS = ("relu", "celu", "gelu", "silu", "tanh", "sigmoid", "gaussian")
+
+#: Names of what users can register; see docs/extending.md.
+Activation = Annotated[str, AfterValidator(names("activation", "anipot.activations", _ACTIVATIONS))]
+Network = Annotated[str, AfterValidator(names("network", "anipot.networks", ("mlp",)))]
+Optimizer = Annotated[
+    str, AfterValidator(names("optimizer", "anipot.optimizers", ("adamw", "adam", "sgd")))
+]
+LossTerm = Annotated[str, AfterValidator(names("loss term", "anipot.loss_terms", ()))]
 
 
 class Settings(BaseModel):
@@ -207,12 +220,14 @@ class ModelSettings(Settings):
     hidden: list[PositiveInt] | dict[str, list[PositiveInt]] | None = Field(
         None, description="hidden widths, for all elements or by element; none: ANI-1x's"
     )
-    network: str = Field("mlp", description="mlp, or a network that you registered")
-    activation: str = Field(
+    network: Network = Field("mlp", description="mlp, or a network that you registered")
+    activation: Activation = Field(
         "celu", description="relu, celu, gelu, silu, tanh, sigmoid, gaussian, or a registered one"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout in the hidden layers")
-    output_activation: str | None = Field(None, description="activation of the output, if any")
+    output_activation: Activation | None = Field(
+        None, description="activation of the output, if any"
+    )
     output_dropout: bool = Field(False, description="dropout before the output, too")
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of the networks")
     output_unit: str = Field("kcal/mol", description="unit in which the networks speak")
@@ -260,7 +275,7 @@ class TrainingSettings(Settings):
         None, ge=1, description="most updates, within an epoch if need be; none: epochs decide"
     )
     learning_rate: float = Field(2e-3, gt=0, description="the highest learning rate")
-    optimizer: str = Field(
+    optimizer: Optimizer = Field(
         "adamw",
         description="adamw: l2 is decoupled weight decay; adam, sgd: l2 is added to the gradient; "
         "or one that you registered",
@@ -291,7 +306,7 @@ class TrainingSettings(Settings):
         0.0, ge=0, validate_default=True,
         description="weight of the mean loss of stress times volume per atom",
     )  # fmt: skip
-    loss_terms: dict[str, float] = Field(
+    loss_terms: dict[LossTerm, float] = Field(
         default_factory=dict, description="weights of loss terms that you registered, by name"
     )
     target_unit: str = Field("kcal/mol", description="unit of the loss: kcal/mol, hartree, eV ...")

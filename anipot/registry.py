@@ -14,14 +14,16 @@ or with an entry point of an installed package:
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from anipot.errors import SettingsError
 
 T = TypeVar("T")
+
+_registries: dict[str, Registry[Any]] = {}
 
 
 class Registry(Generic[T]):
@@ -34,6 +36,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, group: str) -> None:
         self.kind, self.group = kind, group
         self._known: dict[str, T] = {}
+        _registries[kind] = self
 
     @cached_property
     def _offered(self) -> dict[str, EntryPoint]:
@@ -57,8 +60,7 @@ class Registry(Generic[T]):
         if name in self._offered:
             self._known[name] = self._offered[name].load()
             return self._known[name]
-        near = difflib.get_close_matches(name, list(self), n=3, cutoff=0.6) or list(self)
-        raise SettingsError(f"unknown {self.kind} {name!r}; known: {', '.join(near)}")
+        raise SettingsError(unknown(self.kind, name, self))
 
     def __contains__(self, name: object) -> bool:
         return name in list(self)
@@ -66,3 +68,25 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         """Names in order of registration, then those of entry points."""
         return iter(dict.fromkeys([*self._known, *self._offered]))
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """Message about an unknown name, with the nearest known ones."""
+    known = list(dict.fromkeys(known))
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6) or known
+    return f"unknown {kind} {name!r}; known: {', '.join(near)}"
+
+
+def names(kind: str, group: str, built_in: Collection[str]) -> Callable[[str], str]:
+    """Return a check of names for settings, which are read before built-in ones are registered.
+
+    The check raises ValueError for a name that is neither built in nor registered.
+    """
+
+    def check(name: str) -> str:
+        known = [*built_in, *(_registries.get(kind) or Registry(kind, group))]
+        if name not in known:
+            raise ValueError(unknown(kind, name, known))
+        return name
+
+    return check

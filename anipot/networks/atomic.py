@@ -56,13 +56,6 @@ networks: Registry[Callable[[int, tuple[int, ...], str, float], nn.Module]] = Re
 )
 
 
-def check_networks(network: str, activation: str) -> None:
-    """Raise SettingsError for a network or an activation that is not registered."""
-    activations[activation]
-    if network != "mlp":
-        networks[network]
-
-
 class NormalizedLinear(nn.Linear):
     """A linear layer whose weights are those of (x - centre) / scale.
 

@@ -18,7 +18,6 @@ from anipot.elements import parse_elements
 from anipot.errors import DataError, SettingsError, TrainingError
 from anipot.evaluation.history import History
 from anipot.evaluation.metrics import Evaluation
-from anipot.networks.atomic import check_networks
 from anipot.potential.model import ANIModel
 from anipot.runs.log import logged
 from anipot.runs.results import write_results
@@ -27,7 +26,6 @@ from anipot.system.options import checked, read_yaml, to_yaml
 from anipot.training.ranks import ranks
 from anipot.training.targets import with_isolated_atoms
 from anipot.training.trainer import ANITrainer
-from anipot.training.updates import check_registered
 
 #: What a finished run holds, in the order in which it comes to be.
 CONTENTS = {
@@ -105,9 +103,6 @@ def new_run(
     """
     if folder is not None:
         _check_free(Path(folder))
-    # Before any work.
-    check_registered(settings.training)
-    check_networks(settings.model.network, settings.model.activation)
     with logged() as log:
         data = read_data(settings.data)
         division = divide(data, settings.data, settings.training.self_energies == "isolated")

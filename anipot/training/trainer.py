@@ -33,7 +33,6 @@ from anipot.training.loop import TrainingLoop
 from anipot.training.losses import OPTION, weights
 from anipot.training.ranks import ranks
 from anipot.training.targets import with_isolated_atoms, without_repulsion
-from anipot.training.updates import check_registered
 
 log = logging.getLogger("anipot")
 
@@ -54,7 +53,6 @@ class ANITrainer:
     ) -> None:
         given = settings.model_dump() if settings is not None else {}
         self.settings = checked(TrainingSettings, {**given, **options})
-        check_registered(self.settings)
         self.device = pick_device(self.settings.device)
         self.model = model.to(self.device)
         self.history = History()

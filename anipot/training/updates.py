@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from anipot.config import TrainingSettings
 from anipot.registry import Registry
 from anipot.training.gpu.captured import CapturedStep, set_rate
-from anipot.training.losses import registered_terms
 from anipot.training.precision import matrix_products
 from anipot.training.step import TrainingStep
 
@@ -33,13 +32,6 @@ def _from_torch(kind: Callable[..., torch.optim.Optimizer]) -> MakeOptimizer:
 optimizers.register("adamw")(_from_torch(torch.optim.AdamW))
 optimizers.register("adam")(_from_torch(torch.optim.Adam))
 optimizers.register("sgd")(_from_torch(torch.optim.SGD))
-
-
-def check_registered(settings: TrainingSettings) -> None:
-    """Raise SettingsError for an optimizer or a loss term that is not registered."""
-    optimizers[settings.optimizer]
-    for name in settings.loss_terms:
-        registered_terms[name]
 
 
 class Updates:

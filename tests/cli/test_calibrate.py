@@ -84,6 +84,6 @@ def test_members_from_the_command_line(anipot, tmp_path, quick_figures, small_wo
     assert "--resume" in refused.err
     curve = anipot("train", *small_words, "-m", 2, "--learning-curve", "-o", tmp_path / "b")
     assert curve.code == 2
-    assert "--learning-curve is of a single potential" in curve.err
+    assert "--learning-curve needs a single potential" in curve.err
     evaluated = anipot("evaluate", folder, "--part", "test")
     assert evaluated.code == 0

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from anipot.experiments.table.sharing import _where
 
 from anipot.config import RunSettings
 from anipot.errors import AnipotError
@@ -141,7 +140,6 @@ def table(run, tmp_path_factory) -> Path:
     ("name", "how"),
     [
         ("table.json", lambda path: stored_settings(path.parent)),
-        ("storage.json", lambda path: _where(path.parent)),
         ("a/seed-0/iteration.json", lambda path: read_outcome(path.parent)),
         ("a/seed-0/metrics.csv", lambda path: load_table(path.parents[2])),
         ("a/seed-0/run.json", lambda path: write_table_page(path.parents[2])),

@@ -17,7 +17,7 @@ from anipot.data.conformers import Conformers
 from anipot.data.division import Division, divide, read_data
 from anipot.errors import AnipotError, DataError, InUseError, SettingsError, shortly
 from anipot.runs.run import resolved, resume_run, run_settings
-from anipot.system.files import damage_named, read_json, write_text
+from anipot.system.files import damage_named, only_process, read_json, write_text
 from anipot.system.memory import PeakMemory
 from anipot.system.options import checked, to_yaml
 from anipot.system.threads import threads
@@ -127,8 +127,12 @@ def train(folder: Path) -> bool:
     It prints into its log alone. A failure is its outcome, and no error. Raises DataError when the
     data is no longer that of the table.
     """
-    if ended(folder):  # by another process, since this one looked
-        return True
+    # A lock of its own, held until the outcome is written: the run's ends before.
+    with only_process(folder / "options.yaml"):
+        return ended(folder) or _train(folder)
+
+
+def _train(folder: Path) -> bool:
     settings = run_settings(folder)
     data = data_of(settings.data)
     if Division.load(folder / "split.npz").data_hash != data.content_hash():
