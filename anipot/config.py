@@ -1,8 +1,4 @@
-"""Every option of a run and its default, checked. The one place that owns defaults.
-
-``ANITrainer``'s keywords, the keys of a YAML file and the ``section.key=value`` words of the
-command line are the fields of these classes.
-"""
+"""Options of runs and their defaults: keywords, keys of YAML files and words of the command line."""
 
 from __future__ import annotations
 
@@ -51,7 +47,7 @@ class Settings(BaseModel):
 
 
 def _elements(value: Any) -> Any:
-    """``"HCNO"`` of a list such as ``[H, C, N, O]``; what is neither is left to pydantic."""
+    """Join a list such as ``[H, C, N, O]`` to "HCNO"; other types are validated by pydantic."""
     if isinstance(value, str) or (
         isinstance(value, Iterable) and all(isinstance(v, str) for v in value)
     ):
@@ -81,7 +77,7 @@ class ReadSettings(Settings):
         None, description="name of the virial in the file, to be divided by the volume"
     )
     energy_from: Literal["comment"] | None = Field(
-        None, description="where else energies may stand: comment, the comment lines of XYZ files"
+        None, description="other place of energies: comment, the comment lines of XYZ files"
     )
     force_unit: str | None = Field(
         None, description="unit of forces, such as hartree/bohr, if not that of energy over length"
@@ -90,7 +86,7 @@ class ReadSettings(Settings):
         None, description="unit of stress: GPa, kbar, bar, or an energy over a volume"
     )
     forces_sign: Literal["forces", "gradient"] | None = Field(
-        None, description="what the file calls forces: forces, or gradient to negate them"
+        None, description="meaning of the forces in the file: forces, or gradient to negate them"
     )
     stress_sign: Literal["ase", "negative"] | None = Field(
         None,
@@ -98,7 +94,7 @@ class ReadSettings(Settings):
         "and virial",
     )
     group_key: str | None = Field(None, description="info key that names the molecule of a frame")
-    high_energy: bool = Field(False, description="read coordinatesHE and energiesHE too")
+    high_energy: bool = Field(False, description="also read coordinatesHE and energiesHE")
 
     @field_validator("energy_unit")
     @classmethod
@@ -142,28 +138,31 @@ class DataFiles(Settings):
 class DataSettings(ReadSettings, DataFiles):
     """Which conformers, and how they are divided."""
 
-    elements: str | None = Field(None, description="keep conformers of these elements only")
-    heavy_atoms: int | None = Field(None, ge=0, description="keep at most so many heavy atoms")
+    elements: str | None = Field(None, description="keep only conformers of these elements")
+    heavy_atoms: int | None = Field(None, ge=0, description="largest number of heavy atoms")
     max_energy: float | None = Field(
-        None, gt=0, description="keep what is at most so many kcal/mol above its molecule's lowest"
+        None,
+        gt=0,
+        description="largest energy above the molecule's lowest, kcal/mol",
     )
-    per_molecule: int | None = Field(None, ge=1, description="keep at most so many of a molecule")
+    per_molecule: int | None = Field(None, ge=1, description="most conformers of a molecule")
     split: Literal["conformer", "molecule", "formula"] = Field(
-        "conformer", description="what stays together when the data is divided"
+        "conformer",
+        description="unit of the split: what stays together",
     )
-    train: float = Field(0.8, gt=0, lt=1, description="fraction for training")
-    validation: float = Field(0.1, gt=0, lt=1, description="fraction for validation")
-    test: float = Field(0.1, ge=0, lt=1, description="fraction for the test")
+    train: float = Field(0.8, gt=0, lt=1, description="fraction of the training part")
+    validation: float = Field(0.1, gt=0, lt=1, description="fraction of the validation part")
+    test: float = Field(0.1, ge=0, lt=1, description="fraction of the test part")
     folds: int | None = Field(
-        None, ge=2, description="test on one of so many folds, train and validate on the others"
+        None, ge=2, description="number of folds: test on one, train and validate on the others"
     )
-    fold: int = Field(1, ge=1, description="the fold to test on: 1, 2 ... folds")
+    fold: int = Field(1, ge=1, description="fold to test on: 1 to folds")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the division")
     validation_molecules: str | None = Field(
-        None, description="file that lists the molecules to validate on, one a line"
+        None, description="file with the names of the validation molecules, one per line"
     )
     test_molecules: str | None = Field(
-        None, description="file that lists the molecules to test on, one a line"
+        None, description="file with the names of the test molecules, one per line"
     )
 
     _parse_elements = field_validator("elements", mode="before")(_elements)
@@ -228,9 +227,9 @@ class ModelSettings(Settings):
     output_activation: Activation | None = Field(
         None, description="activation of the output, if any"
     )
-    output_dropout: bool = Field(False, description="dropout before the output, too")
+    output_dropout: bool = Field(False, description="also dropout before the output")
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of the networks")
-    output_unit: str = Field("kcal/mol", description="unit in which the networks speak")
+    output_unit: str = Field("kcal/mol", description="unit of the network output")
     repulsion: Literal["zbl"] | None = Field(
         None, description="repulsion of nuclei closer than any bond: zbl, or none"
     )
@@ -267,14 +266,14 @@ class ModelSettings(Settings):
 class TrainingSettings(Settings):
     """Options of a training: the keywords of ``ANITrainer``."""
 
-    batch_size: int = Field(64, ge=1, description="conformers in a batch")
+    batch_size: int = Field(64, ge=1, description="conformers per batch")
     epochs: int | None = Field(
         None, ge=1, description="passes over the training data; none: about 28,000 updates"
     )
     updates: int | None = Field(
-        None, ge=1, description="most updates, within an epoch if need be; none: epochs decide"
+        None, ge=1, description="largest number of updates; none: epochs decide"
     )
-    learning_rate: float = Field(2e-3, gt=0, description="the highest learning rate")
+    learning_rate: float = Field(2e-3, gt=0, description="highest learning rate")
     optimizer: Optimizer = Field(
         "adamw",
         description="adamw: l2 is decoupled weight decay; adam, sgd: l2 is added to the gradient; "
@@ -282,36 +281,34 @@ class TrainingSettings(Settings):
     )
     l2: float = Field(0.0, ge=0, description="strength of the L2 penalty or weight decay")
     schedule: Literal["one-cycle", "cosine", "linear", "constant"] = Field(
-        "one-cycle", description="how the learning rate rises and falls; all but constant end at 0"
+        "one-cycle", description="schedule of the learning rate; all but constant end at 0"
     )
     warmup: float = Field(
-        0.1, ge=0, lt=1, description="fraction of the updates in which the learning rate rises"
+        0.1, ge=0, lt=1, description="fraction of the updates during which the learning rate rises"
     )
     ema: float = Field(
-        0.0, ge=0, lt=1, description="decay of the average of weights (0: off, 0.999: 1000 updates)"
+        0.0, ge=0, lt=1, description="decay of the moving average of the weights (0: off)"
     )
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
     loss: Literal["mse", "mse/sqrt(n)", "huber"] = Field(
-        "mse", description="squared error; that over sqrt(atoms); or Huber's"
+        "mse", description="squared error, squared error over sqrt(atoms), or Huber loss"
     )
     huber_delta: float = Field(
-        1.0, gt=0, description="where Huber's loss turns linear, target unit"
+        1.0, gt=0, description="error at which the Huber loss becomes linear, target unit"
     )
-    per_atom: bool = Field(False, description="divide the errors of energies by the atoms first")
-    energy_weight: float = Field(1.0, ge=0, description="weight of the mean loss of energies")
-    force_weight: float = Field(
-        0.0, ge=0, description="weight of the mean loss of force components"
-    )
+    per_atom: bool = Field(False, description="divide energy errors by the number of atoms")
+    energy_weight: float = Field(1.0, ge=0, description="weight of the energy loss")
+    force_weight: float = Field(0.0, ge=0, description="weight of the force loss")
     stress_weight: float = Field(
         0.0, ge=0, validate_default=True,
-        description="weight of the mean loss of stress times volume per atom",
+        description="weight of the loss of stress times volume per atom",
     )  # fmt: skip
     loss_terms: dict[LossTerm, float] = Field(
         default_factory=dict, description="weights of loss terms that you registered, by name"
     )
     target_unit: str = Field("kcal/mol", description="unit of the loss: kcal/mol, hartree, eV ...")
     patience: int | None = Field(
-        None, ge=1, description="epochs without a better one before stopping; none: half of epochs"
+        None, ge=1, description="epochs without improvement before stopping; none: half of epochs"
     )
     self_energies: Literal["auto", "fit", "keep", "isolated"] | dict[str, float] = Field(
         "auto",
@@ -320,12 +317,14 @@ class TrainingSettings(Settings):
         "hartree by element, {H: -0.6, C: -38.1}",
     )
     normalize_aevs: bool = Field(
-        False, description="train on AEVs less their mean, over their spread; folded in at the end"
+        False, description="normalize AEVs by their mean and spread in training"
     )
-    freeze_layers: int = Field(0, ge=0, description="layers of each network left as they are")
+    freeze_layers: int = Field(
+        0, ge=0, description="first layers of each network that are not trained"
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, order and dropout")
     precision: Literal["float32", "tf32"] = Field(
-        "float32", description="in which a GPU multiplies matrices in training; tf32 keeps 3 digits"
+        "float32", description="precision of matrix products on GPUs in training; tf32 has 3 digits"
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
     threads: int | None = Field(

@@ -32,7 +32,7 @@ def run_settings(*words: str) -> RunSettings:
         (["seed=1"], ["'seed'", "data.seed or training.seed"]),
         (["elements=HC"], ["data.elements or model.elements"]),
         (["epochs"], ["'epochs'", "training.epochs=50"]),
-        (["batch_size=0"], ["'training.batch_size'", "conformers in a batch", "got 0"]),
+        (["batch_size=0"], ["'training.batch_size'", "conformers per batch", "got 0"]),
         (["epochs=1.5"], ["'training.epochs'", "1.5"]),
         (["optimizer=lbfgs"], ["'training.optimizer'", "known: adamw, adam, sgd", "'lbfgs'"]),
         (["activation=relo"], ["'model.activation'", "known: relu", "'relo'"]),

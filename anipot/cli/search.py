@@ -17,23 +17,29 @@ def search(
     ] = None,
     words: Words = None,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", "-m", help="End after so many minutes.")
+        float | None, typer.Option("--minutes", "-m", help="End after this time, minutes.")
     ] = None,
     trials: Annotated[
         int | None,
         typer.Option(
-            "--trials", "-t", min=1, help="End with so many trials, of all processes together."
+            "--trials",
+            "-t",
+            min=1,
+            help="End after this number of trials, of all processes together.",
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option("--workers", "-w", min=1, help="Trials side by side, a thread each.")
+        int,
+        typer.Option(
+            "--workers", "-w", min=1, help="Trials trained side by side, one thread each."
+        ),
     ] = 1,
     storage: Annotated[
         str | None,
         typer.Option(
             "--storage",
-            help="Where trials are kept: a file, or an address such as sqlite:///x.db or "
-            "postgresql://... (default: trials.journal in the folder).",
+            help="File or address of the trials, such as sqlite:///x.db or postgresql://... "
+            "(default: trials.journal in the folder).",
         ),
     ] = None,
     name: Name = None,
@@ -42,35 +48,32 @@ def search(
         typer.Option(
             "--out",
             "-o",
-            help="Folder: a new one, or that of the same search to go on with "
-            "(default: runs/search-001, ...).",
+            help="Folder, new or of the same search to resume (default: runs/search-001, ...).",
         ),
     ] = None,
     resume: Resume = None,
 ) -> None:
-    """Search for options with a low validation error, with Optuna. The test part is not looked at.
+    """Search for options with a low validation error with Optuna; the test part is not used.
+
+    Example:
 
     \b
-    SPACE.yaml:
-      base: {training: {epochs: 40}}
-      space:
-        learning_rate: {low: 3e-4, high: 1e-2, log: true}
-        batch_size: [32, 64, 128]
-        force_weight: {values: [0], low: 0.03, high: 1, log: true}
-      minutes: 30
+    echo 'base: {epochs: 3, per_molecule: 10}' > space.yaml
+    echo 'space: {batch_size: [32, 64], learning_rate: [1e-3, 1e-2]}' >> space.yaml
+    anipot search space.yaml --trials 3
 
     Options are those of 'anipot train --options'. Beside base and space: objective (mae, rmse,
     force_mae or force_rmse of the validation part), minutes, trials, seed, max_seconds (trials that
-    would take more processor time are pruned), shorten: 3 (trials train for a third of the epochs),
-    pruning (trials that are worse than the median of others, at the same fraction of their training
-    and not before 40 % of it, are ended).
+    would take more processor time are pruned), shorten: 3 (trials train for a third of the epochs)
+    and pruning (end trials that are worse than the median of the others at the same fraction of
+    their training, after 40 % of it).
 
     Writes best.yaml for 'anipot train --config', confirm.yaml for 'anipot iterate', which compares
-    the best with the base on the test part, trials.csv and figures. The same command again goes on;
-    trials that were interrupted or killed are tried again.
+    the best options with the base on the test part, trials.csv and figures. Run the command again
+    to resume; interrupted trials are repeated.
 
-    Several machines search together by the same command with a --storage that all of them reach: a
-    file on a shared disk (NFS too), or a data base on a server; sqlite:/// is for one machine.
+    Several machines search together by the same command with the same --storage: a file on a shared
+    disk, or a database on a server (sqlite:/// is for one machine).
 
     Needs Optuna: pip install 'anipot[search]'
 

@@ -21,7 +21,7 @@ Out = Annotated[
     typer.Option(
         "--out",
         "-o",
-        help="Folder: a new one, or that of an interrupted study to go on with "
+        help="Folder, new or of an interrupted study to resume "
         "(default: runs/study-NAME-001, ...).",
     ),
 ]
@@ -45,7 +45,9 @@ def materials(
     folds: Annotated[
         int | None,
         typer.Option(
-            "--folds", min=2, help="No test: errors on so many folds of the training files."
+            "--folds",
+            min=2,
+            help="Cross-validate on N folds of the training files; leave the test files alone.",
         ),
     ] = None,
     members: Annotated[
@@ -142,7 +144,7 @@ def invariance(
     ] = "anipot-hcno",
     molecules: Annotated[
         int | None,
-        typer.Option("--molecules", min=2, help="At most so many of the 63 bundled ones."),
+        typer.Option("--molecules", min=2, help="Largest number of the 63 bundled molecules."),
     ] = None,
     out: Out = None,
 ) -> None:

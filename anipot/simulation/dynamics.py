@@ -58,7 +58,7 @@ class MDSettings(Settings):
     max_temperature: float | None = Field(
         None,
         gt=0,
-        description="stop above so many K; none: ten times the temperature, at least 3000 K",
+        description="abort above this temperature, K; none: 10 times temperature, at least 3000",
     )
 
     @property

@@ -6,7 +6,8 @@ import subprocess
 import pytest
 
 COMMANDS = [
-    "train", "evaluate", "calibrate", "report", "predict", "relax", "scan", "vibrations", "md",
+    "train", "iterate", "search",
+    "evaluate", "calibrate", "report", "predict", "relax", "scan", "vibrations", "md",
     "data info", "data check", "data resolve", "potentials info", "potentials convert",
 ]  # fmt: skip
 
