@@ -1,4 +1,4 @@
-"""Options of runs and their defaults: keywords, keys of YAML files and words of the command line."""
+"""Options of runs and their defaults: keywords, YAML keys and words of the command line."""
 
 from __future__ import annotations
 
