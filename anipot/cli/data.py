@@ -95,6 +95,6 @@ def check(
         raise typer.Exit(1)
 
 
-data_app.command()(resolve)
-data_app.command()(pack)
-data_app.command()(fetch)
+data_app.command(short_help="Report how well AEV settings resolve a data set.")(resolve)
+data_app.command(short_help="Pack data files into a store that streams.")(pack)
+data_app.command(short_help="Download a published data set.")(fetch)

@@ -12,7 +12,7 @@ from anipot.cli.app import App
 study_app = App(
     help="Studies: each prints a table with what is published beside what it measures, saves "
     "figures, and says what one learns. An interrupted one goes on with --out FOLDER.",
-    short_help="Experiments, each with a table, figures and what one learns.",
+    short_help="Run an experiment with tables, figures and conclusions.",
     no_args_is_help=True,
 )
 
