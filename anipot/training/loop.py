@@ -30,7 +30,7 @@ from anipot.training.aev_cache import AEVSource
 from anipot.training.checkpoint_content import fitting, training_form
 from anipot.training.checkpoints import CheckpointFile
 from anipot.training.gpu.captured import portable_state
-from anipot.training.losses import Term, loss_terms, loss_unit, weights
+from anipot.training.losses import Term, labels_of, loss_terms, loss_unit
 from anipot.training.normalization import normalize_inputs
 from anipot.training.progress import Progress
 from anipot.training.ranks import ranks
@@ -78,7 +78,7 @@ class PreparedData:
         self.data = data
         self.loader = BatchLoader(
             data, batch_size, model.elements, shuffle=shuffle, seed=settings.seed,
-            dtype=model.dtype, device=model.device, labels={"energies", *weights(settings)},
+            dtype=model.dtype, device=model.device, labels=labels_of(settings),
             prepare=partial(network_targets, model),
         )  # fmt: skip
         self.terms: list[Term] = loss_terms(settings, data, model.device, self.loader.streams)

@@ -58,7 +58,8 @@ PAIRS: dict[str, Callable[[Outputs, Batch, float], Pair]] = {
 
 #: Loss terms by the names in the option ``loss_terms``: functions (outputs, batch, scale) that
 #: return the loss (B,) of each conformer, float64; ``scale`` is the target unit's value for a
-#: hartree. ``outputs.forces`` are computed if the function has an attribute ``derivatives = True``.
+#: hartree. ``outputs.forces`` are computed if the function has an attribute ``derivatives = True``;
+#: ``batch.labels`` holds the registered labels that its attribute ``labels`` names.
 registered_terms: Registry[Callable[[Outputs, Batch, float], Tensor]] = Registry(
     "loss term", "anipot.loss_terms"
 )
@@ -166,6 +167,12 @@ def _items(
         end = min(start + READ_AT_ONCE, len(data))
         everything[start:end] = of(np.arange(start, end))
     return lambda index: everything[index]
+
+
+def labels_of(settings: TrainingSettings) -> set[str]:
+    """Names of the labels that batches need: those of all terms, and energies."""
+    terms = (registered_terms[name] for name in settings.loss_terms)
+    return {"energies", *weights(settings), *(n for t in terms for n in getattr(t, "labels", ()))}
 
 
 def weights(settings: TrainingSettings) -> dict[str, float]:

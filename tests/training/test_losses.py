@@ -12,6 +12,7 @@ from anipot import units
 from anipot.aev import native_library, reference
 from anipot.config import TrainingSettings
 from anipot.data.conformers import Conformers
+from anipot.data.labels import Label, labels
 from anipot.elements import parse_elements
 from anipot.errors import DataError, SettingsError
 from anipot.networks.repulsion import Repulsion
@@ -270,3 +271,22 @@ def test_a_loss_term_is_registered_in_a_few_lines(small, monkeypatch):
     assert found[1] - found[0] == pytest.approx(2.0 * np.mean(largest), rel=1e-6)
     with pytest.raises(SettingsError, match="unknown loss term 'smallest'"):
         ANITrainer(model, loss_terms={"smallest": 1.0})
+
+
+def test_a_loss_term_reads_a_registered_label(small, monkeypatch):
+    monkeypatch.setattr(registered_terms, "_known", {})
+    monkeypatch.setattr(labels, "_known", dict(labels._known))
+    labels.register("weight")(Label("conformer", (), ""))
+    data = small[0].replaced(labels={"weight": np.arange(len(small[0]), dtype=float)})
+
+    @registered_terms.register("weighted")
+    def weighted(outputs, batch, scale):
+        return batch.labels["weight"].double() + 0.0 * outputs.energies
+
+    weighted.labels = ("weight",)
+    model = ANIModel.create("HCNO", hidden=[4], seed=1)
+    found = []
+    for terms in ({}, {"weighted": 1.0}):
+        loop = TrainingLoop(model, TrainingSettings(loss_terms=terms, epochs=1), data, data)
+        found.append(float(loop.step(torch.tensor([3, 8, 4]))))
+    assert found[1] - found[0] == pytest.approx(5.0, rel=1e-4)
