@@ -343,7 +343,7 @@ def test_the_trial_of_a_killed_process_is_tried_again_by_the_others(tmp_path):
         os.kill(_workers(folder)[0], signal.SIGKILL)
         _wait(killed, "its trial is set aside")
         _wait(lambda: "ended with -9" in process.stdout.readline(), "it is told")
-    (trial,) = killed()
+        (trial,) = killed()  # before the rest is killed, too
     assert trial.user_attrs[storage.INTERRUPTED] == "killed"
     waiting = [t for t in _study(folder).trials if t.state.name == "WAITING"]
     assert [t.system_attrs["fixed_params"] for t in waiting] == [trial.params]
