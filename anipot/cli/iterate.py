@@ -78,8 +78,8 @@ def iterate(
     reason. Finished runs are never trained again; each is a folder for 'anipot evaluate' and other
     commands.
 
-    Run the command again with the same --out to resume. Several processes, also of machines that
-    share a disk, work on one table by the same command with the same --out.
+    Run the command again with the same --out to resume. Several processes share a table by the same
+    command with the same --out, also on machines that share a disk with file locks.
 
     '--preset source --data FILE' has the seven rows of the source report, with its numbers beside
     the measured ones, and says which of its conclusions survive. A second table, in which the
@@ -101,7 +101,7 @@ def iterate(
     if storage is not None or name is not None:
         typer.echo(
             "WARNING, --storage and --name are deprecated and ignored: processes share a table by "
-            "the same --out, on a disk that all of them reach",
+            "the same --out, on a disk with file locks",
             err=True,
         )
     if preset == "source" and protocol == "as-written":

@@ -8,10 +8,12 @@ import csv
 import errno
 import io
 import json
+import logging
 import os
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -20,6 +22,7 @@ from anipot.system.temporary_files import temporary_file
 
 T = TypeVar("T")
 
+log = logging.getLogger("anipot")
 
 try:
     import fcntl
@@ -117,6 +120,15 @@ def write_first(path: str | Path, text: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=1)
+def _warn_of_no_locks(reason: str) -> None:
+    log.warning(
+        "WARNING, this file system has no locks (%s): make sure that no other process works in the "
+        "same folder",
+        reason,
+    )
+
+
 @contextmanager
 def only_process(folder: str | Path) -> Iterator[None]:
     """Keep other processes from working in a folder; a process that ends, however, lets go of it.
@@ -126,7 +138,8 @@ def only_process(folder: str | Path) -> Iterator[None]:
     handle = None
     if fcntl is not None:
         with suppress(OSError):
-            handle = os.open(folder, os.O_RDONLY)
+            # Locks of network file systems need a file that is open for writing.
+            handle = os.open(folder, os.O_RDONLY if Path(folder).is_dir() else os.O_RDWR)
     try:
         if handle is not None:
             try:
@@ -135,8 +148,8 @@ def only_process(folder: str | Path) -> Iterator[None]:
                 raise InUseError(
                     f"another process works in {folder}: wait for its end, or name another folder"
                 ) from None
-            except OSError:  # a file system without locks
-                pass
+            except OSError as e:
+                _warn_of_no_locks(str(e))
         yield
     finally:
         if handle is not None:

@@ -10,6 +10,7 @@ import pytest
 
 from anipot.data.conformers import Conformers
 from anipot.errors import DataError, InUseError, SettingsError
+from anipot.system import files
 from anipot.system.files import (
     atomic_write,
     kept,
@@ -243,3 +244,17 @@ def test_a_table_whose_line_is_damaged(tmp_path):
             read_table(path, lambda line: int(line["a"]), way_out="mend it")
     path.write_text("a,b\r\n1,2\r\n")
     assert read_table(path, lambda line: int(line["a"])) == [1]
+
+
+@pytest.mark.skipif(files.fcntl is None, reason="this system has no locks")
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog):
+    def no_locks(handle, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    files._warn_of_no_locks.cache_clear()
+    (tmp_path / "a").touch()
+    for place in (tmp_path, tmp_path / "a"):
+        with only_process(place):
+            pass
+    assert caplog.text.count("has no locks ([Errno") == 1
