@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from anipot.system.text import csv_text
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,8 @@ class History:
 
     def to_csv(self) -> str:
         """A header and a line an epoch."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [f.name for f in fields(EpochRecord)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(record) for record in self.epochs)
-        return text.getvalue()
+        columns = [f.name for f in fields(EpochRecord)]
+        return csv_text((asdict(record) for record in self.epochs), columns)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Sequence
+
+from anipot.system.text import markdown
 
 #: Cells of a row, and the place of the one that is emphasized, if any.
 Row = tuple[Sequence[str], int | None]
-
-
-def markdown(text: str) -> str:
-    """Text in a line of Markdown that shows as it is, whatever it holds: names are text."""
-    text = re.sub(r"[\\`*\[\]|~]", r"\\\g<0>", " ".join(text.split()))
-    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # within a word it means nothing
-    return html.escape(text, quote=False)
 
 
 def markdown_table(heads: Sequence[tuple[str, str]], rows: Sequence[Row]) -> list[str]:

@@ -15,7 +15,8 @@ from anipot.experiments.table.pages import to_markdown, to_page
 from anipot.experiments.table.settings import options_of
 from anipot.experiments.table.table import IterationRow, IterationTable, SeedResult, Spread
 from anipot.experiments.table.writing import in_terminal
-from anipot.report.markup import markdown, markdown_table
+from anipot.report.markup import markdown_table
+from anipot.system.text import markdown
 
 
 def row(name: str, changes: dict, maes: list[float], **more) -> IterationRow:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from anipot.experiments.table.comparison import number, varied
 from anipot.experiments.table.settings import value_in_words, words
 from anipot.experiments.table.table import IterationRow, IterationTable, SeedResult, Spread
+from anipot.system.text import csv_text
 
 
 class Column(NamedTuple):
@@ -147,7 +146,7 @@ _SETTINGS = (*_BEFORE.values(), *_AFTER.values())
 
 def rows_csv(table: IterationTable) -> str:
     """A line a row: settings, and of each number the mean and the sample standard deviation."""
-    return _csv(
+    return csv_text(
         {
             "row": row.name,
             **_settings(table, row),
@@ -163,7 +162,7 @@ def rows_csv(table: IterationTable) -> str:
 
 def runs_csv(table: IterationTable) -> str:
     """A line a run, with its own numbers."""
-    return _csv(
+    return csv_text(
         {
             "row": row.name,
             "seed": run.seed,
@@ -195,12 +194,3 @@ def _settings(table: IterationTable, row: IterationRow) -> dict[str, str]:
 
 def _number(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else repr(value)
-
-
-def _csv(lines: Iterable[dict[str, Any]]) -> str:
-    rows = list(lines)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

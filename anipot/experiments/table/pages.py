@@ -10,7 +10,8 @@ from anipot.experiments.table.columns import columns, with_spread
 from anipot.experiments.table.comparison import RULE, compare, effects, verdict
 from anipot.experiments.table.table import IMPROVING_RULE, IterationTable
 from anipot.experiments.table.tuning import tried, tuning_notes
-from anipot.report.markup import Row, html_list, html_page, html_table, markdown, markdown_table
+from anipot.report.markup import Row, html_list, html_page, html_table, markdown_table
+from anipot.system.text import markdown
 
 #: Figures of a table, and what they show.
 FIGURES = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-
 from anipot.experiments.table.columns import columns, rows_csv, runs_csv
 from anipot.experiments.table.figures import draw
 from anipot.experiments.table.pages import (
@@ -18,6 +16,7 @@ from anipot.experiments.table.table import IterationTable
 from anipot.experiments.table.tuning import tried, tuning_notes
 from anipot.report.figures import plots
 from anipot.system.files import write_text
+from anipot.system.text import aligned
 
 #: Columns that a terminal has room for.
 _SHORT = ("iteration", "validation MAE", "test MAE", "test RMSE", "parameters", "run", "note")
@@ -33,18 +32,6 @@ def write_table(table: IterationTable) -> None:
     write_text(folder / "runs.csv", runs_csv(table))
     write_text(folder / "table.md", to_markdown(table, list(figures)))
     write_text(folder / "table.html", to_page(table, list(figures)))
-
-
-def aligned(lines: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
-    """Rows of cells in columns; those of the numbers in ``left`` begin where they begin."""
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if k in left else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ).rstrip()
-        for cells in lines
-    ]
 
 
 def in_terminal(table: IterationTable) -> str:

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 from anipot.experiments.table.comparison import number
 from anipot.experiments.table.figures import cells_figure, notebook_curves
 from anipot.experiments.table.settings import options_of, value_in_words, words
-from anipot.experiments.table.writing import aligned
 from anipot.report.figures import plots
-from anipot.report.markup import Row, html_list, html_page, html_table, markdown, markdown_table
+from anipot.report.markup import Row, html_list, html_page, html_table, markdown_table
 from anipot.studies.source_report.defects import defects
 from anipot.studies.source_report.rows import NotebookRun, NotebookTable
 from anipot.system.files import write_text
+from anipot.system.text import aligned, markdown
 
 TITLE = "The source's seven iterations, as written"
 
